@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+# Builds bin/sluice and, from the same objects, the library that specs load; runs, tests and measures it.
+#   make deps    installs what is missing        make test   everything that proves it
+#   make         builds bin/sluice               make lint   luacheck, clang-format, warnings, cppcheck
+#   make run     a demo gateway to curl          make bench  requests per CPU-second, in turns with nginx
+
+VERSION := 0.1.0
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BUILD   := .build
+CACHE   := .cache
+
+CC       := gcc
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wvla -Werror
+CPPFLAGS += -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -DSLUICE_PREFIX='"$(PREFIX)"' \
+            -isystem /usr/include/luajit-2.1 -isystem $(BUILD)/llhttp/lib
+CFLAGS   += -std=c11 -g -fPIC -fno-strict-aliasing -fno-omit-frame-pointer
+LDLIBS   := -lev -lssl -lcrypto -lrdkafka -lcares -llmdb -lpcre2-8 -lluajit-5.1 -lm -ldl -lpthread
+
+# Assertions stay on in a release: a broken invariant stops one worker, which the master replaces.
+CFLAGS_release := -O2
+CFLAGS_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+LDFLAGS_asan   := -fsanitize=address,undefined
+
+SOURCES := $(sort $(wildcard core/*.c))
+LLHTTP  := api http llhttp
+BUSTED  := luajit /usr/bin/busted
+
+# One short line a step; `make V=1` shows the commands.
+say = $(if $(V),,@echo '  $(1)  $(2)';) 
+
+.DELETE_ON_ERROR:
+.PHONY: all lib asan deps run test lint bench install format clean FORCE
+
+all: bin/sluice $(BUILD)/release/libsluice.so
+lib: $(BUILD)/release/libsluice.so
+asan: $(BUILD)/asan/sluice $(BUILD)/asan/libsluice.so
+
+# ---- llhttp, the HTTP/1 parser: pinned by its hash, kept in .cache ----
+
+LLHTTP_SDIST  := $(CACHE)/llhttp-9.3.0.0.tar.gz
+LLHTTP_SHA256 := 0d989363e7fb6f270b9d49956e7a3945c26778f8c70a166815264309ac6a8295
+
+$(LLHTTP_SDIST):
+	@mkdir -p $(CACHE)
+	pip3 download --quiet --no-binary :all: --no-deps --dest $(CACHE) llhttp==9.3.0.0
+	echo "$(LLHTTP_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(BUILD)/llhttp/lib/llhttp.h: $(LLHTTP_SDIST)
+	echo "$(LLHTTP_SHA256)  $<" | sha256sum --check --quiet
+	@mkdir -p $(BUILD)/llhttp
+	tar -xzf $< -C $(BUILD)/llhttp --strip-components=1 --no-same-owner -m
+
+# ---- bridge.h as text: the very declarations that the core was compiled with go to ffi.cdef ----
+
+$(BUILD)/bridge_text.c: core/bridge.h
+	@mkdir -p $(BUILD)
+	{ echo 'extern const char bridge_text[];'; echo 'const char bridge_text[] ='; \
+	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/' $<; echo ';'; } > $@
+
+# ---- Objects, program and library of one variant ----
+
+define variant
+OBJECTS_$(1) := $$(SOURCES:core/%.c=$(BUILD)/$(1)/%.o) $(BUILD)/$(1)/bridge_text.o
+PARSER_$(1)  := $$(LLHTTP:%=$(BUILD)/$(1)/llhttp/%.o)
+
+# Rewritten only when it differs, so that another PREFIX or flag compiles anew and nothing else does.
+$(BUILD)/$(1)/flags: FORCE
+	@mkdir -p $$(@D)/llhttp
+	@echo '$$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(1)) $(WARNINGS))' | cmp -s - $$@ || \
+	 echo '$$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(1)) $(WARNINGS))' > $$@
+
+$(BUILD)/$(1)/%.o: core/%.c $(BUILD)/$(1)/flags $(BUILD)/llhttp/lib/llhttp.h
+	$$(call say,CC,$$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(1)) $(WARNINGS) -MMD -MP -c -o $$@ $$<
+
+$(BUILD)/$(1)/bridge_text.o: $(BUILD)/bridge_text.c $(BUILD)/$(1)/flags
+	$$(call say,CC,$$@)$(CC) $(CFLAGS) $(CFLAGS_$(1)) -c -o $$@ $$<
+
+$(BUILD)/$(1)/llhttp/%.o: $(BUILD)/llhttp/lib/llhttp.h $(BUILD)/$(1)/flags
+	$$(call say,CC,$$@)$(CC) $(CFLAGS) $(CFLAGS_$(1)) -I$(BUILD)/llhttp/lib -c -o $$@ $(BUILD)/llhttp/lib/$$*.c
+
+$(BUILD)/$(1)/sluice: $$(OBJECTS_$(1)) $$(PARSER_$(1))
+	$$(call say,LD,$$@)$(CC) $(LDFLAGS) $(LDFLAGS_$(1)) -rdynamic -o $$@ $$^ $(LDLIBS)
+
+$(BUILD)/$(1)/libsluice.so: $$(filter-out %/main.o,$$(OBJECTS_$(1))) $$(PARSER_$(1))
+	$$(call say,LD,$$@)$(CC) $(LDFLAGS) $(LDFLAGS_$(1)) -shared -o $$@ $$^ $(LDLIBS)
+
+-include $$(OBJECTS_$(1):.o=.d)
+endef
+
+$(eval $(call variant,release))
+$(eval $(call variant,asan))
+
+bin/sluice: $(BUILD)/release/sluice
+	cp -f $< $@.new && mv -f $@.new $@
+
+# ---- What people type ----
+
+deps:
+	@bin/deps
+
+clean:
+	rm -rf $(BUILD) bin/sluice
