@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The memory of one exchange: blocks of 4 KiB, larger ones for larger wishes.
+#include "arena.h"
+
+#include <stdlib.h>
+
+#include "error.h"
+
+enum { BLOCK_BYTES = 4096, ALIGN = 16 };
+
+struct arena_block {
+  struct arena_block *next;
+  size_t size; // of data
+  _Alignas(ALIGN) char data[];
+};
+
+struct arena_deferred {
+  struct arena_deferred *next;
+  void (*close)(void *what);
+  void *what;
+};
+
+void arena_init(struct arena *arena, size_t limit) {
+  *arena = (struct arena){.limit = limit};
+}
+
+static int arena_grow(struct arena *arena, size_t size) {
+  size_t room = size > BLOCK_BYTES - sizeof(struct arena_block) ? size : BLOCK_BYTES - sizeof(struct arena_block);
+  struct arena_block *block = malloc(sizeof *block + room);
+  if (!block) return ERROR_MEMORY;
+  block->next = arena->blocks;
+  block->size = room;
+  arena->blocks = block;
+  arena->at = block->data;
+  arena->end = block->data + room;
+  return 0;
+}
+
+void *arena_alloc(struct arena *arena, size_t size) {
+  size = (size + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+  if (size > arena->limit - arena->used) return NULL;
+  if ((size_t)(arena->end - arena->at) < size && arena_grow(arena, size) < 0) return NULL;
+  void *memory = arena->at;
+  arena->at += size;
+  arena->used += size;
+  return memory;
+}
+
+struct slice arena_copy(struct arena *arena, const char *data, size_t len) {
+  char *copy = len < UINT32_MAX ? arena_alloc(arena, len + 1) : NULL;
+  if (!copy) return (struct slice){NULL, 0};
+  if (len) memcpy(copy, data, len);
+  copy[len] = 0;
+  return (struct slice){copy, (uint32_t)len};
+}
+
+int arena_defer(struct arena *arena, void (*close)(void *what), void *what) {
+  struct arena_deferred *deferred = arena_alloc(arena, sizeof *deferred);
+  if (!deferred) return ERROR_MEMORY;
+  *deferred = (struct arena_deferred){arena->deferred, close, what};
+  arena->deferred = deferred;
+  return 0;
+}
+
+static void arena_run_deferred(struct arena *arena) {
+  while (arena->deferred) {
+    struct arena_deferred *deferred = arena->deferred;
+    arena->deferred = deferred->next;
+    deferred->close(deferred->what);
+  }
+}
+
+void arena_reset(struct arena *arena) {
+  arena_run_deferred(arena);
+  while (arena->blocks && arena->blocks->next) {
+    struct arena_block *block = arena->blocks;
+    arena->blocks = block->next;
+    free(block);
+  }
+  arena->used = 0;
+  struct arena_block *first = arena->blocks;
+  arena->at = first ? first->data : NULL;
+  arena->end = first ? first->data + first->size : NULL;
+}
+
+void arena_close(struct arena *arena) {
+  arena_reset(arena);
+  free(arena->blocks);
+  *arena = (struct arena){0};
+}

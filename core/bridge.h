@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// All that Lua may call in C. Compiled by the core and, as this very text, given to ffi.cdef: so no macros, no includes
+// (include <stdint.h> and <stdbool.h> before it), and nothing in it is declared a second time anywhere.
+//
+// Rules of every function here: it never enters Lua, never blocks, never jumps out. Exchanges and sockets cross as
+// numbers (slot and generation packed in a double), checked in C: a stale one gives BRIDGE_STALE, never a crash.
+// A function that answers BRIDGE_AGAIN has noted the running coroutine: Lua yields at once, and is resumed with
+// (status, number) when the operation ends.
+#pragma once
+
+struct worker;
+
+enum phase {
+  PHASE_INIT_WORKER,
+  PHASE_CONFIGURE,
+  PHASE_CERTIFICATE,
+  PHASE_REWRITE,
+  PHASE_ACCESS,
+  PHASE_BALANCER,
+  PHASE_HEADER_FILTER,
+  PHASE_BODY_FILTER,
+  PHASE_RESPONSE,
+  PHASE_LOG,
+  PHASE_COUNT
+};
+
+enum bridge_status {
+  BRIDGE_OK = 0,
+  BRIDGE_AGAIN = 1, // yield now
+  BRIDGE_NONE = 2,  // there is no such thing
+  BRIDGE_STALE = -1, // the exchange or socket has ended
+  BRIDGE_INVALID = -2, // an argument is out of range, or CR, LF or NUL in a field
+  BRIDGE_FULL = -3, // a bound was reached (arena, headers, body)
+  BRIDGE_CLOSED = -4,
+  BRIDGE_TIMEOUT = -5,
+  BRIDGE_FAILED = -6, // bridge_error says why
+  BRIDGE_LATE = -7  // too late in the exchange: the head has been sent
+};
+
+// Bytes owned by C: for an exchange they live until it ends or the same thing is set again; copy (ffi.string) to keep.
+struct bytes {
+  const char *data;
+  uint32_t len;
+};
+
+// Why the last BRIDGE_FAILED or BRIDGE_INVALID of this worker came about.
+const char *bridge_error(struct worker *worker);
+
+// ---- Exchange: texts and numbers --------------------------------------------------------------------------------
+
+enum exchange_text {
+  TEXT_ID,            // request id, 32 hex digits
+  TEXT_METHOD,        // as the client sent it
+  TEXT_SCHEME,        // "http" or "https", of the downstream connection
+  TEXT_HOST,          // without port, lower case; from the target or Host
+  TEXT_RAW_TARGET,    // request target as received
+  TEXT_RAW_PATH,      // path as received, without query
+  TEXT_PATH,          // canonical path: what was matched and is forwarded
+  TEXT_QUERY,         // without "?"; BRIDGE_NONE when there is none
+  TEXT_FORWARDED_SCHEME, // X-Forwarded-Proto from a trusted address, else TEXT_SCHEME
+  TEXT_FORWARDED_HOST,
+  TEXT_FORWARDED_PATH,
+  TEXT_FORWARDED_PREFIX,
+  TEXT_CLIENT_IP,     // of the connection
+  TEXT_FORWARDED_IP,  // the client's by trusted_ips and X-Forwarded-For
+  TEXT_SERVICE_METHOD,  // may be set: what goes upstream
+  TEXT_SERVICE_SCHEME,  // may be set: "http" or "https"
+  TEXT_SERVICE_PATH,    // may be set: path sent upstream
+  TEXT_SERVICE_QUERY,   // may be set
+  TEXT_SERVICE_HOST,    // host of the target (may be set by bridge_service_target)
+  TEXT_TARGET_IP,       // address of the last try
+  TEXT_TLS_VERSION,
+  TEXT_TLS_CIPHER,
+  TEXT_TLS_SNI,
+  TEXT_TLS_CLIENT_CERTIFICATE, // PEM
+  TEXT_ERROR,         // why the gateway answered by itself, "" when it did not
+  TEXT_REQUEST_LINE,  // for access logs
+  TEXT_COUNT
+};
+
+enum exchange_number {
+  NUMBER_HTTP_VERSION,  // 1.0, 1.1, 2
+  NUMBER_PORT,          // local port of the connection
+  NUMBER_FORWARDED_PORT,
+  NUMBER_CLIENT_PORT,
+  NUMBER_STATUS,          // of the response to the client; may be set up to header_filter
+  NUMBER_SERVICE_STATUS,  // as the service sent it; NaN when it did not
+  NUMBER_RESPONSE_SOURCE, // 0: exit by a plugin, 1: service, 2: error of the gateway
+  NUMBER_REQUEST_BYTES,   // head and body as received
+  NUMBER_RESPONSE_BYTES,  // head and body as sent
+  NUMBER_RESPONSE_BODY_BYTES,
+  NUMBER_STARTED_US,      // since 1970
+  NUMBER_ELAPSED_US,      // since the first byte of the request
+  NUMBER_GATEWAY_US,      // spent in the gateway before the request went upstream (Kong's latencies.kong)
+  NUMBER_SERVICE_US,      // from sending upstream to the first byte of the response (latencies.proxy); NaN
+  NUMBER_RECEIVE_US,      // from the first byte of the response to its last; NaN
+  NUMBER_ROUTE,           // index in the generation, 0: none
+  NUMBER_SERVICE,         // index in the generation, 0: none
+  NUMBER_GENERATION,
+  NUMBER_TARGET_PORT,
+  NUMBER_TRIES,
+  NUMBER_CONNECT_TIMEOUT_MS, // may be set, like the next three
+  NUMBER_SEND_TIMEOUT_MS,
+  NUMBER_READ_TIMEOUT_MS,
+  NUMBER_RETRIES,
+  NUMBER_CONTENT_LENGTH,  // of the request; NaN when chunked or none
+  NUMBER_HEAD_SENT,       // 1 when the response head is on its way
+  NUMBER_CONNECTION_REQUESTS, // on this connection so far, this one included
+  NUMBER_TLS,             // 1 when the downstream connection is TLS
+  NUMBER_WAITING,         // 1 when a body filter sees the last bytes (eof)
+  NUMBER_COUNT
+};
+
+int bridge_text(struct worker *worker, double exchange, int what, struct bytes *out);
+int bridge_text_set(struct worker *worker, double exchange, int what, const char *data, uint32_t len);
+double bridge_number(struct worker *worker, double exchange, int what); // NaN: stale or no such number
+int bridge_number_set(struct worker *worker, double exchange, int what, double value);
+
+// Group `index` (from 1) of the route's regex path; bridge_capture_name gives the names, from 0.
+int bridge_capture(struct worker *worker, double exchange, uint32_t index, struct bytes *out);
+int bridge_capture_name(struct worker *worker, double exchange, uint32_t index, struct bytes *name, uint32_t *group);
+
+// ---- Exchange: fields ---------------------------------------------------------------------------------------------
+
+enum message {
+  MESSAGE_REQUEST,          // from the client; what a plugin changes goes upstream
+  MESSAGE_RESPONSE,         // to the client; before the service answered: fields to add to whatever answer comes
+  MESSAGE_SERVICE_RESPONSE  // as the service sent them; read only
+};
+
+uint32_t bridge_header_count(struct worker *worker, double exchange, int message);
+int bridge_header_at(struct worker *worker, double exchange, int message, uint32_t index, struct bytes *name,
+                     struct bytes *value);
+// The value of the `nth` (from 0) field of that name.
+int bridge_header_get(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
+                      uint32_t nth, struct bytes *out);
+// Replaces every field of that name by one.
+int bridge_header_set(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
+                      const char *value, uint32_t value_len);
+int bridge_header_add(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
+                      const char *value, uint32_t value_len);
+int bridge_header_clear(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
+
+// ---- Exchange: bodies, answers, the service ------------------------------------------------------------------------
+
+// The whole body, buffered: the client's in access (AGAIN while it arrives; FULL past the limit), the response's in
+// phase response.
+int bridge_body(struct worker *worker, double exchange, int message, struct bytes *out);
+// Replaces a body; Content-Length follows.
+int bridge_body_set(struct worker *worker, double exchange, int message, const char *data, uint32_t len);
+// The answer comes from the gateway: no service is called. Fields: MESSAGE_RESPONSE. Body bytes are copied.
+int bridge_exit(struct worker *worker, double exchange, int status, const char *body, uint32_t len);
+// Like bridge_exit, but the body is the gateway's error answer (JSON, HTML, XML or text by Accept) with this message.
+int bridge_exit_error(struct worker *worker, double exchange, int status, const char *message, uint32_t len);
+// A streamed answer (server-sent events and the like): begin sends the head, then AGAIN of send is back-pressure.
+int bridge_stream_begin(struct worker *worker, double exchange, int status);
+int bridge_stream_send(struct worker *worker, double exchange, const char *data, uint32_t len);
+int bridge_stream_end(struct worker *worker, double exchange);
+
+// Where this exchange goes: host (name or address) and port.
+int bridge_service_target(struct worker *worker, double exchange, const char *host, uint32_t len, uint32_t port);
+// Use the upstream of this name; NONE when the generation has none.
+int bridge_service_upstream(struct worker *worker, double exchange, const char *name, uint32_t len);
+int bridge_service_tls_verify(struct worker *worker, double exchange, int verify);
+
+// ---- Waiting, coroutines, time ---------------------------------------------------------------------------------------
+
+int bridge_sleep(struct worker *worker, double seconds);
+// The number of the running coroutine, to be woken by bridge_wake in a later turn of the loop (status, number).
+double bridge_self(struct worker *worker);
+int bridge_wait(struct worker *worker, double seconds); // until woken; BRIDGE_TIMEOUT after that long
+int bridge_wake(struct worker *worker, double coroutine, int status, double number);
+// Fires once: the VM runs timer `id` (a number Lua chose) in a coroutine of its own.
+int bridge_timer(struct worker *worker, double id, double seconds);
+int bridge_timer_cancel(struct worker *worker, double id);
+double bridge_now(struct worker *worker);  // seconds since 1970, as of this turn
+double bridge_mono(struct worker *worker); // seconds, monotonic, as of this turn
+double bridge_mono_fresh(struct worker *worker); // the same, read anew: for measuring slices
+int bridge_random(struct worker *worker, char *out, uint32_t len); // cryptographic, or seeded by a spec
+int bridge_worker_id(struct worker *worker); // from 1
+void bridge_log(struct worker *worker, int level, const char *message, const char *const *pairs, uint32_t pair_count);
+
+// ---- Client sockets for http, redis and the like -----------------------------------------------------------------
+
+struct socket_options {
+  double connect_timeout_s, timeout_s; // the second for every send and receive
+  const char *tls_name;  // NULL: plain; else SNI and the name to verify
+  bool tls_verify;
+  const char *ca_pem, *certificate_pem, *key_pem; // NULL: system's, none, none
+};
+
+enum socket_receive {
+  RECEIVE_SOME,  // whatever has come, up to `limit`
+  RECEIVE_EXACT, // `limit` bytes
+  RECEIVE_LINE   // up to LF (stripped with the CR before it), at most `limit` bytes
+};
+
+// Starts to connect to host (name, address, or "unix:/path") and port. AGAIN always or an error; resumed with (status, socket).
+int bridge_socket_connect(struct worker *worker, const char *host, uint32_t len, uint32_t port,
+                          const struct socket_options *options);
+int bridge_socket_send(struct worker *worker, double socket, const char *data, uint32_t len);
+// OK with bytes that live until the next call on this socket; AGAIN: yield, then call again; CLOSED at the end.
+int bridge_socket_receive(struct worker *worker, double socket, int mode, uint32_t limit, struct bytes *out);
+int bridge_socket_timeout(struct worker *worker, double socket, double seconds);
+int bridge_socket_alive(struct worker *worker, double socket); // OK: open and nothing unread, fit for reuse
+int bridge_socket_close(struct worker *worker, double socket);
+
+// ---- Generations: how Lua builds what the core runs ------------------------------------------------------------------
+
+enum { PROTOCOL_HTTP = 1, PROTOCOL_HTTPS = 2, PROTOCOL_GRPC = 4, PROTOCOL_GRPCS = 8, PROTOCOL_WS = 16, PROTOCOL_WSS = 32 };
+
+struct service_conf {
+  const char *id, *name;
+  const char *host;      // a name, an address, or the name of an upstream
+  uint32_t port;
+  const char *path;      // NULL: none
+  bool tls;              // protocol https
+  bool tls_verify;
+  uint32_t tls_verify_depth;
+  const char *ca_pem;    // NULL: the system's
+  const char *client_certificate_pem, *client_key_pem; // NULL: none
+  uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
+};
+
+struct route_conf {
+  const char *id, *name;
+  uint32_t service;      // index from bridge_gen_service, 0: none
+  uint32_t phases;       // bit mask of 1 << enum phase that have plugins
+  uint32_t protocols;    // PROTOCOL_*
+  int32_t regex_priority;
+  double created_at;
+  uint32_t https_redirect_status; // 426, 301, 302, 307, 308
+  bool strip_path, preserve_host, request_buffering, response_buffering;
+  bool path_handling_v1;
+};
+
+enum route_match {
+  MATCH_METHOD,
+  MATCH_HOST,         // may hold one "*" at either end, and a port
+  MATCH_PATH,         // prefix, or regex behind "~"
+  MATCH_SNI,
+  MATCH_HEADER_NAME,  // the values that follow belong to it
+  MATCH_HEADER_VALUE  // "~*" in front: regex
+};
+
+// A new, empty generation being built; `revision` is the snapshot's. Gives its id (above 0).
+int bridge_gen_new(struct worker *worker, double revision);
+int bridge_gen_service(struct worker *worker, int gen, const struct service_conf *conf); // index from 1, or negative
+int bridge_gen_route(struct worker *worker, int gen, const struct route_conf *conf);     // index from 1, or negative
+int bridge_gen_route_match(struct worker *worker, int gen, uint32_t route, int kind, const char *value, uint32_t len);
+// Upstream entity: a name that services' hosts refer to. `algorithm` is the Lua policy's name.
+int bridge_gen_upstream(struct worker *worker, int gen, const char *name, const char *algorithm, const char *host_header);
+int bridge_gen_target(struct worker *worker, int gen, uint32_t upstream, const char *host, uint32_t port, uint32_t weight);
+// The order in which targets (indexes from 1) are tried, walked round by the core without entering Lua: a policy that
+// can say its choice beforehand (round-robin) gives this. Without one, or with PHASE_BALANCER, Lua picks each time.
+int bridge_gen_schedule(struct worker *worker, int gen, uint32_t upstream, const uint32_t *targets, uint32_t count);
+int bridge_gen_certificate(struct worker *worker, int gen, const char *certificate_pem, const char *key_pem,
+                           const char *certificate_alt_pem, const char *key_alt_pem); // index from 1
+int bridge_gen_sni(struct worker *worker, int gen, uint32_t certificate, const char *name); // "*", "*.x", "x.*", "x"
+// Phases that plugins without a route use: `any` for an exchange that no route matched, rewrite and certificate for all.
+int bridge_gen_phases(struct worker *worker, int gen, uint32_t any);
+// Limits and settings that may change with a reload.
+int bridge_gen_setting(struct worker *worker, int gen, const char *name, uint32_t len, double value);
+int bridge_gen_trusted_ip(struct worker *worker, int gen, const char *cidr, uint32_t len);
+// Compiles the next piece (at most about `budget_us`): AGAIN while there is more, without noting the coroutine.
+int bridge_gen_compile(struct worker *worker, int gen, double budget_us);
+int bridge_gen_live(struct worker *worker, int gen); // swap: exchanges from now on use it
+int bridge_gen_drop(struct worker *worker, int gen); // one that never went live
+
+// ---- Process: the master and the board ----------------------------------------------------------------------------------
+
+enum { BOARD_PLUGINS = 256, BOARD_NAME_BYTES = 48 };
+
+// One a worker, in memory shared with the master: what the watchdog and `sluice status` read without asking.
+struct board {
+  int64_t heartbeat_us; // monotonic, written once per turn of the loop
+  int32_t pid;
+  uint32_t generation;
+  uint64_t exchanges;        // begun so far
+  uint64_t connections;      // downstream connections accepted so far
+  int64_t connections_open;
+  int64_t exchanges_open;
+  uint32_t running;          // index of the plugin whose code runs now, 0: none
+  uint32_t plugin_count;
+  uint64_t plugin_calls[BOARD_PLUGINS];
+  uint64_t plugin_errors[BOARD_PLUGINS];
+  uint64_t plugin_stops[BOARD_PLUGINS];  // calls ended for passing the CPU budget
+  uint64_t plugin_cpu_us[BOARD_PLUGINS]; // by samples of the profiler
+  char plugin_names[BOARD_PLUGINS][BOARD_NAME_BYTES];
+};
+
+struct board *bridge_board(struct worker *worker);
+// Sends one line to the master: "live 7", "failed 7 {json}", "status 3 {json}".
+int bridge_report(struct worker *worker, const char *line, uint32_t len);

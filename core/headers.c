@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ordered fields with case-blind look-up by a hash made at parsing.
+#include "headers.h"
+
+#include "error.h"
+
+static const struct slice field_names[FIELD_ID_COUNT] = {
+    [FIELD_CONNECTION] = SLICE("connection"),
+    [FIELD_CONTENT_LENGTH] = SLICE("content-length"),
+    [FIELD_TRANSFER_ENCODING] = SLICE("transfer-encoding"),
+    [FIELD_HOST] = SLICE("host"),
+    [FIELD_UPGRADE] = SLICE("upgrade"),
+    [FIELD_KEEP_ALIVE] = SLICE("keep-alive"),
+    [FIELD_PROXY_CONNECTION] = SLICE("proxy-connection"),
+    [FIELD_TE] = SLICE("te"),
+    [FIELD_TRAILER] = SLICE("trailer"),
+    [FIELD_EXPECT] = SLICE("expect"),
+    [FIELD_VIA] = SLICE("via"),
+    [FIELD_DATE] = SLICE("date"),
+    [FIELD_SERVER] = SLICE("server"),
+    [FIELD_ACCEPT] = SLICE("accept"),
+    [FIELD_X_FORWARDED_FOR] = SLICE("x-forwarded-for"),
+    [FIELD_X_FORWARDED_PROTO] = SLICE("x-forwarded-proto"),
+    [FIELD_X_FORWARDED_HOST] = SLICE("x-forwarded-host"),
+    [FIELD_X_FORWARDED_PORT] = SLICE("x-forwarded-port"),
+    [FIELD_X_FORWARDED_PATH] = SLICE("x-forwarded-path"),
+    [FIELD_X_FORWARDED_PREFIX] = SLICE("x-forwarded-prefix"),
+    [FIELD_X_REAL_IP] = SLICE("x-real-ip"),
+    [FIELD_CONTENT_TYPE] = SLICE("content-type"),
+};
+
+void headers_init(struct headers *headers, uint32_t most) {
+  *headers = (struct headers){.most = most};
+}
+
+uint32_t headers_hash(struct slice name) {
+  uint32_t hash = 2166136261u;
+  for (uint32_t i = 0; i < name.len; i++) hash = (hash ^ (uint8_t)(name.data[i] | 0x20)) * 16777619u;
+  return hash;
+}
+
+// Names of one length are few, so the length picks the candidates and one comparison decides.
+enum field_id headers_id(struct slice name, uint32_t hash) {
+  (void)hash;
+  if (name.len < 2 || name.len > 18) return FIELD_OTHER;
+  static const uint8_t by_length[19][4] = {
+      [2] = {FIELD_TE},
+      [3] = {FIELD_VIA},
+      [4] = {FIELD_HOST, FIELD_DATE},
+      [6] = {FIELD_ACCEPT, FIELD_SERVER, FIELD_EXPECT},
+      [7] = {FIELD_UPGRADE, FIELD_TRAILER},
+      [9] = {FIELD_X_REAL_IP},
+      [10] = {FIELD_CONNECTION, FIELD_KEEP_ALIVE},
+      [12] = {FIELD_CONTENT_TYPE},
+      [14] = {FIELD_CONTENT_LENGTH},
+      [15] = {FIELD_X_FORWARDED_FOR},
+      [16] = {FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PORT, FIELD_X_FORWARDED_PATH, FIELD_PROXY_CONNECTION},
+      [17] = {FIELD_TRANSFER_ENCODING, FIELD_X_FORWARDED_PROTO},
+      [18] = {FIELD_X_FORWARDED_PREFIX},
+  };
+  const uint8_t *candidates = by_length[name.len];
+  for (int i = 0; i < 4 && candidates[i]; i++)
+    if (slice_equal_nocase(name, field_names[candidates[i]])) return candidates[i];
+  return FIELD_OTHER;
+}
+
+static int headers_make_room(struct headers *headers, struct arena *arena) {
+  if (headers->count < headers->room) return 0;
+  uint32_t room = headers->room ? headers->room * 2 : 16;
+  struct field *fields = arena_alloc(arena, room * sizeof *fields);
+  if (!fields) return ERROR_MEMORY;
+  if (headers->count) memcpy(fields, headers->fields, headers->count * sizeof *fields);
+  headers->fields = fields;
+  headers->room = room;
+  return 0;
+}
+
+int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
+  if (headers->count >= headers->most) return ERROR_INVALID;
+  if (headers_make_room(headers, arena) < 0) return ERROR_MEMORY;
+  uint32_t hash = headers_hash(name);
+  enum field_id id = headers_id(name, hash);
+  headers->fields[headers->count++] =
+      (struct field){.name = name, .value = value, .hash = hash, .id = (uint8_t)id};
+  headers->present |= 1u << id;
+  return 0;
+}
+
+struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth) {
+  uint32_t hash = headers_hash(name);
+  for (uint32_t i = 0; i < headers->count; i++) {
+    struct field *field = &headers->fields[i];
+    if (field->hash != hash || !slice_equal_nocase(field->name, name)) continue;
+    if (nth-- == 0) return field;
+  }
+  return NULL;
+}
+
+struct field *headers_find_id(const struct headers *headers, enum field_id id) {
+  if (!headers_has(headers, id)) return NULL;
+  for (uint32_t i = 0; i < headers->count; i++)
+    if (headers->fields[i].id == id) return &headers->fields[i];
+  return NULL;
+}
+
+uint32_t headers_remove(struct headers *headers, struct slice name) {
+  uint32_t hash = headers_hash(name), kept = 0, present = 0;
+  for (uint32_t i = 0; i < headers->count; i++) {
+    struct field *field = &headers->fields[i];
+    if (field->hash == hash && slice_equal_nocase(field->name, name)) continue;
+    present |= 1u << field->id;
+    headers->fields[kept++] = *field;
+  }
+  uint32_t removed = headers->count - kept;
+  headers->count = kept;
+  headers->present = present;
+  return removed;
+}
+
+int headers_copy(struct headers *to, const struct headers *from, struct arena *arena) {
+  struct headers copy = {.count = from->count, .room = from->count, .most = from->most, .present = from->present};
+  if (from->count) {
+    copy.fields = arena_alloc(arena, from->count * sizeof *copy.fields);
+    if (!copy.fields) return ERROR_MEMORY;
+    memcpy(copy.fields, from->fields, from->count * sizeof *copy.fields);
+  }
+  *to = copy;
+  return 0;
+}
+
+static bool is_token_char(unsigned char c) {
+  if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) return true;
+  return c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL;
+}
+
+bool headers_name_is_valid(struct slice name) {
+  if (name.len == 0) return false;
+  for (uint32_t i = 0; i < name.len; i++)
+    if (!is_token_char((unsigned char)name.data[i])) return false;
+  return true;
+}
+
+bool headers_value_is_valid(struct slice value) {
+  for (uint32_t i = 0; i < value.len; i++) {
+    unsigned char c = (unsigned char)value.data[i];
+    if ((c < 0x20 && c != '\t') || c == 0x7f) return false;
+  }
+  return true;
+}
+
+bool headers_list_has(struct slice list, struct slice token) {
+  const char *p = list.data, *end = list.data + list.len;
+  while (p < end) {
+    while (p < end && (*p == ' ' || *p == '\t' || *p == ',')) p++;
+    const char *start = p;
+    while (p < end && *p != ',') p++;
+    const char *stop = p;
+    while (stop > start && (stop[-1] == ' ' || stop[-1] == '\t')) stop--;
+    if (slice_equal_nocase((struct slice){start, (uint32_t)(stop - start)}, token)) return true;
+  }
+  return false;
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fields of a message in the order they came, found without regard to case (RFC 9110 5).
+// A field is two slices into the read buffer or the arena; nothing is copied to look at it.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "slice.h"
+
+// Fields that the gateway itself looks at. Known once, at parsing, so that no code compares names twice.
+enum field_id {
+  FIELD_OTHER,
+  FIELD_CONNECTION,
+  FIELD_CONTENT_LENGTH,
+  FIELD_TRANSFER_ENCODING,
+  FIELD_HOST,
+  FIELD_UPGRADE,
+  FIELD_KEEP_ALIVE,
+  FIELD_PROXY_CONNECTION,
+  FIELD_TE,
+  FIELD_TRAILER,
+  FIELD_EXPECT,
+  FIELD_VIA,
+  FIELD_DATE,
+  FIELD_SERVER,
+  FIELD_ACCEPT,
+  FIELD_X_FORWARDED_FOR,
+  FIELD_X_FORWARDED_PROTO,
+  FIELD_X_FORWARDED_HOST,
+  FIELD_X_FORWARDED_PORT,
+  FIELD_X_FORWARDED_PATH,
+  FIELD_X_FORWARDED_PREFIX,
+  FIELD_X_REAL_IP,
+  FIELD_CONTENT_TYPE,
+  FIELD_ID_COUNT
+};
+
+struct field {
+  struct slice name, value;
+  uint32_t hash; // of the lower-case name
+  uint8_t id;    // enum field_id
+  bool named_by_connection; // listed in Connection: goes no further (RFC 9110 7.6.1)
+};
+
+struct headers {
+  struct field *fields;
+  uint32_t count, room, most; // most: bound on count
+  uint32_t present;           // bit mask of 1 << id that occur
+};
+
+void headers_init(struct headers *headers, uint32_t most);
+uint32_t headers_hash(struct slice name);
+enum field_id headers_id(struct slice name, uint32_t hash);
+// Appends a field whose bytes the caller keeps alive. 0, ERROR_INVALID past `most`, ERROR_MEMORY.
+int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value);
+// The `nth` (from 0) field of that name, or NULL.
+struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth);
+struct field *headers_find_id(const struct headers *headers, enum field_id id);
+// Removes all fields of that name; the number removed.
+uint32_t headers_remove(struct headers *headers, struct slice name);
+// Makes the fields of `to` those of `from`, sharing the bytes.
+int headers_copy(struct headers *to, const struct headers *from, struct arena *arena);
+// Fit for a field: a token for a name; no CR, LF, NUL in a value (RFC 9110 5.1, 5.5).
+bool headers_name_is_valid(struct slice name);
+bool headers_value_is_valid(struct slice value);
+// Whether a comma-separated list (RFC 9110 5.6.1) has `token`, without regard to case.
+bool headers_list_has(struct slice list, struct slice token);
+
+static inline bool headers_has(const struct headers *headers, enum field_id id) {
+  return (headers->present >> id) & 1;
+}

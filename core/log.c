@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// The process log. A line is built on the stack and written by one call, so lines of several processes never mix.
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LINE_MAX_BYTES = 8192 };
+
+struct line {
+  uint32_t len;
+  char text[LINE_MAX_BYTES];
+};
+
+static const char *const level_names[] = {"debug", "info", "notice", "warn", "error", "crit"};
+
+static void line_put(struct line *line, const char *text, size_t len) {
+  size_t room = sizeof line->text - 8 - line->len;
+  if (len > room) len = room;
+  memcpy(line->text + line->len, text, len);
+  line->len += (uint32_t)len;
+}
+
+static void line_puts(struct line *line, const char *text) {
+  line_put(line, text, strlen(text));
+}
+
+static void line_put_escaped(struct line *line, const char *text) {
+  for (const char *p = text; *p; p++) {
+    char hex[8];
+    unsigned char c = (unsigned char)*p;
+    if (c == '"' || c == '\\') {
+      char pair[2] = {'\\', (char)c};
+      line_put(line, pair, 2);
+    } else if (c == '\n') {
+      line_put(line, "\\n", 2);
+    } else if (c < 0x20 || c == 0x7f) {
+      snprintf(hex, sizeof hex, "\\u%04x", c);
+      line_puts(line, hex);
+    } else {
+      line_put(line, p, 1);
+    }
+  }
+}
+
+static void line_put_quoted(struct line *line, const char *text) {
+  line_puts(line, "\"");
+  line_put_escaped(line, text);
+  line_puts(line, "\"");
+}
+
+static bool is_plain_word(const char *text) {
+  if (!*text) return false;
+  for (const char *p = text; *p; p++)
+    if ((unsigned char)*p <= ' ' || *p == '"' || *p == '=' || *p == '\\' || *p == 0x7f) return false;
+  return true;
+}
+
+static void line_put_time(struct line *line) {
+  struct timespec now;
+  struct tm utc;
+  char text[40];
+  clock_gettime(CLOCK_REALTIME, &now);
+  gmtime_r(&now.tv_sec, &utc);
+  size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+  snprintf(text + n, sizeof text - n, ".%03ldZ", now.tv_nsec / 1000000);
+  line_puts(line, text);
+}
+
+static void put_text(struct line *line, const struct log *log, enum log_level level, const char *message,
+                     va_list pairs) {
+  line_put_time(line);
+  line_puts(line, " ");
+  line_puts(line, level_names[level]);
+  line_puts(line, " ");
+  line_puts(line, log->source);
+  line_puts(line, ": ");
+  line_put_escaped(line, message);
+  for (const char *key; (key = va_arg(pairs, const char *));) {
+    const char *value = va_arg(pairs, const char *);
+    if (!value) value = "";
+    line_puts(line, " ");
+    line_puts(line, key);
+    line_puts(line, "=");
+    if (is_plain_word(value))
+      line_puts(line, value);
+    else
+      line_put_quoted(line, value);
+  }
+}
+
+static void put_json(struct line *line, const struct log *log, enum log_level level, const char *message,
+                     va_list pairs) {
+  line_puts(line, "{\"time\":\"");
+  line_put_time(line);
+  line_puts(line, "\",\"level\":\"");
+  line_puts(line, level_names[level]);
+  line_puts(line, "\",\"source\":");
+  line_put_quoted(line, log->source);
+  line_puts(line, ",\"message\":");
+  line_put_quoted(line, message);
+  for (const char *key; (key = va_arg(pairs, const char *));) {
+    const char *value = va_arg(pairs, const char *);
+    line_puts(line, ",");
+    line_put_quoted(line, key);
+    line_puts(line, ":");
+    line_put_quoted(line, value ? value : "");
+  }
+  line->text[line->len++] = '}'; // line_put keeps a few bytes free for this end
+}
+
+void log_write(struct log *log, enum log_level level, const char *message, ...) {
+  if (level < log->level) return;
+  struct line line;
+  line.len = 0;
+  va_list pairs;
+  va_start(pairs, message);
+  if (log->json)
+    put_json(&line, log, level, message, pairs);
+  else
+    put_text(&line, log, level, message, pairs);
+  va_end(pairs);
+  if (log->sink) {
+    log->sink(log->sink_context, line.text, line.len);
+    return;
+  }
+  line.text[line.len++] = '\n';
+  if (log->fd >= 0 && write(log->fd, line.text, line.len) < 0) {
+    // A log that cannot be written has nowhere to be reported.
+  }
+}
+
+int log_level_parse(const char *name) {
+  for (int i = 0; i < (int)(sizeof level_names / sizeof *level_names); i++)
+    if (strcmp(name, level_names[i]) == 0) return i;
+  return -1;
+}
+
+const char *log_number(char buffer[32], int64_t number) {
+  snprintf(buffer, 32, "%lld", (long long)number);
+  return buffer;
+}
