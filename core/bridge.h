@@ -292,3 +292,84 @@ struct board {
 struct board *bridge_board(struct worker *worker);
 // Sends one line to the master: "live 7", "failed 7 {json}", "status 3 {json}".
 int bridge_report(struct worker *worker, const char *line, uint32_t len);
+
+// ---- Kafka -----------------------------------------------------------------------------------------------------------
+
+enum kafka_status {
+  KAFKA_GAP = 3 // records were skipped: they left the window, or the broker, before this reader had read them
+};
+
+enum { KAFKA_LATEST = -1, KAFKA_EARLIEST = -2, KAFKA_ANY_PARTITION = -1 };
+
+// A record to produce. A `data` of NULL is Kafka's null, which differs from the empty text.
+struct kafka_message {
+  const char *cluster, *topic;
+  struct bytes key, value;
+  const struct bytes *headers; // name, value, name, value...
+  uint32_t header_count;       // pairs
+  int32_t partition;           // KAFKA_ANY_PARTITION: by key, as Java's clients choose
+  double timestamp_ms;         // 0: now
+  double timeout_s;            // how long the coroutine waits; 0: message.timeout.ms of the cluster
+};
+
+// What became of a record.
+struct kafka_result {
+  int32_t status;     // BRIDGE_OK; BRIDGE_TIMEOUT (it may yet arrive); BRIDGE_FAILED
+  int32_t partition;
+  double offset;      // -1: unknown (acks=0)
+  const char *name;   // of the error as Kafka has it ("MSG_SIZE_TOO_LARGE"), "" without one; static, like `text`
+  const char *text;
+};
+
+// A record that was read. Its bytes live until the next call on the same reader.
+struct kafka_record {
+  struct bytes key, value;
+  const struct bytes *headers; // name, value, name, value...
+  uint32_t header_count;       // pairs
+  int32_t partition;
+  double offset, timestamp_ms; // -1: no timestamp
+  double serial;               // the same for all readers that share this record, never used twice
+};
+
+struct kafka_position {
+  int32_t partition;
+  int32_t unused;
+  double offset; // of the next record to read
+};
+
+struct kafka_reader_options {
+  const char *cluster, *topic;
+  double from;  // KAFKA_LATEST or KAFKA_EARLIEST, for partitions that `positions` does not name
+  const struct kafka_position *positions;
+  uint32_t position_count;
+  bool skip_when_behind; // rather than catch up from the broker
+};
+
+struct kafka_cluster_status {
+  const char *name, *servers;
+  const char *state; // "idle", "connecting", "up", "down"
+  const char *error; // the last one, "" when there was none
+  double produced, delivered, failed, refused; // records: accepted, acknowledged, lost to an error, queue full
+  double consumed, consumed_bytes;
+  uint32_t queued, readers, consumers;
+  bool embedded;
+};
+
+// Defines or replaces a cluster: pairs of property and value, librdkafka's, or "embedded" = "true", "window_records",
+// "window_bytes". The same again changes nothing. INVALID: bridge_error names the property.
+int bridge_kafka_cluster(struct worker *worker, const char *name, const char *const *pairs, uint32_t pair_count);
+// Forgets a cluster: what is queued is still sent, readers end.
+int bridge_kafka_cluster_drop(struct worker *worker, const char *name);
+int bridge_kafka_cluster_at(struct worker *worker, uint32_t index, struct kafka_cluster_status *out); // from 0, then NONE
+// Queues a record. `wait`: AGAIN, and the coroutine is resumed with its fate, to be read by bridge_kafka_result before
+// it yields again. FULL: the queue is full. NONE: no such cluster.
+int bridge_kafka_produce(struct worker *worker, const struct kafka_message *message, bool wait);
+int bridge_kafka_result(struct worker *worker, struct kafka_result *out);
+// AGAIN, then resumed with (status, reader) when its positions are known.
+int bridge_kafka_reader_open(struct worker *worker, const struct kafka_reader_options *options);
+// OK with the next record; KAFKA_GAP; AGAIN: yield, then call again, unless resumed with BRIDGE_TIMEOUT after that long.
+// `timeout_s` 0: NONE instead of AGAIN.
+int bridge_kafka_reader_next(struct worker *worker, double reader, double timeout_s, const struct kafka_record **out);
+// Position in partition `index` (from 0); NONE past the last one.
+int bridge_kafka_reader_position(struct worker *worker, double reader, uint32_t index, struct kafka_position *out);
+int bridge_kafka_reader_close(struct worker *worker, double reader);

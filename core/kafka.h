@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kafka for one worker: named clusters, one producer each, and readers of topics that share one consumer a topic.
+//
+//   readers ... reader        Records come once from the broker into a feed's window, each held once, and every
+//      |    \     |           reader walks the window at its own pace. One that asks for older records, or that
+//    feed   private feed      falls behind, gets a feed of its own until it has caught up with the shared one.
+//   (window)   (queue)
+//
+// Everything here is called on the loop's thread and never blocks: what librdkafka can only do by blocking happens in
+// jobs. Nothing of ours runs on librdkafka's threads; they wake the loop through an eventfd.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bridge.h"
+#include "clock.h"
+#include "error.h"
+#include "loop.h"
+
+struct kafka;
+struct kafka_reader;
+struct kafka_mock;
+
+struct kafka *kafka_new(struct loop *loop);
+// Gives queued records up to `flush_ms` to be delivered, ends every wait without a callback, frees everything. Blocks.
+void kafka_close(struct kafka *kafka, int32_t flush_ms);
+
+// ---- Clusters ----
+
+// See bridge_kafka_cluster. 0 or ERROR_INVALID.
+int kafka_cluster(struct kafka *kafka, const char *name, const char *const *pairs, uint32_t pair_count,
+                  struct error *error);
+int kafka_cluster_drop(struct kafka *kafka, const char *name);
+int kafka_cluster_at(struct kafka *kafka, uint32_t index, struct kafka_cluster_status *out);
+// Where the embedded cluster of this name listens, when the master runs it. Told before the cluster is defined;
+// without it an embedded cluster is this process's own.
+int kafka_embedded(struct kafka *kafka, const char *name, const char *servers);
+
+// ---- Produce ----
+
+// One wait for one record; the caller's, and not to be moved until on_done or kafka_delivery_cancel.
+struct kafka_delivery {
+  void (*on_done)(struct kafka_delivery *delivery); // may be NULL
+  struct kafka_result result;
+  bool done;
+  struct kafka_ticket *ticket;
+  struct timer timer;
+};
+
+// BRIDGE_OK: queued, and `delivery` (NULL: nobody waits) will be told. BRIDGE_FULL, BRIDGE_NONE, BRIDGE_INVALID,
+// BRIDGE_FAILED: it was not queued.
+int kafka_produce(struct kafka *kafka, const struct kafka_message *message, struct kafka_delivery *delivery,
+                  struct error *error);
+void kafka_delivery_cancel(struct kafka *kafka, struct kafka_delivery *delivery);
+
+// ---- Read ----
+
+// A number that finds the reader again while it lives.
+double kafka_reader_handle(const struct kafka_reader *reader);
+struct kafka_reader *kafka_reader_find(struct kafka *kafka, double handle);
+
+// NULL: `error` says why. It is not ready before its positions are known: kafka_reader_ready.
+struct kafka_reader *kafka_reader_new(struct kafka *kafka, const struct kafka_reader_options *options,
+                                      struct error *error);
+void kafka_reader_free(struct kafka_reader *reader);
+// BRIDGE_OK, BRIDGE_AGAIN, or BRIDGE_FAILED with kafka_reader_error.
+int kafka_reader_ready(struct kafka_reader *reader);
+const char *kafka_reader_error(const struct kafka_reader *reader);
+// BRIDGE_OK, KAFKA_GAP, BRIDGE_AGAIN, BRIDGE_FAILED.
+int kafka_reader_next(struct kafka_reader *reader, const struct kafka_record **out);
+// Calls on_ready once, when there may be something new (BRIDGE_OK) or after `timeout_us` (BRIDGE_TIMEOUT; below 0:
+// never). A reader waits once at a time: BRIDGE_INVALID.
+int kafka_reader_wait(struct kafka_reader *reader, int64_t timeout_us,
+                      void (*on_ready)(struct kafka_reader *reader, void *context, int status), void *context);
+int kafka_reader_position(struct kafka_reader *reader, uint32_t index, struct kafka_position *out);
+// True while it reads from the shared window.
+bool kafka_reader_shares(const struct kafka_reader *reader);
+
+// ---- A built-in cluster for demos and specs: librdkafka's mock brokers, in memory, on 127.0.0.1 ----
+
+struct kafka_mock *kafka_mock_new(int32_t brokers, struct error *error);
+void kafka_mock_free(struct kafka_mock *mock);
+const char *kafka_mock_servers(const struct kafka_mock *mock);
+// Creates a topic of so many partitions; others are created with 4 when first named.
+int kafka_mock_topic(struct kafka_mock *mock, const char *topic, int32_t partitions);
+// All brokers refuse connections, or take them again.
+void kafka_mock_down(struct kafka_mock *mock, bool down);
+// Forks a process that runs a mock cluster until this process ends, so that all workers share it: called by the master,
+// which has no threads. The child's pid, or negative; `servers` gets its bootstrap.servers.
+int32_t kafka_mock_fork(int32_t brokers, char *servers, uint32_t servers_bytes, struct error *error);
