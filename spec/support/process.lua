@@ -1,0 +1,146 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Other programs in a spec: started with a log that can be read at any time, waited for with a deadline, and never
+-- left behind (they get SIGTERM when the spec's own process dies).
+local posix = require "spec.support.posix"
+
+local process = {}
+local running = {} -- pid -> process, of what this module has started
+
+local child = {}
+child.__index = child
+
+local function read(path)
+  local file = io.open(path, "rb")
+  if not file then return "" end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+local function write(path, text)
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+end
+
+process.read_file, process.write_file = read, write
+
+-- Sanitizer builds need several times as long for the same thing.
+process.slowness = os.getenv("SLUICE_BUILD") == "asan" and 5 or 1
+
+-- Calls `condition` until it gives a true value, and returns that. Raises after `seconds`.
+function process.wait_until(condition, seconds, what)
+  local deadline = posix.now() + (seconds or 5) * process.slowness
+  while true do
+    local value, why = condition()
+    if value then return value end
+    if posix.now() > deadline then
+      error(("not within %g s: %s"):format(seconds or 5, what or why or "the condition"), 2)
+    end
+    posix.pause(0.005)
+  end
+end
+
+local given = {}
+local next_port = 10000 + (posix.getpid() * 97 + os.time() * 13) % 20000
+
+-- A port on 127.0.0.1 that nobody listens on. Below the range from which the kernel takes ports for outgoing
+-- connections, so that none of those comes to sit on it.
+function process.free_port()
+  for _ = 1, 20000 do
+    next_port = next_port >= 30000 and 10000 or next_port + 1
+    local fd = not given[next_port] and posix.listen("127.0.0.1", next_port)
+    if fd then
+      posix.C.spec_close(fd)
+      given[next_port] = true
+      return next_port
+    end
+  end
+  error("no free port")
+end
+
+-- Starts a program. `options`: env (name -> value; false removes), cwd, directory (for its output; else a new one).
+function process.start(arguments, options)
+  options = options or {}
+  local self = setmetatable({}, child)
+  self.directory = options.directory or posix.temporary_directory()
+  self.owns_directory = not options.directory
+  self.name = arguments[1]:match("[^/]+$")
+  self.stdout_path = self.directory .. "/" .. self.name .. ".out"
+  self.stderr_path = self.directory .. "/" .. self.name .. ".err"
+  local command = { "setpriv", "--pdeathsig", "TERM", "--" }
+  for _, argument in ipairs(arguments) do command[#command + 1] = tostring(argument) end
+  self.pid = posix.spawn(command,
+    { env = options.env, cwd = options.cwd, stdout = self.stdout_path, stderr = self.stderr_path })
+  running[self.pid] = self
+  return self
+end
+
+-- Runs a program to its end. Returns exit status, standard output, standard error.
+function process.run(arguments, options)
+  local self = process.start(arguments, options)
+  local status = self:wait(options and options.seconds or 20)
+  if not status then self:stop(0) end
+  local out, err = self:stdout(), self:stderr()
+  self:forget()
+  return status, out, err
+end
+
+function child:stdout()
+  return read(self.stdout_path)
+end
+
+function child:stderr()
+  return read(self.stderr_path)
+end
+
+function child:is_running()
+  if not self.status then
+    self.status = posix.reap(self.pid)
+    if self.status then running[self.pid] = nil end
+  end
+  return not self.status
+end
+
+-- The exit status (128 + signal when a signal ended it), or nil when it still runs after `seconds`.
+function child:wait(seconds)
+  local deadline = posix.now() + seconds * process.slowness
+  while self:is_running() do
+    if posix.now() > deadline then return nil end
+    posix.pause(0.002)
+  end
+  return self.status
+end
+
+function child:signal(signal)
+  if self:is_running() then posix.kill(self.pid, signal) end
+end
+
+-- SIGTERM, and SIGKILL when that does not end it within `seconds`. Returns the exit status.
+function child:stop(seconds)
+  self:signal(posix.SIGTERM)
+  if not self:wait(seconds or 5) then
+    self:signal(posix.SIGKILL)
+    self:wait(5)
+  end
+  return self.status
+end
+
+-- Removes its output, when the directory was made for it.
+function child:forget()
+  if self.owns_directory then process.remove(self.directory) end
+end
+
+-- Removes a directory that posix.temporary_directory made.
+function process.remove(directory)
+  assert(directory:find("/sluice-spec-", 1, true), "not ours to remove: " .. directory)
+  os.execute("rm -rf '" .. directory .. "'")
+end
+
+-- Stops everything that this module started and that still runs.
+function process.stop_all()
+  for _, one in pairs(running) do one:signal(posix.SIGTERM) end
+  for _, one in pairs(running) do one:stop(2) end
+end
+
+return process

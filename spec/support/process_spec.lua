@@ -1,0 +1,59 @@
+-- SPDX-License-Identifier: Apache-2.0
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+
+describe("another program in a spec", function()
+  it("gives its exit status and both outputs", function()
+    local status, out, err = process.run({ "sh", "-c", "echo out; echo err >&2; exit 3" })
+    assert.equal(3, status)
+    assert.equal("out\n", out)
+    assert.equal("err\n", err)
+  end)
+
+  it("gets the environment with changes", function()
+    local _, out = process.run({ "sh", "-c", "echo $SPEC_A-$HOME" }, { env = { SPEC_A = "a", HOME = false } })
+    assert.equal("a-\n", out)
+  end)
+
+  it("runs in the directory that was asked for", function()
+    local _, out = process.run({ "pwd" }, { cwd = "/" })
+    assert.equal("/\n", out)
+  end)
+
+  it("is waited for no longer than told, and stopped", function()
+    local child = process.start({ "sleep", "60" })
+    assert.is_nil(child:wait(0.02))
+    assert.is_true(child:is_running())
+    assert.equal(128 + posix.SIGTERM, child:stop())
+    assert.is_false(child:is_running())
+    child:forget()
+  end)
+
+  it("raises with its name when it does not exist", function()
+    local status, _, err = process.run({ "no-such-program" })
+    assert.equal(127, status)
+    assert.matches("no%-such%-program", err)
+  end)
+
+  it("never gives the same port twice", function()
+    local seen = {}
+    for _ = 1, 50 do
+      local port = process.free_port()
+      assert.is_nil(seen[port])
+      seen[port] = true
+    end
+  end)
+
+  it("does not give a port that is taken", function()
+    local port = process.free_port()
+    local fd = assert(posix.listen("127.0.0.1", port + 1))
+    assert.is_true(process.free_port() > port + 1)
+    posix.C.spec_close(fd)
+  end)
+
+  it("says what was waited for in vain", function()
+    assert.has_error(function()
+      process.wait_until(function() return false end, 0.01, "the moon")
+    end, "not within 0.01 s: the moon")
+  end)
+end)
