@@ -20,8 +20,8 @@ enum {
   TICKET_KEY_BYTES = 80 // 16 of name, 32 for the HMAC, 32 for AES-256
 };
 
-// One listening socket of one worker: bound with SO_REUSEPORT, listening, non-blocking, close-on-exec. The master keeps
-// it open too, so what the kernel queued survives the worker.
+// One listening socket of one worker: bound with SO_REUSEPORT, listening, non-blocking, close-on-exec, TCP_NODELAY (which
+// accepted sockets inherit). The master keeps it open too, so what the kernel queued survives the worker.
 struct listen_socket {
   int32_t fd;
   int32_t kind; // enum listen_kind
@@ -48,7 +48,7 @@ struct worker_options {
   int32_t control_fd;   // stream socket to the master: lines, see control.h
   const struct listen_socket *sockets;
   uint32_t socket_count;
-  struct board *board;  // zeroed but for pid
+  struct board *board;  // zeroed but for pid; heartbeat_us at least once a second, idle or not: the watchdog reads it
   struct counters *counters;
   const struct ticket_keys *tickets;
   const struct limit *limits;
@@ -56,12 +56,13 @@ struct worker_options {
   const char *home;      // folder that holds lua/ and plugins/
   const char *state_dir; // absolute
   struct log log;        // to be copied; source is "worker N"
+  const char *log_path;  // what log.fd writes to, opened anew on "reopen" (dup2 onto log.fd); NULL: stderr, stays
   int64_t revision;      // staged first; 0: none
   const char *snapshot;  // its path
   bool manual_clock;     // specs move the clock
 };
 
 // In worker.c: runs a worker until it has drained or its control socket closes; returns the process's exit code.
-// Lines it gets: "stage REVISION PATH", "drain MS", "status ID", "reopen" (the log's descriptor is already the new file).
+// Lines it gets: "stage REVISION PATH", "drain MS", "status ID", "reopen", "log LEVEL text|json".
 // Lines it sends: "live REVISION", "failed REVISION {json}", "status ID {json}".
 int worker_main(const struct worker_options *options);
