@@ -59,12 +59,13 @@ function process.free_port()
   error("no free port")
 end
 
--- Starts a program. `options`: env (name -> value; false removes), cwd, directory (for its output; else a new one).
+-- Starts a program. `options`: env (name -> value; false removes), cwd, directory (for its output; else a new one,
+-- which `forget` removes), owns_directory (that one is removed as well).
 function process.start(arguments, options)
   options = options or {}
   local self = setmetatable({}, child)
   self.directory = options.directory or posix.temporary_directory()
-  self.owns_directory = not options.directory
+  self.owns_directory = options.owns_directory or not options.directory
   self.name = arguments[1]:match("[^/]+$")
   self.stdout_path = self.directory .. "/" .. self.name .. ".out"
   self.stderr_path = self.directory .. "/" .. self.name .. ".err"
