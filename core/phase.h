@@ -8,6 +8,13 @@
 #include "bridge.h"
 #include "slice.h"
 
+// Lua keeps its object of an exchange in an array by slot, which is the handle modulo this.
+enum { PHASE_SLOTS = 1 << 20 };
+
+// Routes that are none: what no route matched, and the status listener's (its handler is sluice.status_api).
+enum { ROUTE_NONE = 0 };
+#define ROUTE_STATUS UINT32_MAX
+
 enum phase_result {
   PHASE_DONE,     // every plugin of the phase has run
   PHASE_ANSWERED, // a plugin answered (bridge_exit): go to header_filter with that answer
@@ -26,7 +33,8 @@ enum phase_event {
 };
 
 // Runs `phase` of the plan of `route` (0: the plan for no route) in `generation` for an exchange. Called by exchange
-// only when the plan's mask has the phase. Never re-entered for the same exchange while it waits.
+// only when the plan's mask has the phase. While a plugin waits in access with a streamed answer, header_filter and
+// body_filter of the same exchange run; else nothing runs for an exchange whose phase waits.
 enum phase_result phase_run(struct worker *worker, double exchange, int generation, uint32_t route, enum phase phase);
 
 // body_filter: one chunk through the plugins. `out` (valid until the next call into Lua) gets what to pass on.
@@ -36,6 +44,9 @@ enum phase_result phase_body(struct worker *worker, double exchange, int generat
 // Asks the upstream's Lua policy for a target: its index from 1, 0 when there is none. Never waits.
 uint32_t phase_pick(struct worker *worker, double exchange, int generation, uint32_t upstream);
 
+// The exchange has ended: its Lua object, if it had one, is forgotten.
+void phase_forget(struct worker *worker, double exchange);
+
 // Fires an event. Failures are logged, never returned.
 void phase_event(struct worker *worker, enum phase_event event, double number, struct slice text);
 
@@ -43,6 +54,9 @@ void phase_event(struct worker *worker, enum phase_event event, double number, s
 double phase_self(struct worker *worker);
 // Resumes a waiting coroutine with (status, number): from the loop only, never from inside a bridge function.
 void phase_resume(struct worker *worker, double coroutine, int status, double number);
+
+// Lua forgets its object of an exchange: called at the end of each exchange that entered Lua.
+void phase_forget(struct worker *worker, double exchange);
 
 // Implemented by exchange: a phase that had answered PHASE_WAITING has ended.
 void exchange_on_phase(struct worker *worker, double exchange, enum phase phase, enum phase_result result);

@@ -1,0 +1,26 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The first Lua that runs in a state made by core/vm.c: sets where modules come from, hands the core to `sluice.ffi`.
+--
+-- Called with what vm.c gives; in a worker it returns what vm.c keeps: the table of exchange objects by slot + 1 and
+-- the function that each pooled coroutine runs. A checker or command has no worker, and gets nothing back.
+
+local home, bridge_text, library, worker, on_error = ...
+
+-- The folder a process happens to be started in is no place to load code from.
+local function without_here(path)
+  path = (";" .. path .. ";"):gsub(";%./[^;]*", "")
+  return (path:gsub("^;+", ""):gsub(";+$", ""))
+end
+
+package.path = home .. "/lua/?.lua;" .. home .. "/lua/?/init.lua;" .. without_here(package.path)
+package.cpath = without_here(package.cpath)
+package.loaded["sluice.native"] = {
+  home = home, bridge_text = bridge_text, library = library, worker = worker, on_error = on_error,
+}
+
+if worker then
+  local runtime = require "sluice.runtime"
+  runtime.construct_with(require("sluice.api").new)
+  require "sluice.generation"
+  return runtime.objects, runtime.body
+end

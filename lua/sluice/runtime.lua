@@ -1,0 +1,310 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What C enters: the function of every pooled coroutine, which runs the plugins of a phase, a balancer's policy or an
+-- event, and the protected call around each piece of plugin code.
+--
+--   C resumes (kind, numbers, text) -> body -> run -> xpcall(plugin) ... -> yields (code, text) to C
+--                                               a call that waits yields nothing -> C resumes (status, number)
+--
+-- Kept monomorphic and closure-free, so that a phase with its plugins compiles into one trace.
+
+local ffi = require "ffi"
+local native = require "sluice.ffi"
+local phases = require "sluice.phases"
+
+local C, worker, on_error = native.C, native.worker, native.on_error
+local board = C.bridge_board(worker)
+local yield, xpcall, tostring, type = coroutine.yield, xpcall, tostring, type
+local EXIT = phases.EXIT
+local LOG = phases.numbers.log
+local LAST_ANSWERING = phases.numbers.access
+
+local PHASE, BODY, PICK, EVENT = 1, 2, 3, 4 -- enum vm_kind
+local DONE, ANSWERED, FAILED = 0, 1, 3      -- enum phase_result
+local PLACES = 1048576                      -- PHASE_SLOTS of phase.h; also the places of coroutines in vm.c
+
+local runtime = {
+  EXIT = EXIT,
+  ---@type table<integer, table> exchange objects by slot + 1
+  objects = {},
+  ---@type table<integer, table> by generation: plans by route index (0: no route) under `plans`, and what else it holds
+  generations = {},
+}
+
+local objects, generations = runtime.objects, runtime.generations
+local jobs = {} -- by place of the coroutine: what it works on
+
+-- ---- Logging ------------------------------------------------------------------------------------------------------
+
+local LEVELS = { debug = 0, info = 1, notice = 2, warn = 3, error = 4, crit = 5 }
+
+-- A fact in the process log: constant message, then keys and values in turn.
+---@param level string
+---@param message string
+---@param ... string
+function runtime.log(level, message, ...)
+  local count = select("#", ...)
+  local texts, pairs_out = {}, ffi.new("const char *[?]", count + 1)
+  for i = 1, count do
+    texts[i] = tostring((select(i, ...))) -- held here while C reads
+    pairs_out[i - 1] = texts[i]
+  end
+  C.bridge_log(worker, LEVELS[level], message, pairs_out, count / 2)
+  return texts
+end
+
+-- ---- Which plugin, generation and phase runs ----------------------------------------------------------------------
+
+-- The job of the running coroutine: { generation, phase, exchange }.
+function runtime.job()
+  return jobs[C.bridge_self(worker) % PLACES]
+end
+
+-- The generation that the running code belongs to.
+---@return integer id, 0 when none
+function runtime.generation()
+  local job = jobs[C.bridge_self(worker) % PLACES]
+  return job and job.generation or 0
+end
+
+-- The plugin whose code runs, as a number for `runtime.call`; 0: none.
+---@return integer
+function runtime.plugin()
+  return board.running
+end
+
+-- Plugins keep their place on the board for the life of the worker; the last place is shared by what does not fit.
+local places = {}  -- by name
+local versions = {} -- by place
+
+---@param name string
+---@param version string of the code about to run
+---@return integer place on the board
+function runtime.place(name, version)
+  local place = places[name]
+  if not place then
+    place = math.min(board.plugin_count + 1, C.BOARD_PLUGINS - 1)
+    places[name] = place
+    local short = name:sub(1, C.BOARD_NAME_BYTES - 1)
+    ffi.copy(board.plugin_names[place], short)
+    board.plugin_count = place
+  end
+  versions[place] = version
+  return place
+end
+
+-- ---- Failures -----------------------------------------------------------------------------------------------------
+
+-- "file:line: message\nstack traceback:..." in parts; an error that is no text has no place.
+local function parts(err)
+  local text = tostring(err)
+  local message, traceback = text:match("^(.-)\n(stack traceback:.*)$")
+  message = message or text
+  local where, what = message:match("^(.-:%d+): (.*)$")
+  return what or message, where or "", traceback or ""
+end
+
+-- Kept out of the path that works.
+local function plugin_failed(place, phase_name, job, err)
+  board.running = 0
+  board.plugin_errors[place] = board.plugin_errors[place] + 1
+  local message, where, traceback = parts(err)
+  local generation = generations[job.generation]
+  local route = generation and job.route and generation.route_names and generation.route_names[job.route]
+  runtime.log("error", "plugin failed", "plugin", ffi.string(board.plugin_names[place]), "version",
+    versions[place] or "", "phase", phase_name, "route", route or "", "at", where, "error", message, "traceback",
+    traceback, "request_id", job.exchange and tostring(job.exchange.id) or "")
+end
+
+-- Runs a function of a plugin under its CPU budget and name: what a timer or a callback is for.
+---@param place integer from `runtime.plugin` when the function was handed over
+---@param generation integer from `runtime.generation` at the same time
+---@param phase_name string what the log calls it: "timer", "configure"
+---@param fn function
+---@return boolean ok
+---@return any first result, or the error
+function runtime.call(place, generation, phase_name, fn, a, b, c)
+  local job = runtime.job()
+  local outer, outer_generation = board.running, job.generation
+  job.generation = generation
+  board.plugin_calls[place] = board.plugin_calls[place] + 1
+  board.running = place
+  local ok, result = xpcall(fn, on_error, a, b, c)
+  board.running = outer
+  if not ok then plugin_failed(place, phase_name, job, result) end
+  job.generation = outer_generation
+  return ok, result
+end
+
+-- ---- Phases -------------------------------------------------------------------------------------------------------
+
+local new_exchange
+
+-- Gives the constructor of exchange objects (sluice.api's), which needs this module itself.
+function runtime.construct_with(constructor)
+  new_exchange = constructor
+end
+
+local function object_of(handle)
+  local slot = handle % PLACES + 1
+  local exchange = objects[slot]
+  if exchange and exchange.handle == handle then return exchange end
+  exchange = new_exchange(handle)
+  objects[slot] = exchange
+  return exchange
+end
+
+-- Kong's precedence among the instances of one plugin; levels are in that order, made by sluice.plan.
+local function scoped_conf(item, exchange)
+  local consumer, groups = exchange.consumer_id, exchange.consumer_group_ids
+  local levels = item.levels
+  for i = 1, #levels do
+    local level = levels[i]
+    if not level.group then
+      local conf = consumer and level.confs[consumer]
+      if conf then return conf end
+    elseif groups then
+      for g = 1, #groups do
+        local conf = level.confs[groups[g]]
+        if conf then return conf end
+      end
+    end
+  end
+  return item.conf
+end
+
+-- What a failed call means for the phase; nil: go on (a failing logger must not silence the others).
+local function after_failure(job, item, phase, err)
+  if err == EXIT then return ANSWERED end
+  plugin_failed(item.place, phases.names[phase], job, err)
+  if phase ~= LOG then return FAILED end
+end
+
+local function run_list(job, list, exchange, phase)
+  for i = 1, #list do
+    local item = list[i]
+    local conf = item.conf
+    if item.levels then conf = scoped_conf(item, exchange) end
+    if conf then
+      local place = item.place
+      board.plugin_calls[place] = board.plugin_calls[place] + 1
+      board.running = place
+      local ok, err = xpcall(item.run, on_error, conf, exchange)
+      board.running = 0
+      if not ok then
+        local result = after_failure(job, item, phase, err)
+        if result then return result end
+      elseif exchange.answered and phase <= LAST_ANSWERING then
+        return ANSWERED -- it answered, and caught the mark that ends it
+      end
+    end
+  end
+  return DONE
+end
+
+local function list_of(generation, route, phase)
+  local held = generations[generation]
+  local plan = held and held.plans[route]
+  return plan and plan[phase]
+end
+
+local function run_phase(job, handle, generation, route, phase)
+  local list = list_of(generation, route, phase)
+  if not list then return DONE end
+  local exchange = object_of(handle)
+  exchange.phase = phase
+  job.generation, job.route, job.phase, job.exchange = generation, route, phase, exchange
+  local result = run_list(job, list, exchange, phase)
+  job.exchange = nil
+  return result
+end
+
+local BODY_FILTER = phases.numbers.body_filter
+
+local function run_body(job, handle, generation, route, last, chunk)
+  local list = list_of(generation, route, BODY_FILTER)
+  if not list then return DONE, chunk end
+  local exchange = object_of(handle)
+  exchange.phase = BODY_FILTER
+  job.generation, job.route, job.phase, job.exchange = generation, route, BODY_FILTER, exchange
+  for i = 1, #list do
+    local item = list[i]
+    local conf = item.conf
+    if item.levels then conf = scoped_conf(item, exchange) end
+    if conf then
+      local place = item.place
+      board.plugin_calls[place] = board.plugin_calls[place] + 1
+      board.running = place
+      local ok, out = xpcall(item.run, on_error, conf, exchange, chunk, last)
+      board.running = 0
+      if not ok then
+        job.exchange = nil
+        return after_failure(job, item, BODY_FILTER, out)
+      end
+      -- nil: nothing of it goes on now; a plugin that gathers the body hands it over with the last chunk.
+      chunk = type(out) == "string" and out or ""
+    end
+  end
+  job.exchange = nil
+  return DONE, chunk
+end
+
+local function run_pick(job, handle, generation, upstream)
+  local held = generations[generation]
+  local policy = held and held.upstreams[upstream]
+  if not policy then return 0 end
+  job.generation, job.phase = generation, phases.numbers.balancer
+  local ok, target = xpcall(policy.pick, on_error, policy, handle)
+  if ok then return target or 0 end
+  runtime.log("error", "balancer policy failed", "upstream", policy.name, "error", target)
+  return 0
+end
+
+-- ---- Events -------------------------------------------------------------------------------------------------------
+
+local EVENTS = { [0] = "start", "stage", "generation_end", "timer", "status", "stop" } -- enum phase_event
+local handlers = { start = {}, stage = {}, generation_end = {}, timer = {}, status = {}, stop = {} }
+
+-- Has `fn(number, text)` called at an event: "start", "stage", "generation_end", "timer", "status" or "stop". It may
+-- wait. Handlers run in the order of their registration, one after the other.
+---@param event string
+---@param fn fun(number: number, text: string)
+function runtime.on(event, fn)
+  local list = handlers[event]
+  list[#list + 1] = fn
+end
+
+local function run_event(job, event, number, text)
+  job.generation, job.phase, job.exchange, job.route = runtime.live or 0, phases.numbers.init_worker, nil, nil
+  local name = EVENTS[event]
+  for _, fn in ipairs(handlers[name]) do
+    local ok, err = xpcall(fn, on_error, number, text)
+    if not ok then
+      local message, where, traceback = parts(err)
+      runtime.log("error", "event failed", "event", name, "at", where, "error", message, "traceback", traceback)
+    end
+  end
+  return DONE
+end
+
+-- ---- The coroutine ------------------------------------------------------------------------------------------------
+
+local function dispatch(job, kind, a, b, c, d, text)
+  if kind == PHASE then return run_phase(job, a, b, c, d) end
+  if kind == BODY then return run_body(job, a, b, c, d == 1, text) end
+  if kind == PICK then return run_pick(job, a, b, c) end
+  if kind == EVENT then return run_event(job, a, b, text) end
+  return FAILED
+end
+
+-- Runs in every pooled coroutine: does one job after the other, for ever.
+---@param place integer of the coroutine in the pool
+function runtime.body(place)
+  local job = { generation = 0 }
+  jobs[place] = job
+  local kind, a, b, c, d, _, text = yield()
+  while true do
+    kind, a, b, c, d, _, text = yield(dispatch(job, kind, a, b, c, d, text))
+  end
+end
+
+return runtime
