@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Numbers shared by all workers: a table of 64-byte slots in anonymous shared memory, made before the fork. Adds are
+// atomic and there are no locks, so a process killed at any moment leaves nothing behind that others wait for.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "error.h"
+
+struct counters;
+
+enum counters_status {
+  COUNTERS_OK = 0,
+  COUNTERS_NEW = 1,  // add: the key was not there, or had expired: it began at 0
+  COUNTERS_NONE = 2, // get, compare-and-set: no such key
+  COUNTERS_DIFFERS = 3, // compare-and-set: another value stands there
+  COUNTERS_FULL = -3 // no slot (or no text) left: nothing was changed
+};
+
+struct counters_use {
+  uint32_t slots, used, named; // `used` counts live keys, named ones included
+  uint64_t text_bytes, text_used;
+  uint64_t refused; // adds that found the table full
+};
+
+// Makes the table; children of the process share it. `slots` is rounded up to a power of two; a quarter of them stays
+// free so that looking up stays short. NULL, and why.
+struct counters *counters_new(uint32_t slots, uint32_t text_bytes, struct error *error);
+void counters_free(struct counters *counters);
+
+// Adds and returns the new value. A key that is new begins at 0 and ends `ttl_us` after `now_us` (microseconds since
+// 1970; 0: never); adding to a living one does not prolong it. Exact across processes. `*status` is COUNTERS_OK,
+// COUNTERS_NEW or COUNTERS_FULL (and the result 0).
+int64_t counters_add(struct counters *counters, const char *key, uint32_t len, int64_t delta, int64_t ttl_us,
+                     int64_t now_us, int *status);
+// The value; 0 with COUNTERS_NONE. `*expires_us` (may be NULL) gets the end, 0: never.
+int64_t counters_get(struct counters *counters, const char *key, uint32_t len, int64_t now_us, int64_t *expires_us,
+                     int *status);
+// Sets the value, and the end too. COUNTERS_OK or COUNTERS_FULL.
+int counters_set(struct counters *counters, const char *key, uint32_t len, int64_t value, int64_t ttl_us,
+                 int64_t now_us);
+// Sets the value where it is `expected`. COUNTERS_OK, COUNTERS_NONE, COUNTERS_DIFFERS; `*found` gets what stood there.
+int counters_compare_set(struct counters *counters, const char *key, uint32_t len, int64_t expected, int64_t value,
+                         int64_t now_us, int64_t *found);
+// Ends the key now.
+void counters_delete(struct counters *counters, const char *key, uint32_t len, int64_t now_us);
+
+// Named counters keep the text of their key, never expire and can be listed: metrics. The handle (above 0) stays good
+// for the life of the table, so that adding costs no look-up; COUNTERS_FULL when there is no room.
+int64_t counters_name(struct counters *counters, const char *key, uint32_t len);
+int64_t counters_add_at(struct counters *counters, int64_t handle, int64_t delta);
+int64_t counters_at(struct counters *counters, int64_t handle);
+
+// Walks the named counters whose text begins with `prefix`, in the order of their creation: begin with *cursor 0.
+// False at the end. `*key` points into the shared text and stays good.
+bool counters_next(struct counters *counters, const char *prefix, uint32_t prefix_len, uint64_t *cursor,
+                   const char **key, uint32_t *len, int64_t *value);
+
+void counters_use(struct counters *counters, int64_t now_us, struct counters_use *out);

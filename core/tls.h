@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// TLS over non-blocking sockets: contexts with certificates and settings, and one object a connection.
+// The only module (with crypto) that knows OpenSSL. Nothing here waits or calls the loop: a call that cannot go on
+// says what it wants, and is made again when the socket is ready.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+
+struct iovec;
+struct tls;
+struct tls_context;
+
+// What calls answer besides a count of bytes (0 from tls_handshake and tls_shutdown: done).
+enum tls_result {
+  TLS_WANT_READ = -1,
+  TLS_WANT_WRITE = -2,
+  TLS_EOF = -3,              // the peer said that it is done (close_notify)
+  TLS_FAILED = -4,           // tls_error says why; ERROR_CLOSED: the connection ended without close_notify
+  TLS_WANT_CERTIFICATE = -5  // the certificate hook answered "wait": call tls_continue, then tls_handshake again
+};
+
+enum {
+  TLS_TICKET_KEY_BYTES = 80, // name 16, AES-256 key 32, HMAC-SHA256 key 32
+  TLS_TICKET_KEYS = 3,       // the first encrypts, all decrypt
+  TLS_PEM_BYTES = 4096       // enough for what tls_self_signed writes
+};
+
+// ---- Contexts -------------------------------------------------------------------------------------------------------
+
+// What tells a server's context to choose by itself. Called in the middle of a handshake, when SNI is known (tls_sni).
+// 0: take the certificate by SNI, or the one that tls_set_certificate has set; 1: wait; negative: end the handshake.
+typedef int (*tls_certificate_hook)(void *data, struct tls *tls);
+
+struct tls_server_options {
+  const char *alpn;         // protocols in order of preference, "h2,http/1.1"; NULL: none
+  const char *ciphers;      // of TLS 1.2, OpenSSL's syntax; NULL: Mozilla's intermediate list
+  const uint8_t *ticket_keys; // TLS_TICKET_KEYS * TLS_TICKET_KEY_BYTES, copied; NULL: no resumption
+  bool ask_client;          // ask for a client certificate and take any; who trusts it is a plugin's decision
+  // Presented where no name matches and "*" is not configured; NULL: a self-signed one is made.
+  const char *default_certificate_pem, *default_key_pem;
+  tls_certificate_hook hook; // NULL: none
+  void *hook_data;
+};
+
+// A server's context. NULL, and why.
+struct tls_context *tls_server_context_new(const struct tls_server_options *options, struct error *error);
+
+// Adds a certificate (its chain behind it) with its key, and the alternative of another key type (NULL: none).
+// Its index from 1, or ERROR_INVALID: the text does not parse, or key and certificate do not belong together.
+int tls_context_certificate(struct tls_context *context, const char *certificate_pem, const char *key_pem,
+                            const char *alt_certificate_pem, const char *alt_key_pem, struct error *error);
+// Presents certificate `index` for a name: "a.x", "*.x", "x.*", or "*" for every other. 0, or a negative error.
+int tls_context_sni(struct tls_context *context, uint32_t index, const char *name, struct error *error);
+// New ticket keys (TLS_TICKET_KEYS of them): handshakes from now on use them.
+void tls_context_ticket_keys(struct tls_context *context, const uint8_t *keys);
+
+struct tls_client_options {
+  bool verify;           // chain and name
+  uint32_t verify_depth; // intermediate certificates allowed; 0: OpenSSL's default
+  const char *ca_pem;    // trusted roots; NULL: the system's
+  const char *certificate_pem, *key_pem; // of the client; NULL: none
+  const char *alpn;      // as above
+};
+
+// A client's context; remembers the last session of each server name. NULL, and why.
+struct tls_context *tls_client_context_new(const struct tls_client_options *options, struct error *error);
+
+// Drops the owner's reference. Connections hold their own, so the context ends with the last of them.
+void tls_context_free(struct tls_context *context);
+
+// Makes a self-signed certificate for localhost with a P-256 key, as PEM texts ended by zero.
+int tls_self_signed(char certificate_pem[TLS_PEM_BYTES], char key_pem[TLS_PEM_BYTES], struct error *error);
+
+// ---- Connections ----------------------------------------------------------------------------------------------------
+
+// Both speak over `fd`, which stays the caller's. NULL: no memory.
+struct tls *tls_server_new(struct tls_context *context, int fd);
+// `server_name` goes out as SNI unless NULL or an address; `verify_name` (a name or an address) must be in the
+// server's certificate when the context verifies; NULL: any name does.
+struct tls *tls_client_new(struct tls_context *context, int fd, const char *server_name, const char *verify_name);
+void tls_free(struct tls *tls);
+
+// The owner's pointer, for hooks.
+void tls_set_owner(struct tls *tls, void *owner);
+void *tls_owner(const struct tls *tls);
+
+// 0 when done, or enum tls_result.
+int tls_handshake(struct tls *tls);
+// Uses these instead of the table: from the hook or before tls_continue.
+int tls_set_certificate(struct tls *tls, const char *certificate_pem, const char *key_pem, struct error *error);
+// The hook's decision is made.
+void tls_continue(struct tls *tls);
+
+// Bytes read (as many as came, one read of the socket if that empties it), or enum tls_result.
+int64_t tls_read(struct tls *tls, void *data, size_t room);
+// Bytes taken from the front of the pieces, or enum tls_result. Small pieces share a record, several records share a
+// write. What was not taken must be offered again, unchanged, at the front of the next call (it may have moved).
+int64_t tls_writev(struct tls *tls, const struct iovec *iov, int count);
+// Bytes were read from the socket and wait here: call tls_read without waiting for the socket.
+bool tls_pending(const struct tls *tls);
+// Says close_notify, without waiting for the peer's. 0, or enum tls_result; after TLS_WANT_WRITE it may be tried again.
+int tls_shutdown(struct tls *tls);
+
+const struct error *tls_error(const struct tls *tls);
+
+// Texts live as long as the connection.
+struct tls_info {
+  const char *version; // "TLSv1.3"
+  const char *cipher;  // OpenSSL's name
+  const char *alpn;    // NULL: none agreed; not ended by zero
+  uint32_t alpn_len;
+  const char *sni;     // NULL: none
+  bool reused;         // the session was resumed
+};
+
+void tls_info(const struct tls *tls, struct tls_info *out);
+const char *tls_sni(const struct tls *tls);
+// The peer's certificate as PEM. Its length; 0: none; ERROR_MEMORY when `room` is too small.
+int64_t tls_peer_certificate(const struct tls *tls, char *out, size_t room);
