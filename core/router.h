@@ -34,7 +34,8 @@ struct router_request {
   struct slice path; // canonical
   struct slice sni;  // lower case; empty when the client sent none
   uint32_t port;     // of the host field, else the scheme's default
-  bool tls;          // as the client sees it: X-Forwarded-Proto of a trusted address counts
+  bool tls;          // of the connection: without it snis are not asked for
+  bool secure;       // as the client sees it: `tls`, or X-Forwarded-Proto: https from a trusted address
   // The value of the `nth` (from 0) field of that name, in any case; false past the last.
   bool (*header)(const void *context, struct slice name, uint32_t nth, struct slice *value);
   const void *context;
@@ -95,7 +96,7 @@ struct router_reasons {
   bool tls_missing;         // all else being well, it would answer ROUTER_NEEDS_TLS
   struct slice host, path;  // of those that matched, the first in order of priority
   struct slice header;      // the name of the first header that failed
-  double priority;          // higher is tried first
+  uint64_t priority;        // higher is tried first; of the path that matched, else of the first
 };
 
 void router_explain(struct router *router, const struct router_request *request, uint32_t route,
