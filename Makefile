@@ -30,7 +30,7 @@ BUSTED  := luajit /usr/bin/busted
 say = $(if $(V),,@echo '  $(1)  $(2)';) 
 
 .DELETE_ON_ERROR:
-.PHONY: all lib asan deps run test lint bench install format clean FORCE
+.PHONY: all lib asan kafka deps run test lint bench install format clean FORCE
 
 all: bin/sluice $(BUILD)/release/libsluice.so
 lib: $(BUILD)/release/libsluice.so
@@ -93,6 +93,18 @@ $(eval $(call variant,asan))
 
 bin/sluice: $(BUILD)/release/sluice
 	cp -f $< $@.new && mv -f $@.new $@
+
+# ---- A Kafka broker for the specs ----
+
+KAFKA := $(CACHE)/kafka/fetched
+
+kafka: $(KAFKA)
+
+$(KAFKA): spec/support/kafka/pom.xml
+	@mkdir -p $(@D)
+	rm -rf $(@D)/jars
+	mvn -q -B -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(abspath $(@D)/jars)
+	touch $@
 
 # ---- What people type ----
 

@@ -14,6 +14,8 @@ if not registry["sluice.spec.posix"] then
     struct spec_sockaddr { uint16_t family, port; uint32_t address; char zero[8]; };
     struct spec_sockaddr_un { uint16_t family; char path[108]; };
     struct spec_spawn_actions { uint64_t opaque[32]; };
+    struct spec_spawn_attributes { uint64_t opaque[64]; };
+    struct spec_signals { uint64_t bits[16]; };
 
     extern char **spec_environ __asm__("environ");
     int spec_clock_gettime(int, struct spec_timespec *) __asm__("clock_gettime");
@@ -33,10 +35,16 @@ if not registry["sluice.spec.posix"] then
     int spec_getpid(void) __asm__("getpid");
     int spec_kill(int, int) __asm__("kill");
     int spec_waitpid(int, int *, int) __asm__("waitpid");
+    void *spec_signal(int, intptr_t) __asm__("signal");
     char *spec_strerror(int) __asm__("strerror");
     char *spec_mkdtemp(char *) __asm__("mkdtemp");
-    int spec_spawnp(int *, const char *, const struct spec_spawn_actions *, const void *, char *const *, char *const *)
-      __asm__("posix_spawnp");
+    int spec_spawnp(int *, const char *, const struct spec_spawn_actions *, const struct spec_spawn_attributes *,
+                    char *const *, char *const *) __asm__("posix_spawnp");
+    int spec_attributes_init(struct spec_spawn_attributes *) __asm__("posix_spawnattr_init");
+    int spec_attributes_destroy(struct spec_spawn_attributes *) __asm__("posix_spawnattr_destroy");
+    int spec_attributes_flags(struct spec_spawn_attributes *, short) __asm__("posix_spawnattr_setflags");
+    int spec_attributes_default(struct spec_spawn_attributes *, const struct spec_signals *)
+      __asm__("posix_spawnattr_setsigdefault");
     int spec_actions_init(struct spec_spawn_actions *) __asm__("posix_spawn_file_actions_init");
     int spec_actions_destroy(struct spec_spawn_actions *) __asm__("posix_spawn_file_actions_destroy");
     int spec_actions_addopen(struct spec_spawn_actions *, int, const char *, int, unsigned)
@@ -168,10 +176,24 @@ local function c_strings(list)
   return array
 end
 
+-- A peer that went away is an error of the write, as it must be where OpenSSL writes; children begin with the default.
+local SIGPIPE, SIG_IGN, SPAWN_SETSIGDEF = 13, 1, 4
+C.spec_signal(SIGPIPE, SIG_IGN)
+
+local function default_signals()
+  local attributes, signals = ffi.new("struct spec_spawn_attributes"), ffi.new("struct spec_signals")
+  signals.bits[0] = 2 ^ (SIGPIPE - 1)
+  C.spec_attributes_init(attributes)
+  C.spec_attributes_flags(attributes, SPAWN_SETSIGDEF)
+  C.spec_attributes_default(attributes, signals)
+  return attributes
+end
+
 -- Starts a program found on PATH. options: env, cwd, stdin, stdout, stderr (paths of files; appended to).
 -- Returns its pid.
 function posix.spawn(arguments, options)
   local actions = ffi.new("struct spec_spawn_actions")
+  local attributes = default_signals()
   local pid = ffi.new("int[1]")
   local env = environment(options.env)
   local argv, envp = c_strings(arguments), c_strings(env)
@@ -184,9 +206,10 @@ function posix.spawn(arguments, options)
     C.spec_actions_addopen(actions, 2, options.stderr or "/dev/null", O_WRONLY + O_CREAT + O_APPEND, 420)
   end
   if options.cwd then C.spec_actions_addchdir(actions, options.cwd) end
-  local failed = C.spec_spawnp(pid, arguments[1], actions, nil, ffi.cast("char *const *", argv),
+  local failed = C.spec_spawnp(pid, arguments[1], actions, attributes, ffi.cast("char *const *", argv),
     ffi.cast("char *const *", envp))
   C.spec_actions_destroy(actions)
+  C.spec_attributes_destroy(attributes)
   if failed ~= 0 then error("cannot start " .. arguments[1] .. ": " .. ffi.string(C.spec_strerror(failed)), 2) end
   return pid[0]
 end

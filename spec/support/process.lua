@@ -4,7 +4,6 @@
 local posix = require "spec.support.posix"
 
 local process = {}
-local running = {} -- pid -> process, of what this module has started
 
 local child = {}
 child.__index = child
@@ -73,7 +72,6 @@ function process.start(arguments, options)
   for _, argument in ipairs(arguments) do command[#command + 1] = tostring(argument) end
   self.pid = posix.spawn(command,
     { env = options.env, cwd = options.cwd, stdout = self.stdout_path, stderr = self.stderr_path })
-  running[self.pid] = self
   return self
 end
 
@@ -98,7 +96,6 @@ end
 function child:is_running()
   if not self.status then
     self.status = posix.reap(self.pid)
-    if self.status then running[self.pid] = nil end
   end
   return not self.status
 end
@@ -138,10 +135,12 @@ function process.remove(directory)
   os.execute("rm -rf '" .. directory .. "'")
 end
 
--- Stops everything that this module started and that still runs.
-function process.stop_all()
-  for _, one in pairs(running) do one:signal(posix.SIGTERM) end
-  for _, one in pairs(running) do one:stop(2) end
+-- Calls `action` when this process ends in order, for what all its specs share.
+function process.at_exit(action)
+  local sentinel = newproxy(true)
+  getmetatable(sentinel).__gc = action
+  local registry = debug.getregistry()
+  registry[sentinel] = true
 end
 
 return process

@@ -1,0 +1,171 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- A real Kafka broker (KRaft, one node) on free ports, from the jars that `make kafka` fetches.
+-- One serves all specs of a run; each spec takes topics of its own.
+local ffi = require "ffi"
+local net = require "spec.support.net"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+
+local kafka = {}
+
+local broker = {}
+broker.__index = broker
+
+local JARS = ".cache/kafka/jars"
+local CLUSTER_ID = "c2x1aWNlLXNwZWMta2Fmaw" -- any 16 bytes in base64
+local START_SECONDS = 60
+local CREATE_TOPICS, CREATE_TOPICS_VERSION = 19, 4
+local TOPIC_ALREADY_EXISTS = 36
+
+local properties = [[
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:%d
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d
+advertised.listeners=PLAINTEXT://127.0.0.1:%d
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=%s/data
+num.partitions=1
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=4194304
+num.network.threads=2
+num.io.threads=2
+]]
+
+local function java(class, ...)
+  return { "java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", JARS .. "/*", class, ... }
+end
+
+local function prepare(self)
+  local path = self.directory .. "/server.properties"
+  process.write_file(path, properties:format(self.controller_port, self.port, self.controller_port, self.port,
+    self.directory))
+  local status, out, err = process.run(java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", path),
+    { seconds = START_SECONDS })
+  assert(status == 0, out .. err)
+  return path
+end
+
+local function launch(self)
+  self.process = process.start(java("kafka.Kafka", self.properties), { directory = self.directory })
+  process.wait_until(function()
+    if not self.process:is_running() then error("Kafka ended: " .. self:log()) end
+    local ok, why = self:create_topic("spec-ready")
+    return ok or why == TOPIC_ALREADY_EXISTS
+  end, START_SECONDS, "Kafka on port " .. self.port)
+end
+
+-- A broker of the spec's own, for those that stop it. Most want kafka.shared().
+function kafka.start()
+  local jars = io.open(JARS .. "/../fetched")
+  assert(jars, "no Kafka here yet: run `make kafka`")
+  jars:close()
+  local self = setmetatable({ directory = posix.temporary_directory() }, broker)
+  self.port, self.controller_port = process.free_port(), process.free_port()
+  self.servers = "127.0.0.1:" .. self.port
+  self.properties = prepare(self)
+  launch(self)
+  return self
+end
+
+-- The broker that all specs of this process share; it ends with the process.
+function kafka.shared()
+  local registry = debug.getregistry()
+  if not registry["sluice.spec.kafka"] then
+    local shared = kafka.start()
+    process.at_exit(function() shared:stop() end)
+    registry["sluice.spec.kafka"] = shared
+  end
+  return registry["sluice.spec.kafka"]
+end
+
+-- ---- Kafka's protocol, as far as topics need it ----
+
+local function int(size, value)
+  local bytes = {}
+  for index = size, 1, -1 do
+    bytes[index] = string.char(value % 256)
+    value = math.floor(value / 256)
+  end
+  return table.concat(bytes)
+end
+
+local function text(value)
+  return int(2, #value) .. value
+end
+
+local function signed16(data, at)
+  return tonumber(ffi.cast("int16_t", data:byte(at) * 256 + data:byte(at + 1)))
+end
+
+local function create_topic_request(name, partitions, configs)
+  local entries, count = "", 0
+  for key, value in pairs(configs or {}) do
+    entries = entries .. text(key) .. text(tostring(value))
+    count = count + 1
+  end
+  local topic = text(name) .. int(4, partitions or 1) .. int(2, 1) .. int(4, 0) .. int(4, count) .. entries
+  local body = int(2, CREATE_TOPICS) .. int(2, CREATE_TOPICS_VERSION) .. int(4, 1) .. text("spec")
+    .. int(4, 1) .. topic .. int(4, 10000) .. "\0"
+  return int(4, #body) .. body
+end
+
+-- True, or nil and Kafka's error code (or why there was no answer).
+function broker:create_topic(name, partitions, configs)
+  local socket, why = net.connect("127.0.0.1", self.port)
+  if not socket then return nil, why end
+  socket:send(create_topic_request(name, partitions, configs))
+  local head
+  head, why = socket:receive_exact(4)
+  local answer = head and socket:receive_exact(head:byte(3) * 256 + head:byte(4), 15)
+  socket:close()
+  if not answer then return nil, why or "closed" end
+  -- correlation id, throttle time, number of topics, name, error code
+  local code = signed16(answer, 4 + 4 + 4 + 2 + #name + 1)
+  if code ~= 0 then return nil, code end
+  return true
+end
+
+local topics = 0
+
+-- A new topic that no other spec uses.
+function broker:topic(partitions, configs)
+  topics = topics + 1
+  local name = ("spec-%d-%d"):format(posix.getpid(), topics)
+  local ok, why = self:create_topic(name, partitions, configs)
+  assert(ok, why)
+  return name
+end
+
+function broker:log()
+  return self.process:stdout() .. self.process:stderr()
+end
+
+-- Ends it at once, as a crash would, or in order; `restart` brings it back with its data on the same port.
+function broker:kill()
+  self.process:signal(posix.SIGKILL)
+  self.process:wait(10)
+end
+
+function broker:shut_down()
+  self.process:stop(30)
+end
+
+function broker:restart()
+  launch(self)
+end
+
+function broker:stop()
+  self:kill()
+  process.remove(self.directory)
+end
+
+return kafka
