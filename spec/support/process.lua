@@ -27,13 +27,15 @@ process.read_file, process.write_file = read, write
 -- Sanitizer builds need several times as long for the same thing.
 process.slowness = os.getenv("SLUICE_BUILD") == "asan" and 5 or 1
 
--- Calls `condition` until it gives a true value, and returns that. Raises after `seconds`.
+-- Calls `condition` until it gives a true value, and returns that. Raises after `seconds`, saying `what` (a text, or a
+-- function that gives one) was missing.
 function process.wait_until(condition, seconds, what)
   local deadline = posix.now() + (seconds or 5) * process.slowness
   while true do
     local value, why = condition()
     if value then return value end
     if posix.now() > deadline then
+      if type(what) == "function" then what = what() end
       error(("not within %g s: %s"):format(seconds or 5, what or why or "the condition"), 2)
     end
     posix.pause(0.005)

@@ -1,0 +1,167 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The whole gateway in a spec: `sluice run` on free ports, in a directory of its own, with its log at hand.
+--
+--   local gw = gateway.start([[
+--   _format_version: "3.0"
+--   services: ...
+--   ]])
+--   gw:get("/path").status
+--   gw:stop()
+local cjson = require "cjson"
+local http = require "spec.support.http"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+
+local gateway = {}
+
+local running = {}
+running.__index = running
+
+local home = os.getenv("SLUICE_HOME") or assert(io.popen("pwd")):read("*l")
+
+-- The program under test: that of the variant whose library the specs load.
+gateway.binary = home .. "/.build/" .. (os.getenv("SLUICE_BUILD") or "release") .. "/sluice"
+
+local function write_tree(directory, files)
+  for name, text in pairs(files or {}) do
+    os.execute(("mkdir -p '%s'"):format((directory .. "/" .. name):match("^(.*)/")))
+    process.write_file(directory .. "/" .. name, text)
+  end
+end
+
+-- A plugin is a table of files, or the text of its handler.lua.
+local function write_plugins(directory, plugins)
+  for name, files in pairs(plugins or {}) do
+    if type(files) == "string" then files = { ["handler.lua"] = files } end
+    for file, text in pairs(files) do write_tree(directory, { ["plugins/" .. name .. "/" .. file] = text }) end
+  end
+end
+
+-- What differs from the configuration given is told by the environment, so that it can be any file, unchanged.
+local function environment(self, options)
+  local env = {
+    SLUICE_HOME = home,
+    SLUICE_PROXY_LISTEN = ("127.0.0.1:%d, 127.0.0.1:%d ssl"):format(self.port, self.tls_port),
+    SLUICE_STATUS_LISTEN = "127.0.0.1:" .. self.status_port,
+    SLUICE_ADMIN_LISTEN = "off",
+    SLUICE_STATE_DIR = self.directory .. "/state",
+    SLUICE_PLUGIN_DIRS = self.directory .. "/plugins",
+    SLUICE_WORKERS = tostring(options.workers or 1),
+    ASAN_OPTIONS = (os.getenv("ASAN_OPTIONS") or "detect_leaks=0") .. ":log_path=" .. self.directory .. "/sanitizer",
+  }
+  for name, value in pairs(options.env or {}) do env[name] = value end
+  return env
+end
+
+-- `config`: YAML text, or a table (written as JSON). options: workers (1), env, plugins (name -> handler text, or
+-- files), files (path -> text), wait (false: do not wait until it answers).
+function gateway.start(config, options)
+  options = options or {}
+  local self = setmetatable({ directory = posix.temporary_directory() }, running)
+  self.port, self.tls_port, self.status_port = process.free_port(), process.free_port(), process.free_port()
+  self.config_path = self.directory .. (type(config) == "table" and "/sluice.json" or "/sluice.yml")
+  os.execute(("mkdir -p '%s/plugins'"):format(self.directory))
+  write_tree(self.directory, options.files)
+  write_plugins(self.directory, options.plugins)
+  self:write_config(config)
+  self.env = environment(self, options)
+  self.process = process.start({ gateway.binary, "run", "-c", self.config_path },
+    { env = self.env, directory = self.directory, owns_directory = true, cwd = self.directory })
+  if options.wait ~= false then self:wait_ready() end
+  return self
+end
+
+-- Until a worker answers.
+function running:wait_ready()
+  process.wait_until(function()
+    if not self.process:is_running() then error("the gateway ended: " .. self:log(), 0) end
+    local client = http.connect(self.status_port, { timeout = 1 })
+    local response = client and client:request({ path = "/status" })
+    if client then client:close() end
+    return response and response.status == 200
+  end, 10, function() return "an answer of the gateway: " .. self:log() end)
+end
+
+-- ---- Files ----
+
+-- Replaces a file at once, as an editor that saves does.
+function running:write(name, text)
+  local path = self.directory .. "/" .. name
+  write_tree(self.directory, { [name .. ".new"] = text })
+  assert(os.rename(path .. ".new", path))
+end
+
+function running:write_config(config)
+  self:write(self.config_path:match("[^/]+$"), type(config) == "table" and cjson.encode(config) or config)
+end
+
+function running:write_plugin(name, files)
+  if type(files) == "string" then files = { ["handler.lua"] = files } end
+  for file, text in pairs(files) do self:write("plugins/" .. name .. "/" .. file, text) end
+end
+
+-- ---- Requests ----
+
+-- One request on a connection of its own (see spec.support.http).
+function running:request(request)
+  return http.request(self.port, request)
+end
+
+function running:get(path, headers)
+  return http.get(self.port, path, headers)
+end
+
+-- A connection to send on. options as for http.connect.
+function running:connect(options)
+  return assert(http.connect(options and options.tls and self.tls_port or self.port, options))
+end
+
+-- ---- The process ----
+
+-- Standard error, where the gateway logs, and what a sanitizer found.
+function running:log()
+  local log = self.process:stdout() .. self.process:stderr()
+  for path in io.popen(("ls '%s'/sanitizer.* 2>/dev/null"):format(self.directory)):lines() do
+    log = log .. process.read_file(path)
+  end
+  return log
+end
+
+-- Waits until the log holds a line with that pattern, and gives the line.
+function running:wait_log(pattern, seconds)
+  return process.wait_until(function()
+    for line in self:log():gmatch("[^\n]+") do
+      if line:find(pattern) then return line end
+    end
+  end, seconds or 5, function() return "'" .. pattern .. "' in the log: " .. self:log() end)
+end
+
+-- `sluice NAME -c CONFIG ...`: exit status, standard output, standard error.
+function running:command(name, ...)
+  return process.run({ gateway.binary, name, "-c", self.config_path, ... }, { env = self.env, cwd = self.directory })
+end
+
+-- Process ids of the workers, in order of their number.
+function running:workers()
+  local pids = {}
+  local children = process.read_file(("/proc/%d/task/%d/children"):format(self.process.pid, self.process.pid))
+  for pid in children:gmatch("%d+") do
+    local number = process.read_file("/proc/" .. pid .. "/cmdline"):match("^sluice: worker (%d+)")
+    if number then pids[#pids + 1] = { tonumber(number), tonumber(pid) } end
+  end
+  table.sort(pids, function(a, b) return a[1] < b[1] end)
+  for index, entry in ipairs(pids) do pids[index] = entry[2] end
+  return pids
+end
+
+-- SIGTERM; gives the exit status. Raises when a sanitizer found something: a spec that passed over it has not passed.
+function running:stop()
+  local status = self.process:stop(10)
+  local log = self:log()
+  self.process:forget()
+  local found = log:match("ERROR: AddressSanitizer.*") or log:match("[^\n]*runtime error:.*")
+  assert(not found, found)
+  return status
+end
+
+return gateway
