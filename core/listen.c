@@ -122,9 +122,9 @@ static void address_text(int fd, char out[LISTEN_ADDRESS_BYTES]) {
 
 // ---- The table --------------------------------------------------------------------------------------------------
 
-static struct listener *listener_find(const struct listeners *table, const struct listen_spec *spec, int32_t worker) {
+static struct listen_entry *listener_find(const struct listeners *table, const struct listen_spec *spec, int32_t worker) {
   for (uint32_t i = 0; i < table->count; i++) {
-    struct listener *listener = &table->all[i];
+    struct listen_entry *listener = &table->all[i];
     if (listener->worker == worker && strcmp(listener->spec.address, spec->address) == 0) return listener;
   }
   return NULL;
@@ -139,8 +139,8 @@ static bool holds_fd(const struct listeners *table, int fd) {
 static void table_add(struct listeners *table, int fd, const struct listen_spec *spec, int32_t worker) {
   table->all = realloc(table->all, (table->count + 1) * sizeof *table->all);
   assert(table->all);
-  struct listener *listener = &table->all[table->count++];
-  *listener = (struct listener){.socket = {.fd = fd, .kind = spec->kind}, .spec = *spec, .worker = worker};
+  struct listen_entry *listener = &table->all[table->count++];
+  *listener = (struct listen_entry){.socket = {.fd = fd, .kind = spec->kind}, .spec = *spec, .worker = worker};
   memcpy(listener->socket.address, spec->address, sizeof spec->address);
   memcpy(listener->socket.flags, spec->flags, sizeof spec->flags);
   if (!is_unix(spec)) address_text(fd, listener->socket.address);
@@ -148,7 +148,7 @@ static void table_add(struct listeners *table, int fd, const struct listen_spec 
 
 static int unix_add(struct listeners *next, const struct listeners *now, const struct listen_spec *spec,
                     struct error *error) {
-  struct listener *had = listener_find(now, spec, 0);
+  struct listen_entry *had = listener_find(now, spec, 0);
   int fd = had ? had->socket.fd : unix_open(spec, error);
   if (fd < 0) return fd;
   table_add(next, fd, spec, 0);
@@ -162,11 +162,11 @@ static int tcp_add(struct listeners *next, const struct listeners *now, const st
   socklen_t len;
   int failed = address_resolve(spec->address, &address, &len, error);
   if (failed) return failed;
-  struct listener *sibling = listener_find(now, spec, 1);
+  struct listen_entry *sibling = listener_find(now, spec, 1);
   if (!sibling && port_is_free(&address, len) < 0) return error_system(error, "cannot listen on %s", spec->address);
   int bound = sibling ? sibling->socket.fd : -1;
   for (int32_t worker = 1; worker <= workers; worker++) {
-    struct listener *had = listener_find(now, spec, worker);
+    struct listen_entry *had = listener_find(now, spec, worker);
     if (bound >= 0) len = sizeof address;
     if (bound >= 0 && getsockname(bound, (struct sockaddr *)&address, &len) < 0)
       return error_system(error, "cannot listen on %s", spec->address);
@@ -204,7 +204,7 @@ void listeners_close(struct listeners *old, const struct listeners *kept) {
 uint32_t listeners_of(const struct listeners *listeners, int32_t worker, struct listen_socket *out) {
   uint32_t count = 0;
   for (uint32_t i = 0; i < listeners->count; i++) {
-    const struct listener *listener = &listeners->all[i];
+    const struct listen_entry *listener = &listeners->all[i];
     if (listener->worker == 0 || listener->worker == worker) out[count++] = listener->socket;
   }
   return count;
@@ -214,7 +214,7 @@ uint32_t listeners_of(const struct listeners *listeners, int32_t worker, struct 
 
 void listeners_export(const struct listeners *listeners, struct text *out) {
   for (uint32_t i = 0; i < listeners->count; i++) {
-    const struct listener *listener = &listeners->all[i];
+    const struct listen_entry *listener = &listeners->all[i];
     text_printf(out, "listen=%d %d %d %s %s\n", listener->socket.fd, listener->worker, listener->spec.kind,
                 listener->spec.address, listener->spec.flags);
   }

@@ -17,14 +17,14 @@ struct listen_spec {
 };
 
 // One socket that is open. A unix socket belongs to all workers (worker 0), any other to one.
-struct listener {
+struct listen_entry {
   struct listen_socket socket;
   struct listen_spec spec; // as configured: port 0 stays 0 here, the socket's address has the real one
   int32_t worker;
 };
 
 struct listeners {
-  struct listener *all;
+  struct listen_entry *all;
   uint32_t count;
 };
 
