@@ -55,7 +55,7 @@ $(BUILD)/llhttp/lib/llhttp.h: $(LLHTTP_SDIST)
 
 $(BUILD)/bridge_text.c: core/bridge.h
 	@mkdir -p $(BUILD)
-	{ echo 'extern const char bridge_text[];'; echo 'const char bridge_text[] ='; \
+	{ echo 'extern const char bridge_declarations[];'; echo 'const char bridge_declarations[] ='; \
 	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/' $<; echo ';'; } > $@
 
 # ---- Objects, program and library of one variant ----
@@ -108,8 +108,43 @@ $(KAFKA): spec/support/kafka/pom.xml
 
 # ---- What people type ----
 
+SUITES := spec/support spec/core spec/lua spec/gateway spec/kafka plugins
+
 deps:
 	@bin/deps
+
+# The sanitizer build runs what exercises C: the core by itself, and whole gateways.
+test: deps
+	@$(MAKE) --no-print-directory all asan kafka
+	@rm -f $(BUILD)/results
+	@spec/run release $(SUITES); release=$$?; spec/run asan spec/core spec/gateway && exit $$release
+
+run: deps
+	@$(MAKE) --no-print-directory all
+	bin/sluice run -c demo/sluice.yml
+
+# Compiling is part of it: every warning is an error. An object file that has writable data breaks the rule that all a
+# worker owns hangs from struct worker.
+lint: deps
+	@$(MAKE) --no-print-directory all
+	luacheck -q lua plugins spec .luacheckrc
+	clang-format-14 --dry-run -Werror core/*.c core/*.h
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	  --suppress=missingIncludeSystem core
+	@! objdump -t $(BUILD)/release/*.o | grep -E ' O \.(data|bss)'
+	@! grep -L 'SPDX-License-Identifier: Apache-2.0' $$(git ls-files '*.c' '*.h' '*.lua') | grep .
+
+format:
+	clang-format-14 -i core/*.c core/*.h
+
+bench: deps
+	@$(MAKE) --no-print-directory all
+	spec/bench/run
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/sluice
+	install -m 755 bin/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	cp -R lua plugins $(DESTDIR)$(PREFIX)/share/sluice/
 
 clean:
 	rm -rf $(BUILD) bin/sluice

@@ -23,9 +23,9 @@ describe("loading the core into a spec", function()
 
   it("carries the text of bridge.h byte for byte", function()
     local C = core.load("bridge.h")
-    ffi.cdef "extern const char bridge_text[1];"
+    ffi.cdef "extern const char bridge_declarations[1];"
     local file = assert(io.open("core/bridge.h", "rb"))
-    assert.is_true(file:read("*a") == ffi.string(ffi.cast("const char *", C.bridge_text)))
+    assert.is_true(file:read("*a") == ffi.string(ffi.cast("const char *", C.bridge_declarations)))
     file:close()
   end)
 end)
