@@ -1,0 +1,210 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- exchange.client: who sent the request. Kong's kong.client with its names and meanings.
+--
+-- What authentication found is kept on the exchange itself (`consumer`, `credential`, `consumer_groups`), where the
+-- runtime looks for plugins configured for a consumer or a group.
+
+local check = require "sluice.api.check"
+local core = require "sluice.api.core"
+local entities = require "sluice.api.entities"
+local phases = require "sluice.phases"
+local tls = require "sluice.api.tls"
+local uuid = require "sluice.uuid"
+
+local E = core.E
+local check_phase, text, number = core.check_phase, core.text, core.number
+local rawget, rawset = rawget, rawset
+
+local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
+  "response", "log")
+local LATER = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log")
+local ACCESS = phases.mask("access")
+
+---@class sluice.client
+---@field tls sluice.client.tls
+local methods = {}
+
+---@return string address that the connection came from
+function methods:get_ip()
+  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_ip")
+  return (text(self.handle, E.TEXT_CLIENT_IP))
+end
+
+---@return string address of the client, through the proxies in `trusted_ips`
+function methods:get_forwarded_ip()
+  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_forwarded_ip")
+  return (text(self.handle, E.TEXT_FORWARDED_IP))
+end
+
+---@return integer port that the connection came from
+function methods:get_port()
+  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_port")
+  return (number(self.handle, E.NUMBER_CLIENT_PORT))
+end
+
+-- X-Forwarded-For names no port, so this is the connection's.
+---@return integer
+function methods:get_forwarded_port()
+  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_forwarded_port")
+  return (number(self.handle, E.NUMBER_CLIENT_PORT))
+end
+
+---@return table|nil credential that the request was authenticated with
+function methods:get_credential()
+  check_phase(LATER, self.exchange.phase, "exchange.client:get_credential")
+  return self.exchange.credential
+end
+
+---@return table|nil consumer that the request was authenticated as
+function methods:get_consumer()
+  check_phase(LATER, self.exchange.phase, "exchange.client:get_consumer")
+  return self.exchange.consumer
+end
+
+---@param consumer_id string
+---@param search_by_username? boolean look for a username when there is no such id
+---@return table|nil consumer
+---@return string|nil err
+function methods:load_consumer(consumer_id, search_by_username)
+  check_phase(LATER, self.exchange.phase, "exchange.client:load_consumer")
+  check.string("exchange.client:load_consumer", "consumer_id", consumer_id)
+  local is_id = uuid.is_valid(consumer_id)
+  if not is_id and not search_by_username then
+    check.fail("exchange.client:load_consumer", "consumer_id must be a UUID when usernames are not searched")
+  end
+  local consumer = is_id and entities.find(self.exchange, "consumers", "id", consumer_id)
+  if not consumer and search_by_username then
+    consumer = entities.find(self.exchange, "consumers", "username", consumer_id)
+  end
+  return consumer or nil
+end
+
+-- The credential of a kind with that value, such as ("keyauth_credentials", "key", key).
+---@param kind string
+---@param field string
+---@param value any
+---@return table|nil
+function methods:load_credential(kind, field, value)
+  check_phase(LATER, self.exchange.phase, "exchange.client:load_credential")
+  check.string("exchange.client:load_credential", "kind", kind)
+  check.string("exchange.client:load_credential", "field", field)
+  return entities.find(self.exchange, kind, field, value)
+end
+
+local function set_groups(exchange, groups)
+  rawset(exchange, "consumer_groups", groups)
+  rawset(exchange, "consumer_group_ids", nil) -- the exchange works them out when the runtime asks
+end
+
+---@param consumer table|nil nil clears
+---@param credential table|nil nil clears
+function methods:authenticate(consumer, credential)
+  check_phase(ACCESS, self.exchange.phase, "exchange.client:authenticate")
+  check.table_or_nil("exchange.client:authenticate", "consumer", consumer)
+  check.table_or_nil("exchange.client:authenticate", "credential", credential)
+  if consumer == nil and credential == nil then
+    check.fail("exchange.client:authenticate", "either credential or consumer must be provided")
+  end
+  local exchange = self.exchange
+  rawset(exchange, "consumer", consumer)
+  rawset(exchange, "consumer_id", consumer and consumer.id)
+  rawset(exchange, "credential", credential)
+  set_groups(exchange, nil)
+end
+
+local function groups_of(exchange, consumer_id)
+  local list = {}
+  for _, member in ipairs(entities.all(exchange, "consumer_group_consumers", "consumer", consumer_id)) do
+    local group = member.consumer_group
+    list[#list + 1] = entities.find(exchange, "consumer_groups", "id", type(group) == "table" and group.id or group)
+  end
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
+local function groups(exchange)
+  local list = rawget(exchange, "consumer_groups")
+  if list == nil then
+    local consumer = exchange.consumer
+    if not consumer then return nil end
+    list = groups_of(exchange, consumer.id)
+    rawset(exchange, "consumer_groups", list)
+  end
+  return list[1] and list or nil
+end
+
+-- What the runtime looks for plugins of consumer groups by.
+---@param exchange sluice.exchange
+---@return string[]|false
+local function group_ids(exchange)
+  local list = groups(exchange)
+  if not list then return false end
+  local ids = {}
+  for i = 1, #list do ids[i] = list[i].id end
+  return ids
+end
+
+---@return table[]|nil groups of the request, by name; nil when there are none
+function methods:get_consumer_groups()
+  check_phase(LATER, self.exchange.phase, "exchange.client:get_consumer_groups")
+  return groups(self.exchange)
+end
+
+---@return table|nil the first of the request's groups
+function methods:get_consumer_group()
+  check_phase(LATER, self.exchange.phase, "exchange.client:get_consumer_group")
+  local list = groups(self.exchange)
+  return list and list[1]
+end
+
+---@param list table[] consumer groups that the request is to count among
+function methods:set_authenticated_consumer_groups(list)
+  check_phase(ACCESS, self.exchange.phase, "exchange.client:set_authenticated_consumer_groups")
+  check.table("exchange.client:set_authenticated_consumer_groups", "groups", list)
+  set_groups(self.exchange, list)
+end
+
+---@param group table
+function methods:set_authenticated_consumer_group(group)
+  check_phase(ACCESS, self.exchange.phase, "exchange.client:set_authenticated_consumer_group")
+  check.table("exchange.client:set_authenticated_consumer_group", "group", group)
+  set_groups(self.exchange, { group })
+end
+
+---@param consumer_id string whose groups the request is to count among
+function methods:authenticate_consumer_group_by_consumer_id(consumer_id)
+  check_phase(ACCESS, self.exchange.phase, "exchange.client:authenticate_consumer_group_by_consumer_id")
+  check.string("exchange.client:authenticate_consumer_group_by_consumer_id", "consumer_id", consumer_id)
+  set_groups(self.exchange, groups_of(self.exchange, consumer_id))
+end
+
+---@param allow_terminated? boolean believe X-Forwarded-Proto of a trusted address
+---@return string|nil "http", "https", "grpc" and so on: the route's, or what the connection is when it has several
+---@return string|nil err
+function methods:get_protocol(allow_terminated)
+  check_phase(LATER, self.exchange.phase, "exchange.client:get_protocol")
+  local route = entities.route(self.exchange)
+  if not route then return nil, "no active route found" end
+  local protocols = route.protocols
+  if protocols and #protocols == 1 then return protocols[1] end
+  return (text(self.handle, allow_terminated and E.TEXT_FORWARDED_SCHEME or E.TEXT_SCHEME))
+end
+
+local client_mt = {}
+function client_mt.__index(self, key)
+  local method = methods[key]
+  if method then return method end
+  if key ~= "tls" then return nil end
+  local part = tls.new(self.exchange)
+  rawset(self, key, part)
+  return part
+end
+
+return {
+  ---@param exchange sluice.exchange
+  ---@return sluice.client
+  new = function(exchange)
+    return setmetatable({ exchange = exchange, handle = exchange.handle }, client_mt)
+  end,
+  group_ids = group_ids,
+}

@@ -1,0 +1,149 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The core as the API sees it: one scratch cell, texts and numbers as Lua values, statuses as errors.
+--
+-- Functions that raise do so at the line of the plugin: they must be called directly by an API method, and not as a
+-- tail call (`return (core.text(...))`), which would remove the method's frame and shift the level.
+
+local ffi = require "ffi"
+local native = require "sluice.ffi"
+local phases = require "sluice.phases"
+
+local C, worker = native.C, native.worker
+if worker == nil then
+  -- The checker loads plugins too, to validate them: what needs a running gateway says so instead of crashing.
+  C = setmetatable({}, { __index = function(_, name)
+    error("this needs a running gateway; it cannot be used while a plugin is loaded (" .. name .. ")", 3)
+  end })
+end
+local E = ffi.C -- the enums of bridge.h
+local ffi_string = ffi.string
+local error = error
+local yield = coroutine.yield
+
+local OK, AGAIN, STALE = 0, 1, -1
+
+local core = { C = C, worker = worker, E = E }
+
+local out = ffi.new("struct bytes[1]")
+local out2 = ffi.new("struct bytes[1]")
+
+local MESSAGES = {
+  [-1] = "the exchange has ended",
+  [-3] = "a limit of the gateway was reached",
+  [-4] = "the connection is closed",
+  [-5] = "timeout",
+  [-7] = "the head of the response has already been sent",
+  [2] = "not found",
+}
+
+-- What a status of the core means, for an error value or message.
+---@param status integer
+---@return string
+function core.reason(status)
+  local text = MESSAGES[status]
+  if text then return text end
+  local why = C.bridge_error(worker)
+  if why ~= nil then
+    local said = ffi_string(why)
+    if said ~= "" then return said end
+  end
+  return status == -2 and "invalid argument" or "failed"
+end
+
+-- Raises for a status that a correct plugin does not meet.
+local function raise(status, name, level)
+  error((name and name .. ": " or "") .. core.reason(status), level + 1)
+end
+
+-- Raises unless `status` says that it was done.
+---@param status integer
+---@param name string the API function
+function core.must(status, name)
+  if status ~= OK then raise(status, name, 3) end
+end
+
+---@param handle number
+---@param what integer TEXT_*
+---@return string|nil
+function core.text(handle, what)
+  local status = C.bridge_text(worker, handle, what, out)
+  if status == OK then return ffi_string(out[0].data, out[0].len) end
+  if status == STALE then raise(status, nil, 3) end
+  return nil
+end
+
+---@param handle number
+---@param what integer NUMBER_*
+---@return number|nil
+function core.number(handle, what)
+  local value = C.bridge_number(worker, handle, what)
+  if value == value then return value end
+  return nil
+end
+
+function core.set_text(handle, what, value, name)
+  local status = C.bridge_text_set(worker, handle, what, value, #value)
+  if status ~= OK then raise(status, name, 3) end
+end
+
+function core.set_number(handle, what, value, name)
+  local status = C.bridge_number_set(worker, handle, what, value)
+  if status ~= OK then raise(status, name, 3) end
+end
+
+---@return string|nil value of the first field of that name
+function core.header(handle, message, name)
+  local status = C.bridge_header_get(worker, handle, message, name, #name, 0, out)
+  if status == OK then return ffi_string(out[0].data, out[0].len) end
+  if status == STALE then raise(status, nil, 3) end
+  return nil
+end
+
+---@return string|nil name
+---@return string|nil value
+function core.header_at(handle, message, index)
+  if C.bridge_header_at(worker, handle, message, index, out, out2) ~= OK then return nil end
+  return ffi_string(out[0].data, out[0].len), ffi_string(out2[0].data, out2[0].len)
+end
+
+-- A whole body; waits for it.
+---@return string|nil body
+---@return string|nil err
+function core.body(handle, message)
+  local status = C.bridge_body(worker, handle, message, out)
+  while status == AGAIN do
+    status = yield()
+    if status == OK then status = C.bridge_body(worker, handle, message, out) end
+  end
+  if status == OK then return ffi_string(out[0].data, out[0].len) end
+  if status == 2 then return "" end
+  return nil, core.reason(status)
+end
+
+---@return string|nil
+function core.capture(handle, index)
+  if C.bridge_capture(worker, handle, index, out) ~= OK then return nil end
+  return ffi_string(out[0].data, out[0].len)
+end
+
+local group = ffi.new("uint32_t[1]")
+
+---@return string|nil name
+---@return integer|nil group
+function core.capture_name(handle, index)
+  if C.bridge_capture_name(worker, handle, index, out, group) ~= OK then return nil end
+  return ffi_string(out[0].data, out[0].len), tonumber(group[0])
+end
+
+-- Waits when the core said so. Must not be called in a phase that may not wait: `core.may_wait` first.
+---@param status integer
+---@return integer status
+---@return number|nil number what the operation gave
+function core.wait(status)
+  if status == AGAIN then return yield() end
+  return status
+end
+
+core.check_phase = phases.check
+
+return core

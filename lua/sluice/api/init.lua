@@ -1,0 +1,77 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The exchange object: one small table per exchange, its parts made when a plugin first touches them.
+--
+-- The runtime makes it with `api.new(handle)` and sets `exchange.phase` before each phase. What crosses to C is the
+-- handle, a number, so an exchange kept for too long gives an error and never a crash.
+
+local core = require "sluice.api.core"
+local request = require "sluice.api.request"
+local response = require "sluice.api.response"
+local service = require "sluice.api.service"
+local client = require "sluice.api.client"
+local router = require "sluice.api.router"
+local serializer = require "sluice.api.serializer"
+
+local E = core.E
+local setmetatable, rawset = setmetatable, rawset
+
+local api = {}
+
+---@class sluice.exchange
+---@field handle number
+---@field phase integer number of the running phase
+---@field id string request id, 32 hex digits
+---@field ctx table shared by the plugins of this exchange
+---@field request sluice.request
+---@field response sluice.response
+---@field service sluice.service
+---@field client sluice.client
+---@field router sluice.router
+local methods = {}
+
+-- What the log plugins write about an exchange: Kong's log format.
+---@return table
+function methods:serialize()
+  core.check_phase(serializer.PHASES, self.phase, "exchange:serialize")
+  return (serializer.serialize(self))
+end
+
+-- Changes what `exchange:serialize()` gives: dots in `key` go into tables, nil removes.
+---@param key string such as "request.headers.cookie"
+---@param value string|number|boolean|table|nil
+---@param options? { mode: "set"|"add"|"replace" } add: only when absent; replace: only when present
+function methods:set_serialize_value(key, value, options)
+  serializer.set_value(self, key, value, options)
+end
+
+-- Each part is a table of its own with the handle, so that its methods reach the core without another look-up.
+local parts = {
+  request = request.new,
+  response = response.new,
+  service = service.new,
+  client = client.new,
+  router = router.new,
+  consumer_group_ids = client.group_ids,
+  ctx = function() return {} end,
+  id = function(exchange) return core.text(exchange.handle, E.TEXT_ID) end,
+}
+
+local exchange_mt = {}
+function exchange_mt.__index(self, key)
+  local method = methods[key]
+  if method then return method end
+  local make = parts[key]
+  if not make then return nil end
+  local part = make(self)
+  rawset(self, key, part)
+  return part
+end
+
+---@param handle number
+---@return sluice.exchange
+function api.new(handle)
+  -- `phase` and `ctx` keep the shape of the table alike for all exchanges.
+  return setmetatable({ handle = handle, phase = 0 }, exchange_mt)
+end
+
+return api

@@ -1,0 +1,270 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- exchange.response: what goes to the client. Kong's kong.response with its names and meanings, and streamed answers.
+
+local check = require "sluice.api.check"
+local core = require "sluice.api.core"
+local error_answer = require "sluice.api.error_answer"
+local fields = require "sluice.api.fields"
+local json = require "sluice.json"
+local log = require "sluice.log"
+local phases = require "sluice.phases"
+local stream = require "sluice.api.stream"
+
+local E, C, worker = core.E, core.C, core.worker
+local check_phase, must = core.check_phase, core.must
+local error, type, pairs, lower = error, type, pairs, string.lower
+
+local MESSAGE_RESPONSE = E.MESSAGE_RESPONSE
+local EXIT = phases.EXIT
+
+local READ = phases.mask("header_filter", "response", "body_filter", "log")
+local CHANGE = phases.mask("rewrite", "access", "header_filter", "response")
+local ANSWER = phases.mask("rewrite", "access", "header_filter", "response")
+local STREAM = phases.mask("rewrite", "access")
+local BODY = phases.mask("body_filter", "response")
+
+local SOURCES = { [0] = "exit", [1] = "service", [2] = "error" }
+
+---@class sluice.response
+local Response = {}
+Response.__index = Response
+
+---@return integer status sent, or to be sent, to the client
+function Response:get_status()
+  check_phase(READ, self.exchange.phase, "exchange.response:get_status")
+  return (core.number(self.handle, E.NUMBER_STATUS))
+end
+
+---@param name string in any case; `_` also finds `-`
+---@return string|nil value of the first field of that name
+function Response:get_header(name)
+  check_phase(READ, self.exchange.phase, "exchange.response:get_header")
+  check.string("exchange.response:get_header", "name", name)
+  return (fields.get(self.handle, MESSAGE_RESPONSE, name))
+end
+
+---@param max_headers? integer how many fields at most, 1 to 1000; 100 unless told
+---@return table<string, string|string[]> by lower-case name, found in any spelling
+---@return string|nil "truncated" when there were more
+function Response:get_headers(max_headers)
+  check_phase(READ, self.exchange.phase, "exchange.response:get_headers")
+  local all, err = fields.all(self.handle, MESSAGE_RESPONSE, max_headers, "exchange.response:get_headers")
+  return all, err
+end
+
+---@return "service"|"exit"|"error" who made the response: the service, a plugin, or the gateway after a failure
+function Response:get_source()
+  check_phase(READ, self.exchange.phase, "exchange.response:get_source")
+  return SOURCES[core.number(self.handle, E.NUMBER_RESPONSE_SOURCE)] or "error"
+end
+
+---@param status integer 100 to 599
+function Response:set_status(status)
+  check_phase(CHANGE, self.exchange.phase, "exchange.response:set_status")
+  check.integer("exchange.response:set_status", "status", status, 100, 599)
+  core.set_number(self.handle, E.NUMBER_STATUS, status, "exchange.response:set_status")
+end
+
+-- The framing of the response is the gateway's. As in Kong, trying to set it is no error.
+local function is_framing(name)
+  if #name ~= 17 or lower(name):gsub("_", "-") ~= "transfer-encoding" then return false end
+  log.warn("a plugin tried to set Transfer-Encoding: ignored")
+  return true
+end
+
+-- Replaces all fields of that name. Before the service has answered: kept, and put over what it sends.
+---@param name string
+---@param value string|number|boolean|(string|number|boolean)[]
+function Response:set_header(name, value)
+  check_phase(CHANGE, self.exchange.phase, "exchange.response:set_header")
+  fields.check(name, value, "exchange.response:set_header")
+  if is_framing(name) then return end
+  must(fields.set(self.handle, MESSAGE_RESPONSE, name, value), "exchange.response:set_header")
+end
+
+---@param name string
+---@param value string|number|boolean|(string|number|boolean)[]
+function Response:add_header(name, value)
+  check_phase(CHANGE, self.exchange.phase, "exchange.response:add_header")
+  fields.check(name, value, "exchange.response:add_header")
+  if is_framing(name) then return end
+  must(fields.add(self.handle, MESSAGE_RESPONSE, name, value), "exchange.response:add_header")
+end
+
+---@param name string
+function Response:clear_header(name)
+  check_phase(CHANGE, self.exchange.phase, "exchange.response:clear_header")
+  fields.check_name(name, "exchange.response:clear_header")
+  must(fields.clear(self.handle, MESSAGE_RESPONSE, name), "exchange.response:clear_header")
+end
+
+-- A copy without the framing fields; the table itself when it has none.
+local function without_framing(headers)
+  for name in pairs(headers) do
+    if is_framing(name) then
+      local kept = {}
+      for key, value in pairs(headers) do
+        if key ~= name then kept[key] = value end
+      end
+      return without_framing(kept)
+    end
+  end
+  return headers
+end
+
+---@param headers table<string, string|number|boolean|(string|number|boolean)[]>
+function Response:set_headers(headers)
+  check_phase(CHANGE, self.exchange.phase, "exchange.response:set_headers")
+  fields.check_all(headers, "exchange.response:set_headers")
+  must(fields.set_all(self.handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:set_headers")
+end
+
+-- In body_filter: holds the chunks back and gives the whole body with the last one, nil until then.
+-- In response: the whole body.
+---@return string|nil body
+---@return string|nil err
+function Response:get_raw_body()
+  local exchange = self.exchange
+  check_phase(BODY, exchange.phase, "exchange.response:get_raw_body")
+  if exchange.phase == phases.numbers.response then return core.body(self.handle, MESSAGE_RESPONSE) end
+  local held, chunk = exchange.held_body, exchange.chunk
+  if chunk and chunk ~= "" and (held or not exchange.last) then
+    held = held or {}
+    held[#held + 1] = chunk
+    exchange.held_body = held
+  end
+  if not exchange.last then
+    exchange.chunk = ""
+    return nil
+  end
+  if held then exchange.chunk = table.concat(held) end
+  exchange.held_body = nil
+  return exchange.chunk or ""
+end
+
+-- In body_filter: takes the place of the chunk. In response: of the whole body, and Content-Length follows.
+---@param body string
+function Response:set_raw_body(body)
+  local exchange = self.exchange
+  check_phase(BODY, exchange.phase, "exchange.response:set_raw_body")
+  check.string("exchange.response:set_raw_body", "body", body)
+  if exchange.phase ~= phases.numbers.response then
+    exchange.chunk = body
+    exchange.held_body = nil
+    return
+  end
+  must(C.bridge_body_set(worker, self.handle, MESSAGE_RESPONSE, body, #body), "exchange.response:set_raw_body")
+end
+
+local function has_field(headers, wanted)
+  for name in pairs(headers) do
+    if #name == #wanted and lower(name):gsub("_", "-") == wanted then return name end
+  end
+  return nil
+end
+
+-- A table as JSON; sets its content type unless `headers` has one.
+local function encode_body(exchange, body, headers, name)
+  local text, err = json.encode(body)
+  if not text then check.fail(name, "cannot encode body: " .. err, 4) end
+  if not headers or not has_field(headers, "content-type") then
+    fields.set(exchange.handle, MESSAGE_RESPONSE, "Content-Type", "application/json; charset=utf-8")
+  end
+  return text
+end
+
+-- Answers the client from here: the phase ends, no service is called; header_filter, body_filter and log still run.
+---@param status integer 100 to 599
+---@param body? string|table a table becomes JSON
+---@param headers? table<string, string|number|boolean|(string|number|boolean)[]>
+function Response:exit(status, body, headers)
+  local exchange, handle = self.exchange, self.handle
+  check_phase(ANSWER, exchange.phase, "exchange.response:exit")
+  check.integer("exchange.response:exit", "status", status, 100, 599)
+  check.table_or_nil("exchange.response:exit", "headers", headers)
+  if headers then
+    fields.check_all(headers, "exchange.response:exit")
+    must(fields.set_all(handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:exit")
+  end
+  if type(body) == "table" then
+    body = encode_body(exchange, body, headers, "exchange.response:exit")
+  else
+    check.string_or_nil("exchange.response:exit", "body (if it is no table)", body)
+  end
+  must(C.bridge_exit(worker, handle, status, body, body and #body or 0), "exchange.response:exit")
+  exchange.answered = true
+  error(EXIT, 0)
+end
+
+local function content_type_of(headers)
+  local name = headers and has_field(headers, "content-type")
+  local value = name and headers[name]
+  if type(value) == "table" then value = value[1] end
+  return value
+end
+
+-- Answers with an error in the gateway's form: JSON, HTML, XML or text, by the Content-Type in `headers`, else by
+-- the client's Accept.
+---@param status integer 400 to 599
+---@param message? string|table the usual one of the status unless told
+---@param headers? table<string, string|number|boolean|(string|number|boolean)[]>
+---@param template? string in place of the gateway's: %s for the message, %s for the request id
+function Response:error(status, message, headers, template)
+  local exchange, handle = self.exchange, self.handle
+  check_phase(ANSWER, exchange.phase, "exchange.response:error")
+  check.integer("exchange.response:error", "status", status, 400, 599)
+  check.table_or_nil("exchange.response:error", "headers", headers)
+  check.string_or_nil("exchange.response:error", "template", template)
+  if headers then
+    fields.check_all(headers, "exchange.response:error")
+    must(fields.set_all(handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:error")
+  end
+  if type(message) == "table" then
+    local err
+    message, err = json.encode(message)
+    if not message then check.fail("exchange.response:error", "cannot encode message: " .. err) end
+  else
+    check.string_or_nil("exchange.response:error", "message (if it is no table)", message)
+  end
+  message = message or error_answer.message(status)
+  local content_type, body = content_type_of(headers), nil
+  if template then
+    body = error_answer.from_template(template, message, exchange.id)
+  elseif content_type then
+    body = error_answer.body(content_type, message, exchange.id)
+  end
+  if body then
+    must(C.bridge_exit(worker, handle, status, body, #body), "exchange.response:error")
+  else
+    must(C.bridge_exit_error(worker, handle, status, message, #message), "exchange.response:error")
+  end
+  exchange.answered = true
+  error(EXIT, 0)
+end
+
+-- Begins an answer that is sent piece by piece, such as server-sent events. The plugin goes on: it sends, then
+-- finishes; later plugins of the phase do not run.
+---@param status integer 200 to 599
+---@param headers? table<string, string|number|boolean|(string|number|boolean)[]>
+---@return sluice.stream
+function Response:stream(status, headers)
+  local exchange, handle = self.exchange, self.handle
+  check_phase(STREAM, exchange.phase, "exchange.response:stream")
+  check.integer("exchange.response:stream", "status", status, 200, 599)
+  check.table_or_nil("exchange.response:stream", "headers", headers)
+  if headers then
+    fields.check_all(headers, "exchange.response:stream")
+    must(fields.set_all(handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:stream")
+  end
+  must(C.bridge_stream_begin(worker, handle, status), "exchange.response:stream")
+  exchange.answered = true
+  return stream.new(handle)
+end
+
+---@param exchange sluice.exchange
+---@return sluice.response
+function Response.new(exchange)
+  return setmetatable({ exchange = exchange, handle = exchange.handle }, Response)
+end
+
+return Response

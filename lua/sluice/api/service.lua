@@ -1,0 +1,91 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- exchange.service: where the request goes, with `request` and `response` for what goes there and comes back.
+
+local check = require "sluice.api.check"
+local core = require "sluice.api.core"
+local phases = require "sluice.phases"
+local service_request = require "sluice.api.service_request"
+local service_response = require "sluice.api.service_response"
+
+local E, C, worker = core.E, core.C, core.worker
+local check_phase, must = core.check_phase, core.must
+
+local BEFORE = phases.mask("rewrite", "access")
+local TARGET = phases.mask("rewrite", "access", "balancer")
+
+local MAX_MS = 2147483646 -- as in Kong
+
+---@class sluice.service
+---@field request sluice.service.request
+---@field response sluice.service.response
+local methods = {}
+
+-- Balances over the targets of an upstream of the configuration.
+---@param name string
+---@return boolean|nil true
+---@return string|nil err when there is no such upstream
+function methods:set_upstream(name)
+  check_phase(BEFORE, self.exchange.phase, "exchange.service:set_upstream")
+  check.string("exchange.service:set_upstream", "name", name)
+  local status = C.bridge_service_upstream(worker, self.handle, name, #name)
+  if status == E.BRIDGE_NONE then return nil, "could not find an upstream named '" .. name .. "'" end
+  must(status, "exchange.service:set_upstream")
+  return true
+end
+
+-- Sends the request to this host and port in place of the route's service.
+---@param host string name or address
+---@param port integer 1 to 65535
+function methods:set_target(host, port)
+  check_phase(TARGET, self.exchange.phase, "exchange.service:set_target")
+  check.string("exchange.service:set_target", "host", host)
+  check.integer("exchange.service:set_target", "port", port, 1, 65535)
+  must(C.bridge_service_target(worker, self.handle, host, #host, port), "exchange.service:set_target")
+end
+
+---@param retries integer 0 to 32767
+function methods:set_retries(retries)
+  check_phase(BEFORE, self.exchange.phase, "exchange.service:set_retries")
+  check.integer("exchange.service:set_retries", "retries", retries, 0, 32767)
+  core.set_number(self.handle, E.NUMBER_RETRIES, retries, "exchange.service:set_retries")
+end
+
+---@param connect_timeout integer milliseconds
+---@param write_timeout integer milliseconds
+---@param read_timeout integer milliseconds
+function methods:set_timeouts(connect_timeout, write_timeout, read_timeout)
+  local name = "exchange.service:set_timeouts"
+  check_phase(BEFORE, self.exchange.phase, name)
+  check.integer(name, "connect_timeout", connect_timeout, 1, MAX_MS)
+  check.integer(name, "write_timeout", write_timeout, 1, MAX_MS)
+  check.integer(name, "read_timeout", read_timeout, 1, MAX_MS)
+  core.set_number(self.handle, E.NUMBER_CONNECT_TIMEOUT_MS, connect_timeout, name)
+  core.set_number(self.handle, E.NUMBER_SEND_TIMEOUT_MS, write_timeout, name)
+  core.set_number(self.handle, E.NUMBER_READ_TIMEOUT_MS, read_timeout, name)
+end
+
+---@param on boolean whether the service's certificate is verified
+function methods:set_tls_verify(on)
+  check_phase(TARGET, self.exchange.phase, "exchange.service:set_tls_verify")
+  check.boolean("exchange.service:set_tls_verify", "on", on)
+  must(C.bridge_service_tls_verify(worker, self.handle, on and 1 or 0), "exchange.service:set_tls_verify")
+end
+
+local service_mt = {}
+function service_mt.__index(self, key)
+  local method = methods[key]
+  if method then return method end
+  local part
+  if key == "request" then part = service_request.new(self.exchange) end
+  if key == "response" then part = service_response.new(self.exchange) end
+  if part then rawset(self, key, part) end
+  return part
+end
+
+return {
+  ---@param exchange sluice.exchange
+  ---@return sluice.service
+  new = function(exchange)
+    return setmetatable({ exchange = exchange, handle = exchange.handle }, service_mt)
+  end,
+}

@@ -1,0 +1,75 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- exchange.service.response: what the service answered, before any plugin changed it.
+
+local bodies = require "sluice.api.body"
+local check = require "sluice.api.check"
+local core = require "sluice.api.core"
+local fields = require "sluice.api.fields"
+local phases = require "sluice.phases"
+
+local E = core.E
+local check_phase = core.check_phase
+
+local MESSAGE = E.MESSAGE_SERVICE_RESPONSE
+
+local HEAD = phases.mask("header_filter", "response", "body_filter", "log")
+local BODY = phases.mask("response")
+
+---@class sluice.service.response
+local Response = {}
+Response.__index = Response
+
+---@return integer|nil status; nil when the service did not answer
+function Response:get_status()
+  check_phase(HEAD, self.exchange.phase, "exchange.service.response:get_status")
+  return (core.number(self.handle, E.NUMBER_SERVICE_STATUS))
+end
+
+---@param name string in any case; `_` also finds `-`
+---@return string|nil value of the first field of that name
+function Response:get_header(name)
+  check_phase(HEAD, self.exchange.phase, "exchange.service.response:get_header")
+  check.string("exchange.service.response:get_header", "name", name)
+  return (fields.get(self.handle, MESSAGE, name))
+end
+
+---@param max_headers? integer how many fields at most, 1 to 1000; 100 unless told
+---@return table<string, string|string[]> by lower-case name, found in any spelling
+---@return string|nil "truncated" when there were more
+function Response:get_headers(max_headers)
+  check_phase(HEAD, self.exchange.phase, "exchange.service.response:get_headers")
+  local all, err = fields.all(self.handle, MESSAGE, max_headers, "exchange.service.response:get_headers")
+  return all, err
+end
+
+---@return string|nil body
+---@return string|nil err
+function Response:get_raw_body()
+  check_phase(BODY, self.exchange.phase, "exchange.service.response:get_raw_body")
+  return core.body(self.handle, E.MESSAGE_RESPONSE)
+end
+
+-- The body as a table, by its Content-Type or the type given.
+---@param mimetype? string
+---@param max_args? integer how many form arguments at most, 1 to 1000; 100 unless told
+---@return table|nil
+---@return string|nil err
+---@return string|nil mimetype that it was decoded as
+function Response:get_body(mimetype, max_args)
+  check_phase(BODY, self.exchange.phase, "exchange.service.response:get_body")
+  check.string_or_nil("exchange.service.response:get_body", "mimetype", mimetype)
+  if max_args ~= nil then check.integer("exchange.service.response:get_body", "max_args", max_args, 1, 1000) end
+  local content_type = mimetype or core.header(self.handle, MESSAGE, "content-type")
+  if not content_type then return nil, "missing content type" end
+  local raw, err = core.body(self.handle, E.MESSAGE_RESPONSE)
+  if not raw then return nil, err, bodies.mime(content_type) end
+  return bodies.decode(raw, content_type, max_args)
+end
+
+---@param exchange sluice.exchange
+---@return sluice.service.response
+function Response.new(exchange)
+  return setmetatable({ exchange = exchange, handle = exchange.handle }, Response)
+end
+
+return Response

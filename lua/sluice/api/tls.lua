@@ -1,0 +1,55 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- exchange.client.tls: the TLS of the client's connection.
+
+local check = require "sluice.api.check"
+local core = require "sluice.api.core"
+local phases = require "sluice.phases"
+
+local E = core.E
+local check_phase, text = core.check_phase, core.text
+
+local LATER = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log")
+local BEFORE_LOG = phases.mask("rewrite", "access", "balancer", "response")
+local HANDSHAKE = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
+  "response", "log")
+
+---@class sluice.client.tls
+local Tls = {}
+Tls.__index = Tls
+
+---@return string|nil PEM of the client's certificate and those it sent with it; nil when it sent none
+function Tls:get_full_client_certificate_chain()
+  check_phase(LATER, self.exchange.phase, "exchange.client.tls:get_full_client_certificate_chain")
+  return (text(self.handle, E.TEXT_TLS_CLIENT_CERTIFICATE))
+end
+
+---@return string|nil server name that the client asked for; nil without SNI or TLS
+function Tls:get_server_name()
+  check_phase(HANDSHAKE, self.exchange.phase, "exchange.client.tls:get_server_name")
+  return (text(self.handle, E.TEXT_TLS_SNI))
+end
+
+---@return string|nil such as "TLSv1.3"; nil without TLS
+function Tls:get_version()
+  check_phase(LATER, self.exchange.phase, "exchange.client.tls:get_version")
+  return (text(self.handle, E.TEXT_TLS_VERSION))
+end
+
+-- What the log says about the client's certificate, in place of the handshake's own result.
+---@param result string "SUCCESS", "NONE" or "FAILED:reason"
+function Tls:set_client_verify(result)
+  check_phase(BEFORE_LOG, self.exchange.phase, "exchange.client.tls:set_client_verify")
+  check.string("exchange.client.tls:set_client_verify", "result", result)
+  if result ~= "SUCCESS" and result ~= "NONE" and result:sub(1, 7) ~= "FAILED:" then
+    check.fail("exchange.client.tls:set_client_verify", 'result must be "SUCCESS", "NONE" or "FAILED:reason"')
+  end
+  rawset(self.exchange, "client_verify", result)
+end
+
+---@param exchange sluice.exchange
+---@return sluice.client.tls
+function Tls.new(exchange)
+  return setmetatable({ exchange = exchange, handle = exchange.handle }, Tls)
+end
+
+return Tls

@@ -1,0 +1,59 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What `require "sluice"` gives to plugins: all that needs no exchange. A part is loaded when it is first used.
+
+local PARTS = {}
+for name in ("counters crypto dns http ip json kafka lock log metrics multipart node query random redis sleep store "
+  .. "table time timer uuid vault"):gmatch("%S+") do
+  PARTS[name] = "sluice." .. name
+end
+PARTS.table = "sluice.tables"
+
+-- Modules that know whom they work for: their functions are bound to the plugin.
+local BOUND = { log = true, timer = true }
+
+---@class sluice
+---@field counters sluice.counters
+---@field crypto sluice.crypto
+---@field dns sluice.dns
+---@field http sluice.http
+---@field ip sluice.ip
+---@field json table
+---@field kafka table
+---@field lock sluice.lock
+---@field log sluice.log
+---@field metrics sluice.metrics
+---@field multipart table
+---@field node table
+---@field query table
+---@field random fun(low?: integer, high?: integer): number
+---@field redis sluice.redis
+---@field sleep fun(seconds: number)
+---@field store sluice.store
+---@field table table
+---@field time table
+---@field timer sluice.timer
+---@field uuid table
+---@field vault table
+
+local function make(owner)
+  local sluice = {}
+  return setmetatable(sluice, { __index = function(self, name)
+    local path = PARTS[name]
+    if not path then return nil end
+    local part = require(path)
+    if owner and BOUND[name] then part = part.bind(name == "log" and owner.name or owner) end
+    rawset(self, name, part)
+    return part
+  end })
+end
+
+local sluice = make(nil)
+
+-- The same for one plugin, so that its timers end with it and its log lines name it.
+---@param owner { name: string, version: string }
+---@return sluice
+function sluice.bind(owner)
+  return make(owner)
+end
+
+return sluice

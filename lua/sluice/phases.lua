@@ -1,0 +1,74 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The phases by name and number, which of them a call is allowed in, and how a plugin's answer ends a phase.
+--
+-- Numbers are those of `enum phase` in core/bridge.h: the runtime writes the number of the running phase to
+-- `exchange.phase`, and each API function tests it against a mask made when the module was loaded.
+
+local bit = require "bit"
+local band, bor, lshift = bit.band, bit.bor, bit.lshift
+local error = error
+
+local phases = {}
+
+local NAMES = {
+  "init_worker", "configure", "certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
+  "response", "log",
+}
+
+---@type table<integer, string> names by number, from 0
+phases.names = {}
+---@type table<string, integer> numbers by name
+phases.numbers = {}
+for i, name in ipairs(NAMES) do
+  phases.names[i - 1] = name
+  phases.numbers[name] = i - 1
+end
+
+-- What `exchange.response:exit` raises: the phase runner takes it for the end of the phase, not for an error.
+phases.EXIT = setmetatable({}, { __tostring = function() return "the exchange has been answered" end })
+
+-- Phases in which a call may wait, as plugin-api.md lists them.
+local WAITING = { init_worker = true, certificate = true, rewrite = true, access = true, response = true, log = true }
+
+---@param ... string names of phases
+---@return integer mask with one bit a phase
+function phases.mask(...)
+  local mask = 0
+  for i = 1, select("#", ...) do
+    local number = phases.numbers[select(i, ...)]
+    if not number then error("no such phase: " .. tostring((select(i, ...))), 2) end
+    mask = bor(mask, lshift(1, number))
+  end
+  return mask
+end
+
+---@param phase integer
+---@return boolean whether a call may wait (yield) in it
+function phases.may_wait(phase)
+  return WAITING[phases.names[phase]] == true
+end
+
+local function allowed_names(mask)
+  local list = {}
+  for i, name in ipairs(NAMES) do
+    if band(mask, lshift(1, i - 1)) ~= 0 then list[#list + 1] = name end
+  end
+  return table.concat(list, ", ")
+end
+
+-- Apart from `check`, so that the compiled path of a call that is allowed holds no string work.
+local function refuse(mask, phase, name, level)
+  error(name .. " cannot be called in phase " .. (phases.names[phase] or "none") .. "; it can in "
+    .. allowed_names(mask), level)
+end
+
+-- Raises, at the line of the plugin that called the API function, unless the phase is in the mask.
+---@param mask integer the phases that allow it
+---@param phase integer the running phase
+---@param name string the function, as the plugin wrote it
+---@param level? integer of the error, as seen from the caller of `check`; 3: whoever called that one
+function phases.check(mask, phase, name, level)
+  if band(mask, lshift(1, phase)) == 0 then refuse(mask, phase, name, (level or 2) + 2) end
+end
+
+return phases
