@@ -333,6 +333,7 @@ static void process_refused(struct process *process, int64_t revision, const cha
     staging_settle(workers, json);
     return;
   }
+  if (revision != workers->good) return; // of a staging that another worker has ended
   char id[32];
   log_crit(log_of(workers), "worker cannot load what was good before", "worker", log_number(id, process->id), "failure",
            json);

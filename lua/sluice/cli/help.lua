@@ -1,0 +1,102 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- `sluice help [COMMAND]`: what each command does, the one place where it is written for users.
+
+local suggest = require "sluice.config.suggest"
+
+local help = {}
+
+local CONFIG = "  -c, --config FILE   configuration, ./sluice.yml by default; may be given several times, and may be a folder\n"
+
+-- In the order in which they are listed.
+local pages = {
+  {
+    name = "run", usage = "[-c FILE]...", brief = "run in the foreground; SIGTERM drains and exits 0",
+    text = "Logs to stderr. Configuration files and plugin folders are watched: what is saved is live at once, and\n" ..
+      "what is broken changes nothing. SIGHUP reloads, SIGTERM and SIGINT drain (a second one stops at once),\n" ..
+      "SIGUSR1 opens the log anew, SIGUSR2 upgrades the binary.\n\n" .. CONFIG,
+  },
+  {
+    name = "start", usage = "[-c FILE]...", brief = "run in the background; returns once it serves",
+    text = "The log is STATE_DIR/sluice.log. Exits 1, with the reason, when the gateway could not start.\n\n" .. CONFIG,
+  },
+  { name = "stop", usage = "[-c FILE]...", brief = "stop at once", text = CONFIG },
+  {
+    name = "quit", usage = "[-c FILE]...", brief = "finish what is in flight, then stop",
+    text = "Returns when the gateway has gone. It waits for gateway.limits.drain_timeout at most (30 s by default).\n\n" ..
+      CONFIG,
+  },
+  {
+    name = "reload", usage = "[-c FILE]...", brief = "load configuration and plugins anew",
+    text = "Exits 0 once the new generation is live in every worker, or 1 with every error: then the running one stays.\n\n"
+      .. CONFIG,
+  },
+  {
+    name = "upgrade", usage = "[-c FILE]...", brief = "let a new binary take over the sockets",
+    text = "Starts the binary that lies where this gateway's was started from. Once its workers are live the old ones\n" ..
+      "drain. No connection is refused. When the new one fails the old one goes on, and this exits 1.\n\n" .. CONFIG,
+  },
+  {
+    name = "status", usage = "[-c FILE]... [--json]", brief = "one screen of state",
+    text = CONFIG .. "  --json              everything there is to know, as one JSON object\n",
+  },
+  {
+    name = "check", usage = "FILE...", brief = "load as `run` would, start nothing, name every error",
+    text = "Each error comes with file, line, entity, field, what was expected and what was found. Exits 0 or 1.\n",
+  },
+  {
+    name = "explain", usage = "[-c FILE] METHOD URL [-H 'NAME: VALUE']...",
+    brief = "which route matches and why, its plugins, its upstream",
+    text = CONFIG .. "  -H 'NAME: VALUE'    a field of the request\n",
+  },
+  {
+    name = "plugin", usage = "new NAME | list | test [NAME] [--watch] | docs NAME", brief = "write, list and test plugins",
+    text = "  new NAME [--dir DIR]      a plugin in ./plugins/NAME: handler, schema, README and a spec that passes\n" ..
+      "  list [-c FILE]...         plugins that are loaded, or, when no gateway runs, those found in the folders\n" ..
+      "  test [NAME] [--watch]     runs the specs of one plugin or of all; --watch runs them again at every save\n" ..
+      "  docs NAME                 the table of its options, from its schema\n\n" ..
+      "  --dir DIR                 folder of plugins, ./plugins by default\n",
+  },
+  { name = "version", usage = "", brief = "version of this binary", text = "" },
+  { name = "help", usage = "[COMMAND]", brief = "this list, or one command", text = "" },
+}
+
+help.names = {}
+for _, page in ipairs(pages) do help.names[#help.names + 1] = page.name end
+
+function help.page(name)
+  for _, page in ipairs(pages) do
+    if page.name == name then
+      local head = ("Usage: sluice %s %s"):format(page.name, page.usage):gsub(" +$", "")
+      return ("%s\n\n%s.\n%s"):format(head, page.brief:gsub("^%l", string.upper), page.text ~= "" and "\n" .. page.text or "")
+    end
+  end
+end
+
+function help.overview()
+  local lines = { "Sluice, an API gateway and an event gateway.", "", "Usage: sluice COMMAND [OPTION]...", "" }
+  for _, page in ipairs(pages) do lines[#lines + 1] = ("  %-9s %s"):format(page.name, page.brief) end
+  lines[#lines + 1] = ""
+  lines[#lines + 1] = "`sluice help COMMAND` tells more."
+  return table.concat(lines, "\n") .. "\n"
+end
+
+function help.unknown(name)
+  return ("unknown command %s%s\n`sluice help` lists the commands."):format(name, suggest.phrase(name, help.names))
+end
+
+function help.run(args)
+  local name = args[1]
+  if not name then
+    io.write(help.overview())
+    return 0
+  end
+  local page = help.page(name)
+  if not page then
+    io.stderr:write("sluice: ", help.unknown(name), "\n")
+    return 2
+  end
+  io.write(page)
+  return 0
+end
+
+return help
