@@ -55,8 +55,5 @@ double phase_self(struct worker *worker);
 // Resumes a waiting coroutine with (status, number): from the loop only, never from inside a bridge function.
 void phase_resume(struct worker *worker, double coroutine, int status, double number);
 
-// Lua forgets its object of an exchange: called at the end of each exchange that entered Lua.
-void phase_forget(struct worker *worker, double exchange);
-
 // Implemented by exchange: a phase that had answered PHASE_WAITING has ended.
 void exchange_on_phase(struct worker *worker, double exchange, enum phase phase, enum phase_result result);

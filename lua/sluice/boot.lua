@@ -18,6 +18,8 @@ package.loaded["sluice.native"] = {
   home = home, bridge_text = bridge_text, library = library, worker = worker, on_error = on_error,
 }
 
+require("sluice.sandbox").bound_strings()
+
 if worker then
   local runtime = require "sluice.runtime"
   runtime.construct_with(require("sluice.api").new)

@@ -26,7 +26,7 @@ local runtime = {
   EXIT = EXIT,
   ---@type table<integer, table> exchange objects by slot + 1
   objects = {},
-  ---@type table<integer, table> by generation: plans by route index (0: no route) under `plans`, and what else it holds
+  ---@type table<integer, table> by id: plans by route index (0: no route), routes, upstreams; see sluice.generation
   generations = {},
 }
 
@@ -66,29 +66,32 @@ function runtime.generation()
   return job and job.generation or 0
 end
 
--- The plugin whose code runs, as a number for `runtime.call`; 0: none.
+-- The place on the board of the plugin whose code runs; 0: none.
 ---@return integer
 function runtime.plugin()
   return board.running
 end
 
+-- The running phase, as a number; events and timers may do what init_worker may.
+---@return integer|nil
+function runtime.phase()
+  local job = jobs[C.bridge_self(worker) % PLACES]
+  return job and job.phase
+end
+
 -- Plugins keep their place on the board for the life of the worker; the last place is shared by what does not fit.
-local places = {}  -- by name
-local versions = {} -- by place
+local places = {}
 
 ---@param name string
----@param version string of the code about to run
 ---@return integer place on the board
-function runtime.place(name, version)
+function runtime.place(name)
   local place = places[name]
   if not place then
     place = math.min(board.plugin_count + 1, C.BOARD_PLUGINS - 1)
     places[name] = place
-    local short = name:sub(1, C.BOARD_NAME_BYTES - 1)
-    ffi.copy(board.plugin_names[place], short)
+    ffi.copy(board.plugin_names[place], name:sub(1, C.BOARD_NAME_BYTES - 1))
     board.plugin_count = place
   end
-  versions[place] = version
   return place
 end
 
@@ -103,35 +106,37 @@ local function parts(err)
   return what or message, where or "", traceback or ""
 end
 
--- Kept out of the path that works.
-local function plugin_failed(place, phase_name, job, err)
+-- Kept out of the path that works. `owner` is the plugin, or its item in a plan.
+local function plugin_failed(owner, phase_name, job, err)
+  local place = owner.place
   board.running = 0
   board.plugin_errors[place] = board.plugin_errors[place] + 1
   local message, where, traceback = parts(err)
-  local generation = generations[job.generation]
-  local route = generation and job.route and generation.route_names and generation.route_names[job.route]
-  runtime.log("error", "plugin failed", "plugin", ffi.string(board.plugin_names[place]), "version",
-    versions[place] or "", "phase", phase_name, "route", route or "", "at", where, "error", message, "traceback",
-    traceback, "request_id", job.exchange and tostring(job.exchange.id) or "")
+  local held = generations[job.generation]
+  local route = held and job.route and held.routes[job.route]
+  runtime.log("error", "plugin failed", "plugin", owner.name, "version", owner.version, "phase", phase_name,
+    "route", route and (route.name or route.id) or "", "at", where, "error", message, "traceback", traceback,
+    "request_id", job.exchange and tostring(job.exchange.id) or "")
 end
 
--- Runs a function of a plugin under its CPU budget and name: what a timer or a callback is for.
----@param place integer from `runtime.plugin` when the function was handed over
----@param generation integer from `runtime.generation` at the same time
----@param phase_name string what the log calls it: "timer", "configure"
+-- Runs a function of a plugin under its name and CPU budget: what a timer or another callback is for. A failure is
+-- logged and counted here.
+---@param owner table the plugin, as plugins.load gave it
+---@param generation integer from `runtime.generation` when the function was handed over
+---@param phase_name string what the log calls it, such as "timer"
 ---@param fn function
 ---@return boolean ok
 ---@return any first result, or the error
-function runtime.call(place, generation, phase_name, fn, a, b, c)
+function runtime.call(owner, generation, phase_name, fn, a, b, c)
   local job = runtime.job()
-  local outer, outer_generation = board.running, job.generation
-  job.generation = generation
+  local outer, outer_generation, outer_phase, place = board.running, job.generation, job.phase, owner.place
+  job.generation, job.phase = generation, phases.numbers[phase_name] or phases.numbers.init_worker
   board.plugin_calls[place] = board.plugin_calls[place] + 1
   board.running = place
   local ok, result = xpcall(fn, on_error, a, b, c)
   board.running = outer
-  if not ok then plugin_failed(place, phase_name, job, result) end
-  job.generation = outer_generation
+  if not ok then plugin_failed(owner, phase_name, job, result) end
+  job.generation, job.phase = outer_generation, outer_phase
   return ok, result
 end
 
@@ -175,7 +180,7 @@ end
 -- What a failed call means for the phase; nil: go on (a failing logger must not silence the others).
 local function after_failure(job, item, phase, err)
   if err == EXIT then return ANSWERED end
-  plugin_failed(item.place, phases.names[phase], job, err)
+  plugin_failed(item, phases.names[phase], job, err)
   if phase ~= LOG then return FAILED end
 end
 
@@ -211,21 +216,17 @@ local function run_phase(job, handle, generation, route, phase)
   local list = list_of(generation, route, phase)
   if not list then return DONE end
   local exchange = object_of(handle)
+  local outer = exchange.phase -- a streamed answer is filtered while its plugin still waits in access
   exchange.phase = phase
   job.generation, job.route, job.phase, job.exchange = generation, route, phase, exchange
   local result = run_list(job, list, exchange, phase)
-  job.exchange = nil
+  exchange.phase, job.exchange = outer, nil
   return result
 end
 
 local BODY_FILTER = phases.numbers.body_filter
 
-local function run_body(job, handle, generation, route, last, chunk)
-  local list = list_of(generation, route, BODY_FILTER)
-  if not list then return DONE, chunk end
-  local exchange = object_of(handle)
-  exchange.phase = BODY_FILTER
-  job.generation, job.route, job.phase, job.exchange = generation, route, BODY_FILTER, exchange
+local function filter_chunk(job, list, exchange, chunk, last)
   for i = 1, #list do
     local item = list[i]
     local conf = item.conf
@@ -236,16 +237,24 @@ local function run_body(job, handle, generation, route, last, chunk)
       board.running = place
       local ok, out = xpcall(item.run, on_error, conf, exchange, chunk, last)
       board.running = 0
-      if not ok then
-        job.exchange = nil
-        return after_failure(job, item, BODY_FILTER, out)
-      end
+      if not ok then return after_failure(job, item, BODY_FILTER, out) end
       -- nil: nothing of it goes on now; a plugin that gathers the body hands it over with the last chunk.
       chunk = type(out) == "string" and out or ""
     end
   end
-  job.exchange = nil
   return DONE, chunk
+end
+
+local function run_body(job, handle, generation, route, last, chunk)
+  local list = list_of(generation, route, BODY_FILTER)
+  if not list then return DONE, chunk end
+  local exchange = object_of(handle)
+  local outer = exchange.phase
+  exchange.phase = BODY_FILTER
+  job.generation, job.route, job.phase, job.exchange = generation, route, BODY_FILTER, exchange
+  local result, out = filter_chunk(job, list, exchange, chunk, last)
+  exchange.phase, job.exchange = outer, nil
+  return result, out
 end
 
 local function run_pick(job, handle, generation, upstream)

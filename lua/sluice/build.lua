@@ -1,0 +1,239 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Gives the core what a generation's entities say: settings, certificates, upstreams, services, routes and plans.
+-- Each step takes the generation being built (`held`, see sluice.generation) and calls `pace()` after each entity,
+-- which may let the loop run.
+
+local bit = require "bit"
+local ffi = require "ffi"
+local address = require "sluice.config.address"
+local native = require "sluice.ffi"
+local plan = require "sluice.plan"
+
+local C, worker = native.C, native.worker
+
+local build = {}
+
+-- What stops a build: `generation` reports it as the failure of the stage.
+local function fail(entity, kind, message)
+  error({ entity = kind .. " " .. tostring(entity.name or entity.id), message = message }, 0)
+end
+
+-- The index or id that the core gave, or the end of the build.
+local function must(status, entity, kind)
+  if status < 0 then
+    local why = C.bridge_error(worker)
+    fail(entity, kind, why ~= nil and ffi.string(why) or "refused by the core")
+  end
+  return status
+end
+
+local function list(held, kind)
+  return held.entities[kind] or {}
+end
+
+local function by_id(entities)
+  local found = {}
+  for _, entity in ipairs(entities) do found[entity.id] = entity end
+  return found
+end
+
+-- ---- Settings -----------------------------------------------------------------------------------------------------
+
+function build.settings(held)
+  local gateway = held.meta.gateway or {}
+  for name, value in pairs(gateway.limits or {}) do
+    if type(value) == "number" then C.bridge_gen_setting(worker, held.id, name, #name, value) end
+  end
+  for _, cidr in ipairs(gateway.trusted_ips or {}) do
+    must(C.bridge_gen_trusted_ip(worker, held.id, cidr, #cidr), { name = cidr }, "trusted_ips")
+  end
+end
+
+-- ---- Certificates -------------------------------------------------------------------------------------------------
+
+function build.certificates(held, pace)
+  local indexes = {}
+  for _, certificate in ipairs(list(held, "certificates")) do
+    indexes[certificate.id] = must(C.bridge_gen_certificate(worker, held.id, certificate.cert, certificate.key,
+      certificate.cert_alt, certificate.key_alt), certificate, "certificate")
+    pace()
+  end
+  for _, sni in ipairs(list(held, "snis")) do
+    must(C.bridge_gen_sni(worker, held.id, indexes[sni.certificate] or 0, sni.name), sni, "sni")
+    pace()
+  end
+end
+
+-- ---- Upstreams ----------------------------------------------------------------------------------------------------
+
+local function targets_by_upstream(held, pace)
+  local found = {}
+  for _, target in ipairs(list(held, "targets")) do
+    local of_one = found[target.upstream] or {}
+    found[target.upstream] = of_one
+    local host, port = address.split(target.target)
+    of_one[#of_one + 1] = { host = host, port = port or 8000, weight = target.weight or 100, id = target.id }
+    pace()
+  end
+  return found
+end
+
+-- A policy that can say its order beforehand spares each exchange a call into Lua.
+local function give_schedule(held, upstream, index, policy)
+  local order = policy:schedule()
+  if not order then return end
+  local cells = ffi.new("uint32_t[?]", #order)
+  for i, target in ipairs(order) do cells[i - 1] = target end
+  must(C.bridge_gen_schedule(worker, held.id, index, cells, #order), upstream, "upstream")
+end
+
+function build.upstreams(held, pace)
+  local targets = targets_by_upstream(held, pace)
+  for _, upstream in ipairs(list(held, "upstreams")) do
+    local index = must(C.bridge_gen_upstream(worker, held.id, upstream.name, upstream.algorithm, upstream.host_header),
+      upstream, "upstream")
+    local its_targets = targets[upstream.id] or {}
+    for _, target in ipairs(its_targets) do
+      must(C.bridge_gen_target(worker, held.id, index, target.host, target.port, target.weight), upstream, "upstream")
+      pace()
+    end
+    local policy = require("sluice.balancer").new(upstream, its_targets)
+    held.upstreams[index] = policy
+    give_schedule(held, upstream, index, policy)
+    pace()
+  end
+end
+
+-- ---- Services -----------------------------------------------------------------------------------------------------
+
+local TLS = { https = true, grpcs = true, wss = true, tls = true }
+
+-- Texts in `conf` are only borrowed: `alive` holds those made here until the core has copied them.
+local function ca_text(service, authorities, alive)
+  if type(service.ca_certificates) ~= "table" or #service.ca_certificates == 0 then return nil end
+  local pems = {}
+  for i, id in ipairs(service.ca_certificates) do
+    local authority = authorities[id]
+    if not authority then fail(service, "service", "there is no ca_certificate " .. tostring(id)) end
+    pems[i] = authority.cert
+  end
+  alive[1] = table.concat(pems, "\n")
+  return alive[1]
+end
+
+local function fill_service(conf, service, certificates, authorities, alive)
+  local certificate = certificates[service.client_certificate]
+  conf.id, conf.name, conf.host, conf.port = service.id, service.name, service.host, service.port
+  conf.path, conf.tls = service.path, TLS[service.protocol] == true
+  conf.tls_verify, conf.tls_verify_depth = service.tls_verify == true, service.tls_verify_depth or 0
+  conf.ca_pem = ca_text(service, authorities, alive)
+  conf.client_certificate_pem = certificate and certificate.cert
+  conf.client_key_pem = certificate and certificate.key
+  conf.connect_timeout_ms, conf.send_timeout_ms = service.connect_timeout, service.write_timeout
+  conf.read_timeout_ms, conf.retries = service.read_timeout, service.retries
+end
+
+-- Fills held.services by index and gives indexes by id.
+function build.services(held, pace)
+  local conf, alive, indexes = ffi.new("struct service_conf"), {}, {}
+  local certificates, authorities = by_id(list(held, "certificates")), by_id(list(held, "ca_certificates"))
+  for _, service in ipairs(list(held, "services")) do
+    if service.enabled ~= false then
+      fill_service(conf, service, certificates, authorities, alive)
+      local index = must(C.bridge_gen_service(worker, held.id, conf), service, "service")
+      held.services[index], indexes[service.id] = service, index
+    end
+    pace()
+  end
+  return indexes
+end
+
+-- ---- Plugins and routes -------------------------------------------------------------------------------------------
+
+function build.planner(held, pace)
+  local planner = plan.new(held.plugins)
+  for _, instance in ipairs(list(held, "plugins")) do
+    planner:add(instance)
+    pace()
+  end
+  return planner
+end
+
+local PROTOCOLS = { http = 1, https = 2, grpc = 4, grpcs = 8, ws = 16, wss = 32 } -- PROTOCOL_* of bridge.h
+
+local function protocol_mask(route)
+  local mask = 0
+  for _, name in ipairs(route.protocols or {}) do mask = bit.bor(mask, PROTOCOLS[name] or 0) end
+  return mask
+end
+
+local function match(held, index, kind, value)
+  return C.bridge_gen_route_match(worker, held.id, index, kind, value, #value)
+end
+
+local function match_each(held, route, index, kind, values)
+  if type(values) ~= "table" then return end
+  for i = 1, #values do must(match(held, index, kind, values[i]), route, "route") end
+end
+
+local function match_headers(held, route, index)
+  for name, values in pairs(type(route.headers) == "table" and route.headers or {}) do
+    must(match(held, index, C.MATCH_HEADER_NAME, name), route, "route")
+    match_each(held, route, index, C.MATCH_HEADER_VALUE, values)
+  end
+end
+
+local function fill_route(conf, route, service, mask)
+  conf.id, conf.name, conf.service, conf.phases = route.id, route.name, service or 0, mask
+  conf.protocols, conf.regex_priority = protocol_mask(route), route.regex_priority or 0
+  conf.created_at = route.created_at or 0
+  conf.https_redirect_status = route.https_redirect_status_code or 426
+  conf.strip_path, conf.preserve_host = route.strip_path ~= false, route.preserve_host == true
+  conf.request_buffering = route.request_buffering ~= false
+  conf.response_buffering = route.response_buffering ~= false
+  conf.path_handling_v1 = route.path_handling == "v1"
+end
+
+local function add_route(held, conf, route, service, made)
+  fill_route(conf, route, service, plan.route_mask(made))
+  local index = must(C.bridge_gen_route(worker, held.id, conf), route, "route")
+  held.routes[index], held.plans[index] = route, made
+  match_each(held, route, index, C.MATCH_METHOD, route.methods)
+  match_each(held, route, index, C.MATCH_HOST, route.hosts)
+  match_each(held, route, index, C.MATCH_PATH, route.paths)
+  match_each(held, route, index, C.MATCH_SNI, route.snis)
+  match_headers(held, route, index)
+end
+
+-- A route of a disabled service matches nothing, as in Kong.
+function build.routes(held, planner, services, pace)
+  local conf = ffi.new("struct route_conf")
+  for _, route in ipairs(list(held, "routes")) do
+    local service = route.service and services[route.service]
+    if service or not route.service then
+      local made, err = planner:plan(route.id, route.service)
+      if not made then fail(route, "route", err) end
+      add_route(held, conf, route, service, made)
+    end
+    pace()
+  end
+  local globals, err = planner:plan(nil, nil)
+  if not globals then fail({ name = "global" }, "plugins", err) end
+  held.plans[0] = globals
+  C.bridge_gen_phases(worker, held.id, plan.no_route_mask(globals))
+end
+
+-- ---- All ----------------------------------------------------------------------------------------------------------
+
+local COMPILE_US = 800
+
+-- Has the core compile what it was given, a piece at a time.
+function build.compile(held, pace)
+  repeat
+    local status = must(C.bridge_gen_compile(worker, held.id, COMPILE_US), { name = tostring(held.revision) },
+      "generation")
+    pace()
+  until status ~= C.BRIDGE_AGAIN
+end
+
+return build

@@ -1,0 +1,378 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Generations: one consistent set of configuration and plugin code. A snapshot is read and built beside the running
+-- one, in slices between the events of the loop, and goes live whole or not at all.
+--
+--   stage PATH: read, reuse -> load plugins -> build the core's side -> compile -> configure, init_worker -> live
+--                  any failure: dropped, reported, the running generation as it was
+--
+-- A record whose bytes are those of the running generation keeps its decoded table, a plugin whose hash is the same
+-- keeps its code and state: what did not change costs a look-up.
+
+local buffer = require "string.buffer"
+local cjson = require "cjson"
+local table_new = require "table.new"
+local native = require "sluice.ffi"
+local build = require "sluice.build"
+local plugins = require "sluice.plugins"
+local runtime = require "sluice.runtime"
+
+local C, worker = native.C, native.worker
+local yield = coroutine.yield
+
+local generation = {}
+
+---@class sluice.generation
+---@field id integer as the core knows it
+---@field revision number
+---@field meta table first record of the snapshot
+---@field entities table<string, table[]> by collection ("services", "keyauth_credentials"), in the snapshot's order
+---@field routes table<integer, table> entities by the core's index
+---@field services table<integer, table> entities by the core's index
+---@field upstreams table<integer, table> policies by the core's index
+---@field plans table<integer, table> by the index of the route; 0: no route
+---@field plugins table<string, table> loaded plugins in use, by name
+---@field records table<string, table> decoded records by their bytes
+
+local ROUTE_STATUS = 4294967295 -- phase.h
+local FIRST_SLICE_S, SLICE_S = 0.05, 0.0008 -- without traffic, slices only keep the heartbeat going
+
+local live    -- the running generation
+local staging -- the build under way
+local last_failure
+
+---@param id number
+---@return sluice.generation|nil
+function generation.get(id)
+  return runtime.generations[id]
+end
+
+-- The generation that the running code belongs to; outside of exchanges the live one.
+---@return sluice.generation|nil
+function generation.current()
+  return runtime.generations[runtime.generation()] or live
+end
+
+-- ---- Slices -------------------------------------------------------------------------------------------------------
+
+local SUPERSEDED = {} -- raised in a build when a newer one has begun
+
+-- A function that lets the loop run whenever the build has had its slice.
+local function pacer(held)
+  local slice = live and SLICE_S or FIRST_SLICE_S
+  local began = C.bridge_mono_fresh(worker)
+  return function()
+    if C.bridge_mono_fresh(worker) - began < slice then return end
+    if C.bridge_sleep(worker, 0) == C.BRIDGE_AGAIN then yield() end
+    if staging ~= held then error(SUPERSEDED, 0) end
+    began = C.bridge_mono_fresh(worker)
+  end
+end
+
+-- ---- Reading ------------------------------------------------------------------------------------------------------
+
+local function next_record(file, path)
+  local head = file:read(4)
+  if not head then return nil end
+  local a, b, c, d = head:byte(1, 4)
+  local size = d and a + b * 256 + c * 65536 + d * 16777216
+  local bytes = size and file:read(size)
+  if not bytes or #bytes ~= size then error({ message = path .. " ends in the middle of a record" }, 0) end
+  return bytes
+end
+
+-- "service" and "keyauth_credentials" alike to the name of their collection.
+local function collection_of(kind)
+  return kind:sub(-1) == "s" and kind or kind .. "s"
+end
+
+local function prepare(record)
+  if record.kind == "plugin" then
+    record.config = record.config or {}
+    record.config.__plugin_id = record.id -- whose counters, in plugins that keep any
+  end
+  return record
+end
+
+local function decode(bytes)
+  local known = live and live.records[bytes]
+  return known or prepare(buffer.decode(bytes))
+end
+
+-- Made as large as it will be, for a table that grows moves all it holds at once.
+local function records_for(meta)
+  local total = 0
+  for _, count in pairs(type(meta.counts) == "table" and meta.counts or {}) do total = total + count end
+  return table_new(0, total + 16)
+end
+
+local function keep(held, record)
+  if record.kind == "meta" then
+    held.meta, held.revision, held.records = record, record.revision, records_for(record)
+  elseif record.kind == "plugin_code" then
+    held.code[record.name] = record
+  else
+    local collection = collection_of(record.kind)
+    local list = held.entities[collection]
+    if not list then
+      list = {}
+      held.entities[collection] = list
+    end
+    list[#list + 1] = record
+  end
+end
+
+local function read_snapshot(held, path, pace)
+  local file, why = io.open(path, "rb")
+  if not file then error({ message = why }, 0) end
+  local ok, err = pcall(function()
+    for bytes in next_record, file, path do
+      local record = decode(bytes)
+      keep(held, record)
+      held.records[bytes] = record
+      pace()
+    end
+  end)
+  file:close()
+  if not ok then error(err, 0) end
+end
+
+-- ---- Plugins ------------------------------------------------------------------------------------------------------
+
+local function load_plugin(code)
+  local known = live and live.plugins[code.name]
+  if known and known.hash == code.hash and known.trusted == (code.trusted == true) then return known end
+  local stand_in = { name = code.name, version = "", place = runtime.place(code.name) }
+  local plugin, err = plugins.load(code, {
+    trusted = code.trusted,
+    call = function(chunk) return runtime.call(stand_in, runtime.generation(), "load", chunk) end,
+  })
+  if not plugin then error(err, 0) end
+  plugin.place, plugin.loaded_at = stand_in.place, C.bridge_now(worker)
+  return plugin
+end
+
+-- Only what an enabled instance uses is loaded.
+local function load_plugins(held, pace)
+  for _, instance in ipairs(held.entities.plugins or {}) do
+    local name = instance.name
+    if instance.enabled ~= false and not held.plugins[name] then
+      local code = held.code[name]
+      if not code then error({ entity = "plugin " .. name, message = "there is no code of this plugin" }, 0) end
+      held.plugins[name] = load_plugin(code)
+    end
+    pace()
+  end
+end
+
+local function confs_by_plugin(held)
+  local confs = {}
+  for _, instance in ipairs(held.entities.plugins or {}) do
+    if instance.enabled ~= false then
+      local list = confs[instance.name] or {}
+      confs[instance.name] = list
+      list[#list + 1] = instance.config
+    end
+  end
+  return confs
+end
+
+local function message_of(err)
+  return (tostring(err):gsub("\nstack traceback:.*", ""))
+end
+
+local function configure(held, pace)
+  local confs = confs_by_plugin(held)
+  for name, plugin in pairs(held.plugins) do
+    local fn = plugin.handler.configure
+    if fn then
+      local ok, err = runtime.call(plugin, held.id, "configure", fn, confs[name])
+      if not ok then error({ plugin = name, phase = "configure", message = message_of(err) }, 0) end
+      held.configured = true
+      pace()
+    end
+  end
+end
+
+-- Derived state belongs to the plugin's code, which generations share: a build that fails after it has changed that
+-- state puts it back.
+local function configure_again()
+  if live then pcall(configure, live, function() end) end
+end
+
+-- Each plugin's init_worker runs in a coroutine of its own, for it may wait, and once per load of its code. What it
+-- does before it first waits is done before the generation goes live.
+local function init_workers(held, pace)
+  local timer = require "sluice.timer"
+  local started, wanted, failure = 0, 0, nil
+  for name, plugin in pairs(held.plugins) do
+    local fn = plugin.handler.init_worker
+    if fn and not plugin.initialised then
+      wanted = wanted + 1
+      timer.bind(plugin).at(0, function()
+        started = started + 1
+        local ok, err = runtime.call(plugin, held.id, "init_worker", fn)
+        if not ok then failure = { plugin = name, phase = "init_worker", message = message_of(err) } end
+      end)
+    end
+  end
+  while started < wanted do
+    if C.bridge_sleep(worker, 0) == C.BRIDGE_AGAIN then yield() end
+    pace()
+  end
+  if failure then error(failure, 0) end
+  for _, plugin in pairs(held.plugins) do plugin.initialised = true end
+end
+
+-- ---- Stages -------------------------------------------------------------------------------------------------------
+
+local function status_plan()
+  local item = { name = "status", version = "", place = 0, conf = {}, run = function(_, exchange)
+    require("sluice.status_api").handle(exchange)
+  end }
+  return { [require("sluice.phases").numbers.access] = { item } }
+end
+
+local function new_held()
+  return {
+    entities = {}, code = {}, records = {}, routes = {}, services = {}, upstreams = {}, plugins = {},
+    plans = { [ROUTE_STATUS] = status_plan() },
+  }
+end
+
+local function build_core(held, pace)
+  held.id = C.bridge_gen_new(worker, held.revision)
+  if held.id <= 0 then error({ message = "the core has no room for another generation" }, 0) end
+  runtime.generations[held.id] = held
+  build.settings(held)
+  build.certificates(held, pace)
+  build.upstreams(held, pace)
+  local services = build.services(held, pace)
+  build.routes(held, build.planner(held, pace), services, pace)
+  build.compile(held, pace)
+end
+
+local function report(line)
+  C.bridge_report(worker, line, #line)
+end
+
+local function stop_timers(plugin)
+  require("sluice.timer").stop(plugin)
+end
+
+-- Stops what belongs to plugins that no generation uses any more.
+local function retire(gone)
+  for _, plugin in pairs(gone.plugins) do
+    local used = false
+    for _, other in pairs(runtime.generations) do used = used or other.plugins[plugin.name] == plugin end
+    if not used then stop_timers(plugin) end
+  end
+end
+
+local function go_live(held)
+  if C.bridge_gen_live(worker, held.id) ~= C.BRIDGE_OK then error({ message = "the core refused to go live" }, 0) end
+  held.code = nil
+  held.live_at = C.bridge_now(worker)
+  live, staging, runtime.live, last_failure = held, nil, held.id, nil
+  for _, plugin in pairs(held.plugins) do
+    for _, warning in ipairs(plugin.warnings) do
+      if not plugin.warned then runtime.log("warn", "plugin looks wrong", "plugin", plugin.name, "why", warning) end
+    end
+    plugin.warned = true
+  end
+  report(("live %.0f"):format(held.revision))
+end
+
+local function run_stage(held, path)
+  local pace = pacer(held)
+  read_snapshot(held, path, pace)
+  if not held.revision then error({ message = path .. " has no meta record" }, 0) end
+  load_plugins(held, pace)
+  build_core(held, pace)
+  configure(held, pace)
+  init_workers(held, pace)
+  go_live(held)
+end
+
+local function drop(held)
+  if held.id then
+    C.bridge_gen_drop(worker, held.id)
+    runtime.generations[held.id] = nil
+  end
+  retire(held)
+  if held.configured then configure_again() end
+end
+
+-- Errors of ours are tables with a message; anything else is a bug, and keeps its text.
+local function failure_of(err)
+  if type(err) == "table" and err.message then return err end
+  return { message = message_of(err) }
+end
+
+local function revision_in(path)
+  return tonumber(path:match("(%d+)$")) or 0
+end
+
+local function on_stage(_, path)
+  local held = new_held()
+  staging = held
+  local ok, err = xpcall(run_stage, function(raised)
+    return type(raised) == "table" and raised or debug.traceback(tostring(raised), 2)
+  end, held, path)
+  if ok then return end
+  drop(held)
+  if err == SUPERSEDED then return end
+  staging = nil
+  if type(err) ~= "table" then runtime.log("error", "stage failed", "path", path, "error", err) end
+  last_failure = failure_of(err)
+  report(("failed %.0f "):format(held.revision or revision_in(path)) .. cjson.encode(last_failure))
+end
+
+-- ---- The end, and status ------------------------------------------------------------------------------------------
+
+local function on_end(id)
+  local gone = runtime.generations[id]
+  if not gone then return end
+  runtime.generations[id] = nil
+  retire(gone)
+end
+
+-- Loaded plugins as `sluice status` and `sluice plugin list` show them.
+local function plugin_states()
+  local states = {}
+  for _, plugin in pairs(live and live.plugins or {}) do
+    states[#states + 1] = {
+      name = plugin.name, version = plugin.version, hash = plugin.hash, priority = plugin.priority, dir = plugin.dir,
+      loaded_at = plugin.loaded_at, trusted = plugin.trusted,
+    }
+  end
+  table.sort(states, function(a, b) return a.name < b.name end)
+  return states
+end
+
+local function kafka_state()
+  local kafka = package.loaded["sluice.kafka"]
+  return type(kafka) == "table" and kafka.status and kafka.status() or nil
+end
+
+-- What this worker knows of itself.
+---@return table
+function generation.status()
+  local held = 0
+  for _ in pairs(runtime.generations) do held = held + 1 end
+  return {
+    worker = C.bridge_worker_id(worker), revision = live and live.revision, live_at = live and live.live_at,
+    generations = held, building = staging ~= nil, last_failure = last_failure, plugins = plugin_states(),
+    lua_bytes = collectgarbage("count") * 1024, kafka = kafka_state(),
+  }
+end
+
+local function on_status(request)
+  report(("status %.0f "):format(request) .. cjson.encode(generation.status()))
+end
+
+runtime.on("stage", on_stage)
+runtime.on("generation_end", on_end)
+runtime.on("status", on_status)
+runtime.on("timer", function(id) require("sluice.timer").fire(id) end)
+
+return generation

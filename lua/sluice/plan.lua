@@ -1,0 +1,318 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Compiles routes to plans: for each phase the ordered list of (plugin function, configuration).
+--
+-- Of the instances of one plugin that a route could use, an exchange runs one, the most specific (Kong's precedence).
+-- Those that name no consumer are decided here; those that do become levels, which the runtime looks through once
+-- the consumer is known. Routes without instances of their own share the plan of their service, services without any
+-- share the one of the globals.
+--
+--   plan = { [phase] = { item, ... } }, item = { run, place, conf, levels = { { group, confs = { [id] = conf } } } }
+
+local bit = require "bit"
+local phases = require "sluice.phases"
+
+local plan = {}
+
+local NUMBER = phases.numbers
+local GLOBAL_ONLY = { [NUMBER.rewrite] = true, [NUMBER.certificate] = true }
+local NOT_IN_PLANS = { [NUMBER.init_worker] = true, [NUMBER.configure] = true }
+local HTTP_FAMILY = { http = true, https = true, grpc = true, grpcs = true, ws = true, wss = true }
+
+local function is_http(instance)
+  local protocols = instance.protocols
+  if type(protocols) ~= "table" then return true end
+  for _, protocol in ipairs(protocols) do
+    if HTTP_FAMILY[protocol] then return true end
+  end
+  return false
+end
+
+local function id_of(reference)
+  if type(reference) == "table" then return reference.id end
+  return reference or nil
+end
+
+-- ---- Instances by scope -------------------------------------------------------------------------------------------
+
+-- "route and service" as one key; a scope that is not given is empty.
+local function scope_key(route, service)
+  return (route or "") .. "|" .. (service or "")
+end
+
+local function child(parent, key)
+  local found = parent[key]
+  if not found then
+    found = {}
+    parent[key] = found
+  end
+  return found
+end
+
+---@class sluice.planner
+local planner = {}
+planner.__index = planner
+
+-- Collects the plugin instances of one generation.
+---@param plugins table<string, table> loaded plugins by name, each with `place` besides what plugins.load gives
+---@return sluice.planner
+function plan.new(plugins)
+  return setmetatable({
+    plugins = plugins,
+    by_plugin = {},                      -- name -> scope key -> { plain, consumers = {}, groups = {} }
+    names = { ["|"] = {} },              -- scope key -> names of plugins with instances there, each once
+    of_route = {}, of_service = {},      -- route id, service id -> true when it has instances of its own
+    shared = {},                         -- service id or "" -> plan
+  }, planner)
+end
+
+local function note_name(self, key, name, scopes)
+  if scopes[key] then return end
+  local names = child(self.names, key)
+  names[#names + 1] = name
+end
+
+-- Adds an instance; a disabled one, or one for streams only, is passed over.
+---@param instance table plugin entity with defaults: name, config, enabled, protocols, ordering, and its scopes
+function planner:add(instance)
+  if instance.enabled == false or not is_http(instance) then return end
+  local route, service = id_of(instance.route), id_of(instance.service)
+  local key = scope_key(route, service)
+  local scopes = child(self.by_plugin, instance.name)
+  note_name(self, key, instance.name, scopes)
+  local scope = child(scopes, key)
+  local consumer, group = id_of(instance.consumer), id_of(instance.consumer_group)
+  if consumer then child(scope, "consumers")[consumer] = instance.config
+  elseif group then child(scope, "groups")[group] = instance.config
+  else scope.plain = instance end
+  scope.ordering = scope.ordering or instance.ordering
+  if route then self.of_route[route] = true
+  elseif service then self.of_service[service] = true end
+end
+
+-- ---- One plugin on one route --------------------------------------------------------------------------------------
+
+-- Kong's precedence among instances that name a consumer or a group: which scope they are looked for in, in turn. The
+-- last two are behind an instance that names both route and service.
+local function level_keys(route, service)
+  local both, r, s, none = scope_key(route, service), scope_key(route), scope_key(nil, service), "|"
+  return {
+    { both, "consumers" }, { both, "groups" }, { r, "consumers" }, { s, "consumers" }, { r, "groups" },
+    { s, "groups" }, { none, "consumers" }, { none, "groups" },
+  }
+end
+
+local function levels_of(scopes, route, service, plain)
+  local levels, seen
+  local keys = level_keys(route, service)
+  for i = 1, plain and plain.route and plain.service and 6 or 8 do
+    local level = keys[i]
+    local scope = scopes[level[1]]
+    local confs = scope and scope[level[2]]
+    if confs and not (seen and seen[confs]) then
+      levels, seen = levels or {}, seen or {}
+      seen[confs] = true
+      levels[#levels + 1] = { group = level[2] == "groups", confs = confs }
+    end
+  end
+  return levels
+end
+
+local function plain_of(scopes, route, service)
+  for _, key in ipairs { scope_key(route, service), scope_key(route), scope_key(nil, service), "|" } do
+    local scope = scopes[key]
+    if scope and scope.plain then return scope.plain end
+  end
+end
+
+local function ordering_of(scopes, route, service)
+  for _, key in ipairs { scope_key(route, service), scope_key(route), scope_key(nil, service), "|" } do
+    if scopes[key] and scopes[key].ordering then return scopes[key].ordering end
+  end
+end
+
+-- ---- Order --------------------------------------------------------------------------------------------------------
+
+-- Names under `ordering.before` for a phase: a list holds for all phases, Kong's form names the phase.
+local function ordered_names(ordering, side, phase_name)
+  local names = ordering and ordering[side]
+  if type(names) ~= "table" then return {} end
+  if names[1] ~= nil then return names end
+  return type(names[phase_name]) == "table" and names[phase_name] or {}
+end
+
+local function by_priority(a, b)
+  if a.plugin.priority ~= b.plugin.priority then return a.plugin.priority > b.plugin.priority end
+  return a.plugin.name < b.plugin.name
+end
+
+-- Edges "x runs before y" that the instances ask for, among the chosen ones.
+local function edges_of(chosen, phase_name)
+  local present, after = {}, {}
+  for _, one in ipairs(chosen) do present[one.plugin.name] = true end
+  local function edge(first, second)
+    if present[first] and present[second] then child(after, second)[first] = true end
+  end
+  for _, one in ipairs(chosen) do
+    for _, other in ipairs(ordered_names(one.ordering, "before", phase_name)) do edge(one.plugin.name, other) end
+    for _, other in ipairs(ordered_names(one.ordering, "after", phase_name)) do edge(other, one.plugin.name) end
+  end
+  return after
+end
+
+local function is_free(one, after, done)
+  for first in pairs(after[one.plugin.name] or {}) do
+    if not done[first] then return false end
+  end
+  return true
+end
+
+-- By priority, but never before what has to come first. nil and the names in the ring when that is impossible.
+local function sorted(chosen, phase_name)
+  table.sort(chosen, by_priority)
+  local after = edges_of(chosen, phase_name)
+  if not next(after) then return chosen end
+  local out, done = {}, {}
+  while #out < #chosen do
+    local before = #out
+    for _, one in ipairs(chosen) do
+      if not done[one.plugin.name] and is_free(one, after, done) then
+        done[one.plugin.name] = true
+        out[#out + 1] = one
+        break
+      end
+    end
+    if #out == before then
+      local ring = {}
+      for _, one in ipairs(chosen) do
+        if not done[one.plugin.name] then ring[#ring + 1] = one.plugin.name end
+      end
+      return nil, table.concat(ring, ", ")
+    end
+  end
+  return out
+end
+
+-- ---- Plans --------------------------------------------------------------------------------------------------------
+
+local function collect_names(self, keys)
+  local names, seen = {}, {}
+  for _, key in ipairs(keys) do
+    for _, name in ipairs(self.names[key] or {}) do
+      if not seen[name] then
+        seen[name] = true
+        names[#names + 1] = name
+      end
+    end
+  end
+  return names
+end
+
+local function choose(self, route, service)
+  local keys = { "|" }
+  if service then keys[#keys + 1] = scope_key(nil, service) end
+  if route then keys[#keys + 1] = scope_key(route) end
+  if route and service then keys[#keys + 1] = scope_key(route, service) end
+  local chosen, ordered = {}, false
+  for _, name in ipairs(collect_names(self, keys)) do
+    local scopes = self.by_plugin[name]
+    local plain = plain_of(scopes, route, service)
+    local ordering = ordering_of(scopes, route, service)
+    ordered = ordered or ordering ~= nil
+    chosen[#chosen + 1] = {
+      plugin = self.plugins[name], conf = plain and plain.config, levels = levels_of(scopes, route, service, plain),
+      ordering = ordering,
+    }
+  end
+  table.sort(chosen, by_priority)
+  return chosen, ordered
+end
+
+local function item_of(one, phase_name)
+  return { run = one.plugin.handler[phase_name], place = one.plugin.place, conf = one.conf, levels = one.levels,
+    name = one.plugin.name, version = one.plugin.version }
+end
+
+local function list_for(chosen, ordered, phase)
+  local phase_name = phases.names[phase]
+  local ring
+  if ordered then
+    chosen, ring = sorted(chosen, phase_name)
+    if not chosen then return nil, ring end
+  end
+  local list
+  for _, one in ipairs(chosen) do
+    if one.plugin.handler[phase_name] then
+      list = list or {}
+      list[#list + 1] = item_of(one, phase_name)
+    end
+  end
+  return list
+end
+
+local function compile(self, route, service)
+  local chosen, ordered = choose(self, route, service)
+  local made, mask = {}, 0
+  for phase = 0, phases.numbers.log do
+    if not NOT_IN_PLANS[phase] and not (GLOBAL_ONLY[phase] and (route or service)) then
+      local list, ring = list_for(chosen, ordered, phase)
+      if ring then return nil, "plugins order each other in a ring: " .. ring end
+      if list then
+        made[phase] = list
+        mask = bit.bor(mask, bit.lshift(1, phase))
+      end
+    end
+  end
+  made.mask = mask
+  return made
+end
+
+-- Rewrite and certificate run before there is a route: every plan holds the globals' lists, no route's mask their bits.
+local function with_globals(self, made)
+  local globals = self:shared_plan(nil)
+  for phase in pairs(GLOBAL_ONLY) do made[phase] = globals[phase] end
+  return made
+end
+
+function planner:shared_plan(service)
+  local key = service or ""
+  local made = self.shared[key]
+  if made then return made end
+  local err
+  made, err = compile(self, nil, service)
+  if not made then return nil, err end
+  self.shared[key] = made
+  return service and with_globals(self, made) or made
+end
+
+-- The plan of a route: shared with others as far as its plugins are.
+---@param route string|nil id; nil: no route matched
+---@param service string|nil id
+---@return table|nil plan with `mask` for route_conf.phases
+---@return string|nil err plugins that order each other in a ring
+function planner:plan(route, service)
+  local globals, err = self:shared_plan(nil)
+  if not globals then return nil, err end
+  if not route then return globals end
+  if self.of_route[route] then
+    local made
+    made, err = compile(self, route, service)
+    return made and with_globals(self, made), err
+  end
+  return self:shared_plan(service and self.of_service[service] and service or nil)
+end
+
+local EVERY_EXCHANGE = bit.bor(bit.lshift(1, NUMBER.rewrite), bit.lshift(1, NUMBER.certificate))
+local ACCESS = bit.lshift(1, NUMBER.access)
+local BALANCER = bit.lshift(1, NUMBER.balancer)
+
+-- Phases of a route: rewrite and certificate are the generation's.
+function plan.route_mask(made)
+  return bit.band(made.mask, bit.bnot(EVERY_EXCHANGE))
+end
+
+-- Phases of an exchange without a route: it is answered 404 before access, yet logged and decorated as others are.
+function plan.no_route_mask(made)
+  return bit.band(made.mask, bit.bnot(bit.bor(ACCESS, BALANCER)))
+end
+
+return plan
