@@ -137,9 +137,10 @@ lint: deps
 format:
 	clang-format-14 -i core/*.c core/*.h
 
+# make bench CASES="plain key-auth" ROUNDS=5 SECONDS=4
 bench: deps
 	@$(MAKE) --no-print-directory all
-	spec/bench/run
+	@CASES='$(CASES)' ROUNDS='$(ROUNDS)' SECONDS='$(SECONDS)' luajit spec/bench/run.lua
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/sluice

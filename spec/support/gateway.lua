@@ -54,7 +54,7 @@ local function environment(self, options)
 end
 
 -- `config`: YAML text, or a table (written as JSON). options: workers (1), env, plugins (name -> handler text, or
--- files), files (path -> text), wait (false: do not wait until it answers).
+-- files), files (path -> text), wait (false: do not wait until it answers), prefix (words in front of the command).
 function gateway.start(config, options)
   options = options or {}
   local self = setmetatable({ directory = posix.temporary_directory() }, running)
@@ -65,7 +65,9 @@ function gateway.start(config, options)
   write_plugins(self.directory, options.plugins)
   self:write_config(config)
   self.env = environment(self, options)
-  self.process = process.start({ gateway.binary, "run", "-c", self.config_path },
+  local command = { unpack(options.prefix or {}) }
+  for _, word in ipairs({ gateway.binary, "run", "-c", self.config_path }) do command[#command + 1] = word end
+  self.process = process.start(command,
     { env = self.env, directory = self.directory, owns_directory = true, cwd = self.directory })
   if options.wait ~= false then self:wait_ready() end
   return self

@@ -1,0 +1,90 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Load, and what it cost: wrk and h2load on the other core, CPU time of a process as the kernel counts it.
+local process = require "spec.support.process"
+local servers = require "spec.bench.servers"
+
+local measure = {}
+
+-- CPU seconds that a process has used so far, all threads. The scheduler's own account: nanoseconds, not ticks.
+function measure.cpu_seconds(pid)
+  local total = 0
+  for task in io.popen("ls /proc/" .. pid .. "/task"):lines() do
+    local text = process.read_file(("/proc/%d/task/%s/schedstat"):format(pid, task))
+    total = total + tonumber(text:match("^%d+") or 0)
+  end
+  return total / 1e9
+end
+
+-- Resident bytes that are a process's own (without what it shares with its master or maps from files).
+function measure.private_bytes(pid)
+  local text = process.read_file("/proc/" .. pid .. "/smaps_rollup")
+  local total = 0
+  for kilobytes in text:gmatch("Private_%a+:%s*(%d+) kB") do total = total + tonumber(kilobytes) * 1024 end
+  return total
+end
+
+function measure.resident_bytes(pid)
+  return tonumber(process.read_file("/proc/" .. pid .. "/status"):match("VmRSS:%s*(%d+) kB")) * 1024
+end
+
+local function checked(command, seconds)
+  local status, out, err = process.run(command, { seconds = seconds + 30 })
+  if status ~= 0 then error(table.concat(command, " ") .. "\n" .. out .. err) end
+  return out
+end
+
+-- Full load for so many seconds. load: url, connections, headers (list of lines), script (of wrk), seconds.
+-- Gives requests, seconds of CPU of `pid` (cpu), requests per CPU-second (per_cpu), requests per second (rate).
+function measure.throughput(pid, load)
+  local command = { "taskset", "-c", servers.OTHER_CORE, "wrk", "-t1", "-c" .. (load.connections or 64),
+    "-d" .. load.seconds .. "s" }
+  for _, line in ipairs(load.headers or {}) do
+    command[#command + 1] = "-H"
+    command[#command + 1] = line
+  end
+  if load.script then
+    command[#command + 1] = "-s"
+    command[#command + 1] = load.script
+  end
+  command[#command + 1] = load.url
+  local before = measure.cpu_seconds(pid)
+  local out = checked(command, load.seconds)
+  local cpu = measure.cpu_seconds(pid) - before
+  assert(not out:find("Non-2xx", 1, true) and not out:find("Socket errors", 1, true), out)
+  local requests = tonumber(out:match("(%d+) requests in"))
+  local rate = tonumber(out:match("Requests/sec:%s*([%d.]+)"))
+  return { requests = requests, cpu = cpu, per_cpu = requests / cpu, rate = rate }
+end
+
+-- p50, p99 and the greatest latency in milliseconds at a fixed rate. load: url, headers, rate, seconds.
+function measure.latency(load)
+  local clients = 20
+  local log = os.tmpname()
+  local command = { "taskset", "-c", servers.OTHER_CORE, "h2load", "--h1", "-t1", "-c" .. clients,
+    "--duration=" .. load.seconds, "--rps=" .. load.rate / clients, "--log-file=" .. log }
+  for _, line in ipairs(load.headers or {}) do
+    command[#command + 1] = "-H"
+    command[#command + 1] = line
+  end
+  command[#command + 1] = load.url
+  checked(command, load.seconds)
+  local times = {}
+  for line in io.lines(log) do
+    local status, us = line:match("^%d+\t(%-?%d+)\t(%d+)")
+    assert(status == "200", "a request failed: " .. line)
+    times[#times + 1] = tonumber(us) / 1000
+  end
+  os.remove(log)
+  table.sort(times)
+  local function at(share) return times[math.max(1, math.ceil(#times * share))] end
+  return { count = #times, p50 = at(0.5), p99 = at(0.99), greatest = at(1) }
+end
+
+function measure.median(values)
+  local sorted = { unpack(values) }
+  table.sort(sorted)
+  local middle = math.floor((#sorted + 1) / 2)
+  return #sorted % 2 == 1 and sorted[middle] or (sorted[middle] + sorted[middle + 1]) / 2
+end
+
+return measure

@@ -1,0 +1,131 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The servers of a benchmark, pinned: what is measured on core 0, the origin and the load on core 1.
+local gateway = require "spec.support.gateway"
+local http = require "spec.support.http"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+local tls = require "spec.support.tls"
+
+local servers = {}
+
+servers.MEASURED_CORE, servers.OTHER_CORE = "0", "1"
+
+-- nginx as Debian has it, one worker, no access log. Kept-alive connections are never recycled, as in Sluice.
+local nginx_conf = [[
+daemon off;
+master_process on;
+worker_processes 1;
+pid %s/nginx.pid;
+error_log %s/error.log;
+events { worker_connections 8192; }
+http {
+  access_log off;
+  client_body_temp_path %s/body;
+  proxy_temp_path %s/proxy;
+  fastcgi_temp_path %s/fastcgi;
+  uwsgi_temp_path %s/uwsgi;
+  scgi_temp_path %s/scgi;
+  proxy_max_temp_file_size 0;
+  keepalive_requests 1000000000;
+  keepalive_timeout 600s;
+  sendfile on;
+%s
+}
+]]
+
+local function wait_for(port)
+  process.wait_until(function()
+    local client = http.connect(port)
+    if client then client:close() end
+    return client
+  end, 10, "port " .. port)
+end
+
+-- Starts nginx on `core`; `blocks` stands inside its http block.
+function servers.nginx(core, port, blocks)
+  local directory = posix.temporary_directory()
+  local path = directory .. "/nginx.conf"
+  local text = nginx_conf:gsub("%%s", directory, 7):gsub("%%s", (blocks:gsub("%%", "%%%%")))
+  process.write_file(path, text)
+  local self = { port = port, name = "nginx" }
+  self.process = process.start({ "taskset", "-c", core, "nginx", "-c", path, "-e", directory .. "/error.log" },
+    { directory = directory, owns_directory = true })
+  wait_for(port)
+  self.worker = servers.child(self.process.pid, "nginx: worker")
+  return self
+end
+
+-- The pid of the child whose title begins so.
+function servers.child(pid, title)
+  return process.wait_until(function()
+    for child in process.read_file(("/proc/%d/task/%d/children"):format(pid, pid)):gmatch("%d+") do
+      if process.read_file("/proc/" .. child .. "/cmdline"):find(title, 1, true) == 1 then return tonumber(child) end
+    end
+  end, 5, title)
+end
+
+-- The origin: /128, /1k and anything else from memory, /1m from a file.
+function servers.origin()
+  local directory = posix.temporary_directory()
+  os.execute("chmod 755 '" .. directory .. "'") -- nginx's worker is another user
+  process.write_file(directory .. "/1m", ("0123456789abcdef"):rep(65536))
+  local port = process.free_port()
+  local self = servers.nginx(servers.OTHER_CORE, port, ([[
+  server {
+    listen 127.0.0.1:%d backlog=4096;
+    location / { return 200 "%s"; }
+    location /1k { return 200 "%s"; }
+    location = /1m { root %s; }
+  }]]):format(port, ("x"):rep(128), ("x"):rep(1024), directory))
+  self.files = directory
+  return self
+end
+
+-- nginx as a proxy to the origin. `options`: tls, http (more of the http block), location (more of the location).
+function servers.proxy(origin, options)
+  local port = process.free_port()
+  local listen = ("listen 127.0.0.1:%d backlog=4096%s;"):format(port, options.tls and " ssl" or "")
+  if options.tls then
+    listen = listen .. (" ssl_certificate %s; ssl_certificate_key %s; ssl_session_cache shared:s:10m;")
+      :format(options.tls.certificate, options.tls.key)
+  end
+  return servers.nginx(servers.MEASURED_CORE, port, ([[
+  upstream origin { server 127.0.0.1:%d; keepalive 512; keepalive_requests 1000000000; }
+  %s
+  server {
+    %s
+    location / {
+      %s
+      proxy_pass http://origin;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+    }
+  }]]):format(origin.port, options.http or "", listen, options.location or ""))
+end
+
+function servers.sluice(config, options)
+  options = options or {}
+  options.prefix = { "taskset", "-c", servers.MEASURED_CORE }
+  local self = gateway.start(config, options)
+  self.name = "sluice"
+  self.worker = self:workers()[1]
+  assert(self.worker, "no process is titled sluice: worker")
+  return self
+end
+
+-- A certificate for the TLS cases, as both servers take it.
+function servers.certificate()
+  local directory = posix.temporary_directory()
+  local made = tls.make_certificate(directory, { name = "bench.test" })
+  made.directory = directory
+  return made
+end
+
+function servers.stop(server)
+  if server.stop then return server:stop() end
+  server.process:stop(5)
+  server.process:forget()
+  if server.files then process.remove(server.files) end
+end
+
+return servers
