@@ -49,7 +49,7 @@ struct router_span {
 struct router_result {
   uint32_t route;       // from 1; 0: none
   uint32_t path_len;    // bytes at the start of the path that the route's path matched; 0: it has none
-  struct slice path;    // the route's path that matched ("~" in front of a regex); empty: it has none
+  struct slice path;    // the route's path that matched (canonical, or "~" and a regex); empty: it has none
   struct slice host;    // the route's host that matched, without port; empty: it has none
   uint32_t regex;       // for router_capture_name; 0: no regex
   uint32_t group_count; // of the regex, without the whole match
@@ -69,7 +69,7 @@ int router_add_match(struct router *router, uint32_t route, int kind, const char
 // Compiles for about `budget_us`: BRIDGE_AGAIN while there is more, BRIDGE_OK at the end, BRIDGE_FULL without memory.
 int router_compile(struct router *router, double budget_us);
 
-// The result is written unless the outcome is ROUTER_NOTHING; its slices live as long as the router.
+// After ROUTER_NOTHING only the result's route (0) is written. Its slices live as long as the router.
 enum router_outcome router_match(struct router *router, const struct router_request *request,
                                  struct router_result *result);
 

@@ -22,17 +22,24 @@ local function has(list, value)
   return false
 end
 
--- The numbers by which Kong compares, from the most important to the least.
-local function priority(route, number, path)
-  local asked, wildcard = 0, false
+local function attributes_asked(route)
+  local asked = 0
   for _, attribute in ipairs { "methods", "hosts", "paths", "headers", "snis" } do
     if route[attribute] then asked = asked + 1 end
   end
-  for _, host in ipairs(route.hosts or {}) do wildcard = wildcard or host:find("*", 1, true) ~= nil end
+  return asked
+end
+
+local function has_only_plain_hosts(route)
+  return route.hosts ~= nil and not table.concat(route.hosts):find("*", 1, true)
+end
+
+-- The numbers by which Kong compares, from the most important to the least.
+local function priority(route, number, path)
   local regex = path and is_regex(path)
   return {
-    asked,
-    route.hosts and not wildcard and 1 or 0,
+    attributes_asked(route),
+    has_only_plain_hosts(route) and 1 or 0,
     count(route.headers),
     regex and 1 or 0,
     regex and route.regex_priority or 0,
@@ -52,10 +59,8 @@ end
 local function host_fits(pattern, request)
   local name, port = pattern:match("^(.-):(%d+)$")
   if port and tonumber(port) ~= request.port then return false end
-  name = name or pattern
-  if name:sub(1, 1) == "*" then return #request.host > #name - 1 and request.host:sub(-(#name - 1)) == name:sub(2) end
-  if name:sub(-1) == "*" then return #request.host > #name - 1 and request.host:sub(1, #name - 1) == name:sub(1, -2) end
-  return request.host == name
+  name = (name or pattern):gsub("%.", "%%."):gsub("%*", ".+")
+  return request.host:find("^" .. name .. "$") ~= nil
 end
 
 local function any(list, test)
