@@ -7,7 +7,7 @@
 //   (window)   (queue)
 //
 // Everything here is called on the loop's thread and never blocks: what librdkafka can only do by blocking happens in
-// jobs. Nothing of ours runs on librdkafka's threads; they wake the loop through an eventfd.
+// errands. Nothing of ours runs on librdkafka's threads; they wake the loop through an eventfd.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+// Named clusters: their properties over our defaults, their state as librdkafka's events tell it.
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kafka_parts.h"
+
+enum { LOG_EVERY_US = 1000000 };
+
+static bool text_is(const char *a, const char *b) {
+  return strcmp(a, b) == 0;
+}
+
+struct cluster *cluster_find(struct kafka *kafka, const char *name) {
+  for (struct cluster *cluster = kafka->clusters; cluster; cluster = cluster->next)
+    if (text_is(cluster->name, name)) return cluster;
+  return NULL;
+}
+
+void cluster_hold(struct cluster *cluster) {
+  cluster->refs++;
+}
+
+void cluster_release(struct cluster *cluster) {
+  assert(cluster->refs > 0);
+  if (--cluster->refs > 0) return;
+  for (uint32_t i = 0; i < cluster->property_count; i++) {
+    free(cluster->properties[i].key);
+    free(cluster->properties[i].value);
+  }
+  kafka_mock_free(cluster->mock);
+  free(cluster);
+}
+
+void cluster_up(struct cluster *cluster) {
+  cluster->state = CLUSTER_UP;
+}
+
+static const char *property_of(const struct cluster *cluster, const char *key) {
+  for (uint32_t i = 0; i < cluster->property_count; i++)
+    if (text_is(cluster->properties[i].key, key)) return cluster->properties[i].value;
+  return NULL;
+}
+
+// Ours, not librdkafka's: kept out of its configuration.
+static bool is_own_property(const char *key) {
+  return text_is(key, "embedded") || text_is(key, "window_records") || text_is(key, "window_bytes");
+}
+
+static int conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, struct error *error) {
+  char text[200];
+  if (rd_kafka_conf_set(conf, key, value, text, sizeof text) == RD_KAFKA_CONF_OK) return 0;
+  return error_set(error, ERROR_INVALID, "%s: %s", key, text);
+}
+
+static int conf_set_pairs(rd_kafka_conf_t *conf, const char *const *pairs, struct error *error) {
+  for (; *pairs; pairs += 2)
+    if (conf_set(conf, pairs[0], pairs[1], error)) return ERROR_INVALID;
+  return 0;
+}
+
+// Suits a gateway: somebody waits for each record, and a broker that comes back is wanted at once.
+static const char *const defaults_of_both[] = {"client.id", "sluice",
+                                               "socket.nagle.disable", "true",
+                                               "socket.keepalive.enable", "true",
+                                               "reconnect.backoff.ms", "50",
+                                               "reconnect.backoff.max.ms", "1000",
+                                               "log.connection.close", "false",
+                                               "statistics.interval.ms", "2000",
+                                               NULL};
+// The partitioner is that of Java's clients, so that a key goes to one partition whoever produced it.
+static const char *const defaults_of_producer[] = {"linger.ms", "0.5",
+                                                   "queue.buffering.max.kbytes", "65536",
+                                                   "message.timeout.ms", "30000",
+                                                   "topic.metadata.propagation.max.ms", "5000",
+                                                   "partitioner", "murmur2_random",
+                                                   NULL};
+static const char *const defaults_of_consumer[] = {"fetch.wait.max.ms", "500",
+                                                   "fetch.error.backoff.ms", "100",
+                                                   "queued.max.messages.kbytes", "16384",
+                                                   NULL};
+// What feeds rely on.
+static const char *const musts_of_consumer[] = {"enable.auto.commit", "false",
+                                                "enable.auto.offset.store", "false",
+                                                "enable.partition.eof", "true",
+                                                "auto.offset.reset", "error",
+                                                NULL};
+
+// Idempotence demands acks=all: who asks for less gets it.
+static bool wants_idempotence(const struct cluster *cluster) {
+  const char *acks = property_of(cluster, "acks");
+  if (!acks) acks = property_of(cluster, "request.required.acks");
+  return !acks || text_is(acks, "-1") || text_is(acks, "all");
+}
+
+// A slow reader's fetches are to be small; librdkafka raises its own limit by itself for larger messages.
+static int conf_fetch_limit(rd_kafka_conf_t *conf, const struct cluster *cluster, struct error *error) {
+  if (property_of(cluster, "message.max.bytes")) return 0;
+  return conf_set(conf, "fetch.max.bytes", "8388608", error);
+}
+
+static int conf_defaults(rd_kafka_conf_t *conf, const struct cluster *cluster, rd_kafka_type_t type,
+                         struct error *error) {
+  if (conf_set_pairs(conf, defaults_of_both, error)) return ERROR_INVALID;
+  if (type == RD_KAFKA_CONSUMER) {
+    if (conf_set_pairs(conf, defaults_of_consumer, error) || conf_fetch_limit(conf, cluster, error))
+      return ERROR_INVALID;
+    if (!cluster->embedded) return 0;
+    if (conf_set(conf, "allow.auto.create.topics", "true", error)) return ERROR_INVALID;
+    // The mock answers a fetch of nothing only when its wait is over, whatever arrives meanwhile.
+    return conf_set(conf, "fetch.wait.max.ms", "20", error);
+  }
+  if (conf_set_pairs(conf, defaults_of_producer, error)) return ERROR_INVALID;
+  return conf_set(conf, "enable.idempotence", wants_idempotence(cluster) ? "true" : "false", error);
+}
+
+static int conf_properties(rd_kafka_conf_t *conf, const struct cluster *cluster, struct error *error) {
+  for (uint32_t i = 0; i < cluster->property_count; i++) {
+    const struct property *property = &cluster->properties[i];
+    if (is_own_property(property->key)) continue;
+    if (conf_set(conf, property->key, property->value, error)) return ERROR_INVALID;
+  }
+  return 0;
+}
+
+rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t type, struct error *error) {
+  rd_kafka_conf_t *conf = rd_kafka_conf_new();
+  if (conf_defaults(conf, cluster, type, error)) goto fail;
+  if (conf_properties(conf, cluster, error)) goto fail;
+  if (type == RD_KAFKA_CONSUMER && conf_set_pairs(conf, musts_of_consumer, error)) goto fail;
+  if (conf_set(conf, "log.queue", "true", error)) goto fail;
+  if (cluster->embedded && conf_set(conf, "bootstrap.servers", cluster->servers, error)) goto fail;
+  rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);
+  return conf;
+fail:
+  rd_kafka_conf_destroy(conf);
+  return NULL;
+}
+
+static int cluster_check(const struct cluster *cluster, struct error *error) {
+  rd_kafka_conf_t *producer = cluster_conf(cluster, RD_KAFKA_PRODUCER, error);
+  if (!producer) return ERROR_INVALID;
+  rd_kafka_conf_destroy(producer);
+  rd_kafka_conf_t *consumer = cluster_conf(cluster, RD_KAFKA_CONSUMER, error);
+  if (!consumer) return ERROR_INVALID;
+  rd_kafka_conf_destroy(consumer);
+  return 0;
+}
+
+static uint32_t property_number(const struct cluster *cluster, const char *key, uint32_t otherwise) {
+  const char *value = property_of(cluster, key);
+  unsigned long number = value ? strtoul(value, NULL, 10) : otherwise;
+  return number > 0 && number < UINT32_MAX ? (uint32_t)number : otherwise;
+}
+
+int kafka_embedded(struct kafka *kafka, const char *name, const char *servers) {
+  struct embedded *embedded = calloc(1, sizeof *embedded);
+  if (!embedded) return ERROR_MEMORY;
+  snprintf(embedded->name, sizeof embedded->name, "%s", name);
+  snprintf(embedded->servers, sizeof embedded->servers, "%s", servers);
+  embedded->next = kafka->embedded; // the last told is found first
+  kafka->embedded = embedded;
+  return 0;
+}
+
+static int cluster_embed(struct cluster *cluster, struct error *error) {
+  const char *servers = NULL;
+  for (struct embedded *e = cluster->kafka->embedded; e && !servers; e = e->next)
+    if (text_is(e->name, cluster->name)) servers = e->servers;
+  if (!servers) {
+    cluster->mock = kafka_mock_new(1, error);
+    if (!cluster->mock) return ERROR_SYSTEM;
+    servers = kafka_mock_servers(cluster->mock);
+  }
+  snprintf(cluster->servers, sizeof cluster->servers, "%s", servers);
+  return 0;
+}
+
+static int cluster_set_up(struct cluster *cluster, struct error *error) {
+  const char *embedded = property_of(cluster, "embedded");
+  cluster->embedded = embedded && text_is(embedded, "true");
+  cluster->window_records = property_number(cluster, "window_records", 8192);
+  cluster->window_bytes = property_number(cluster, "window_bytes", 8 * 1024 * 1024);
+  if (cluster->embedded) return cluster_embed(cluster, error);
+  const char *servers = property_of(cluster, "bootstrap.servers");
+  if (!servers) servers = property_of(cluster, "metadata.broker.list");
+  if (!servers) return error_set(error, ERROR_INVALID, "bootstrap.servers: expected host:port, found nothing");
+  snprintf(cluster->servers, sizeof cluster->servers, "%s", servers);
+  return 0;
+}
+
+static struct cluster *cluster_new(struct kafka *kafka, const char *name, const char *const *pairs, uint32_t count,
+                                   struct error *error) {
+  struct cluster *cluster = calloc(1, sizeof *cluster);
+  if (!cluster) return NULL;
+  cluster->kafka = kafka;
+  cluster->refs = 1;
+  snprintf(cluster->name, sizeof cluster->name, "%s", name);
+  for (uint32_t i = 0; i < count; i++) {
+    struct property *property = &cluster->properties[cluster->property_count++];
+    property->key = strdup(pairs[2 * i]);
+    property->value = strdup(pairs[2 * i + 1]);
+    if (!property->key || !property->value) goto fail;
+  }
+  if (cluster_set_up(cluster, error) || cluster_check(cluster, error)) goto fail;
+  return cluster;
+fail:
+  cluster_release(cluster);
+  return NULL;
+}
+
+static bool cluster_same(const struct cluster *cluster, const char *const *pairs, uint32_t count) {
+  if (cluster->property_count != count) return false;
+  for (uint32_t i = 0; i < count; i++) {
+    const char *value = property_of(cluster, pairs[2 * i]);
+    if (!value || !text_is(value, pairs[2 * i + 1])) return false;
+  }
+  return true;
+}
+
+int kafka_cluster(struct kafka *kafka, const char *name, const char *const *pairs, uint32_t pair_count,
+                  struct error *error) {
+  if (strlen(name) >= CLUSTER_NAME_BYTES || !*name)
+    return error_set(error, ERROR_INVALID, "cluster name: expected 1 to %d bytes", CLUSTER_NAME_BYTES - 1);
+  if (pair_count > PROPERTIES_MAX)
+    return error_set(error, ERROR_INVALID, "cluster %s: more than %d properties", name, PROPERTIES_MAX);
+  struct cluster *before = cluster_find(kafka, name);
+  if (before && cluster_same(before, pairs, pair_count)) return 0;
+  struct cluster *cluster = cluster_new(kafka, name, pairs, pair_count, error);
+  if (!cluster) return ERROR_INVALID;
+  if (before) kafka_cluster_drop(kafka, name);
+  cluster->next = kafka->clusters;
+  kafka->clusters = cluster;
+  return 0;
+}
+
+// ---- What librdkafka tells ----
+
+static bool log_due(struct cluster *cluster) {
+  int64_t now = cluster->kafka->loop->clock.mono_us;
+  if (cluster->logged_us && now - cluster->logged_us < LOG_EVERY_US) return false;
+  cluster->logged_us = now;
+  return true;
+}
+
+void cluster_trouble(struct cluster *cluster, const char *text) {
+  snprintf(cluster->error, sizeof cluster->error, "%s", text);
+  if (log_due(cluster))
+    log_warn(cluster->kafka->loop->log, "Kafka reports trouble", "cluster", cluster->name, "error", text);
+}
+
+static void on_error(struct cluster *cluster, rd_kafka_event_t *event) {
+  rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+  if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+    cluster->state = CLUSTER_DOWN;
+    if (cluster->error[0]) return; // which says more: who, and why
+  }
+  cluster_trouble(cluster, rd_kafka_event_error_string(event));
+}
+
+// Each statistics document names every broker with its state; one that is up is enough.
+static void on_stats(struct cluster *cluster, rd_kafka_event_t *event) {
+  const char *json = rd_kafka_event_stats(event);
+  if (strstr(json, "\"state\":\"UP\""))
+    cluster_up(cluster);
+  else if (cluster->state == CLUSTER_UP)
+    cluster->state = CLUSTER_DOWN;
+}
+
+static void on_log(struct cluster *cluster, rd_kafka_event_t *event) {
+  const char *facility, *text;
+  int level; // as syslog's: 4 is a warning
+  if (rd_kafka_event_log(event, &facility, &text, &level) != 0) return;
+  // Properties of the other kind of client, and failed connections, which come as errors too.
+  if (strcmp(facility, "CONFWARN") == 0 || strcmp(facility, "FAIL") == 0) return;
+  if (level > 4) {
+    log_debug(cluster->kafka->loop->log, "librdkafka", "cluster", cluster->name, "facility", facility, "text", text);
+    return;
+  }
+  if (log_due(cluster))
+    log_warn(cluster->kafka->loop->log, "librdkafka", "cluster", cluster->name, "facility", facility, "text", text);
+}
+
+void cluster_on_event(struct cluster *cluster, rd_kafka_event_t *event) {
+  switch (rd_kafka_event_type(event)) {
+  case RD_KAFKA_EVENT_ERROR: on_error(cluster, event); break;
+  case RD_KAFKA_EVENT_STATS: on_stats(cluster, event); break;
+  case RD_KAFKA_EVENT_LOG: on_log(cluster, event); break;
+  default: break;
+  }
+}

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+// Feeds: one consumer of one topic and the records it brought. A shared feed starts at the topic's end when the first
+// reader comes, keeps a bounded window, drops its oldest record for a new one, and stops with its last reader. A private
+// feed serves one reader from older offsets, drops nothing, and stops reading while its reader does not.
+//
+// librdkafka's simple consumer is used, without a group: a gateway's readers each want every record, and nobody waits
+// for a coordinator. Starting (offsets must be asked for) and ending one block, so both are errands.
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "kafka_reader.h"
+
+enum {
+  START_WITHIN_MS = 10000,
+  CALL_MS = 250, // a blocking call is cut into pieces, to notice that nobody wants its outcome
+  TURN_BATCHES = 8,
+  BATCH_SHARED = 64,
+  BATCH_PRIVATE = 8, // records may be of 1 MB each, and all of a batch are taken
+  TURN_BYTES = 4 * 1024 * 1024,
+  PRIVATE_RECORDS = 1024,
+  PRIVATE_BYTES = 1024 * 1024
+};
+
+static struct feed *feed_of_errand(struct errand *errand) {
+  return (struct feed *)((char *)errand - offsetof(struct feed, errand));
+}
+
+// ---- Records ----
+
+static uint32_t header_count(const rd_kafka_message_t *message, rd_kafka_headers_t **headers) {
+  if (rd_kafka_message_headers(message, headers) != RD_KAFKA_RESP_ERR_NO_ERROR) return 0;
+  return (uint32_t)rd_kafka_header_cnt(*headers);
+}
+
+static struct bytes header_at(const rd_kafka_headers_t *headers, uint32_t index, struct bytes *value) {
+  const char *name = "";
+  const void *data = NULL;
+  size_t size = 0;
+  rd_kafka_header_get_all(headers, index, &name, &data, &size);
+  *value = (struct bytes){data, (uint32_t)size};
+  return (struct bytes){name, (uint32_t)strlen(name)};
+}
+
+static struct bytes bytes_copy(char **room, struct bytes from) {
+  struct bytes copy = {from.data ? *room : NULL, from.len};
+  if (from.len) memcpy(*room, from.data, from.len);
+  *room += from.len;
+  return copy;
+}
+
+// Copied in one block, because librdkafka's message would hold the whole fetch response that it came in.
+static struct record *record_new(struct kafka *kafka, const rd_kafka_message_t *message) {
+  rd_kafka_headers_t *headers = NULL;
+  rd_kafka_timestamp_type_t type;
+  uint32_t pairs = header_count(message, &headers);
+  size_t size = sizeof(struct record) + (size_t)pairs * 2 * sizeof(struct bytes) + message->key_len + message->len;
+  struct bytes value;
+  for (uint32_t i = 0; i < pairs; i++) size += header_at(headers, i, &value).len + value.len;
+  struct record *record = malloc(size);
+  if (!record) return NULL;
+  char *room = (char *)&record->fields[2 * pairs];
+  for (uint32_t i = 0; i < pairs; i++) {
+    struct bytes name = header_at(headers, i, &value);
+    record->fields[2 * i] = bytes_copy(&room, name);
+    record->fields[2 * i + 1] = bytes_copy(&room, value);
+  }
+  record->refs = 1;
+  record->size = (uint32_t)size;
+  record->view = (struct kafka_record){
+      .key = bytes_copy(&room, (struct bytes){message->key, (uint32_t)message->key_len}),
+      .value = bytes_copy(&room, (struct bytes){message->payload, (uint32_t)message->len}),
+      .headers = record->fields,
+      .header_count = pairs,
+      .partition = message->partition,
+      .offset = (double)message->offset,
+      .timestamp_ms = (double)rd_kafka_message_timestamp(message, &type),
+      .serial = ++kafka->serial};
+  return record;
+}
+
+void record_release(struct record *record) {
+  if (record && --record->refs == 0) free(record);
+}
+
+// ---- The window ----
+
+static int feed_grow(struct feed *feed) {
+  uint32_t room = feed->room ? feed->room * 2 : 64;
+  struct record **ring = malloc(room * sizeof(struct record *));
+  if (!ring) return ERROR_MEMORY;
+  for (uint64_t seq = feed->seq_first; seq < feed->seq_next; seq++) ring[seq & (room - 1)] = feed_at(feed, seq);
+  free(feed->ring);
+  feed->ring = ring;
+  feed->room = room;
+  return 0;
+}
+
+struct record *feed_shift(struct feed *feed) {
+  struct record *record = feed_at(feed, feed->seq_first++);
+  feed->bytes -= record->size;
+  return record;
+}
+
+static void feed_evict(struct feed *feed) {
+  struct record *record = feed_shift(feed);
+  feed->partitions[record->view.partition].first = (int64_t)record->view.offset + 1;
+  record_release(record);
+}
+
+static void feed_push(struct feed *feed, struct record *record) {
+  struct cluster *cluster = feed->cluster;
+  if (!feed->owner)
+    while (feed->seq_first < feed->seq_next && (feed->seq_next - feed->seq_first >= cluster->window_records ||
+                                                feed->bytes + record->size > cluster->window_bytes))
+      feed_evict(feed);
+  if (feed->seq_next - feed->seq_first == feed->room && feed_grow(feed) != 0) {
+    feed_gap(feed, record->view.partition, (int64_t)record->view.offset + 1);
+    record_release(record);
+    return;
+  }
+  feed->ring[feed->seq_next++ & (feed->room - 1)] = record;
+  feed->bytes += record->size;
+}
+
+bool feed_is_full(const struct feed *feed) {
+  return feed->owner && (feed->seq_next - feed->seq_first >= PRIVATE_RECORDS || feed->bytes >= PRIVATE_BYTES);
+}
+
+// ---- What arrives ----
+
+static void on_record(struct feed *feed, const rd_kafka_message_t *message) {
+  struct feed_partition *partition = &feed->partitions[message->partition];
+  int64_t low, high;
+  if (message->offset != partition->next) {
+    // Offsets may skip (compaction, transactions), but not over the start of the log, and never back.
+    rd_kafka_resp_err_t code =
+        rd_kafka_get_watermark_offsets(feed->rk, feed->topic, message->partition, &low, &high);
+    if (message->offset < partition->next || (!code && low > partition->next))
+      feed_gap(feed, message->partition, message->offset);
+  }
+  partition->next = message->offset + 1;
+  feed->cluster->consumed++;
+  feed->cluster->consumed_bytes += (double)(message->key_len + message->len);
+  struct record *record = record_new(feed->cluster->kafka, message);
+  if (record) feed_push(feed, record);
+}
+
+static void on_message(struct feed *feed, const rd_kafka_message_t *message) {
+  bool known = message->partition >= 0 && (uint32_t)message->partition < feed->partition_count;
+  if (!message->err && known) {
+    on_record(feed, message);
+    return;
+  }
+  if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF && known) {
+    struct feed_partition *partition = &feed->partitions[message->partition];
+    if (message->offset > partition->next) partition->next = message->offset;
+    return;
+  }
+  // Everything else librdkafka tries again: a broker that restarts may for a while not know the topic.
+  if (message->err) cluster_trouble(feed->cluster, rd_kafka_err2str(message->err));
+}
+
+// True when the queue is empty.
+static bool feed_take(struct feed *feed, size_t *taken) {
+  rd_kafka_message_t *messages[BATCH_SHARED];
+  size_t most = feed->owner ? BATCH_PRIVATE : BATCH_SHARED;
+  ssize_t count = rd_kafka_consume_batch_queue(feed->records.queue, 0, messages, most);
+  for (ssize_t i = 0; i < count; i++) {
+    *taken += messages[i]->len;
+    on_message(feed, messages[i]);
+    rd_kafka_message_destroy(messages[i]);
+  }
+  return count <= 0;
+}
+
+static void on_feed_readable(struct ev_loop *ev, struct ev_io *io, int events) {
+  struct feed *feed = io->data;
+  uint64_t count;
+  size_t taken = 0;
+  bool empty = false;
+  (void)ev;
+  (void)events;
+  eventfd_read(feed->records.fd, &count);
+  for (int most = TURN_BATCHES; most > 0 && !empty && taken < TURN_BYTES && !feed_is_full(feed); most--)
+    empty = feed_take(feed, &taken);
+  // A full private feed is kicked by its reader instead.
+  if (!empty && !feed_is_full(feed)) queue_watch_kick(&feed->records);
+  feed_wake(feed);
+}
+
+static void on_feed_event(struct ev_loop *ev, struct ev_io *io, int events) {
+  struct feed *feed = io->data;
+  rd_kafka_event_t *event;
+  uint64_t count;
+  (void)ev;
+  (void)events;
+  eventfd_read(feed->events.fd, &count);
+  while ((event = rd_kafka_queue_poll(feed->events.queue, 0))) {
+    cluster_on_event(feed->cluster, event);
+    rd_kafka_event_destroy(event);
+  }
+}
+
+// ---- Start: on a helper thread ----
+
+static int64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int start_failed(struct feed *feed, rd_kafka_resp_err_t code) {
+  return error_set(&feed->error, ERROR_SYSTEM, "topic %s: %s", feed->topic, rd_kafka_err2str(code));
+}
+
+static bool may_create(const struct feed *feed) {
+  char value[8];
+  size_t size = sizeof value;
+  if (rd_kafka_conf_get(rd_kafka_conf(feed->rk), "allow.auto.create.topics", value, &size) != RD_KAFKA_CONF_OK)
+    return false;
+  return strcmp(value, "true") == 0;
+}
+
+// What the next try may change: a broker that does not answer yet, a topic that is being made.
+static bool is_passing(const struct feed *feed, rd_kafka_resp_err_t code) {
+  switch (code) {
+  case RD_KAFKA_RESP_ERR__TRANSPORT:
+  case RD_KAFKA_RESP_ERR__TIMED_OUT:
+  case RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE:
+  case RD_KAFKA_RESP_ERR__WAIT_COORD:
+  case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+  case RD_KAFKA_RESP_ERR__RESOLVE:
+  case RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT:
+  case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
+  case RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION: return true;
+  case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+  case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+  case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION: return may_create(feed);
+  default: return false;
+  }
+}
+
+// True: try again.
+static bool start_retry(const struct feed *feed, rd_kafka_resp_err_t code, int64_t deadline_ms) {
+  struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+  if (__atomic_load_n(&feed->unwanted, __ATOMIC_RELAXED)) return false;
+  if (!is_passing(feed, code) || now_ms() >= deadline_ms) return false;
+  nanosleep(&pause, NULL);
+  return true;
+}
+
+static rd_kafka_resp_err_t ask_partitions(struct feed *feed) {
+  const struct rd_kafka_metadata *metadata;
+  rd_kafka_resp_err_t code = rd_kafka_metadata(feed->rk, 0, feed->rkt, &metadata, CALL_MS);
+  if (code) return code;
+  code = RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+  if (metadata->topic_cnt == 1) {
+    code = metadata->topics[0].err;
+    feed->partition_count = (uint32_t)metadata->topics[0].partition_cnt;
+    if (!code && feed->partition_count == 0) code = RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE;
+  }
+  rd_kafka_metadata_destroy(metadata);
+  return code;
+}
+
+static void start_at(struct feed *feed, int32_t index, int64_t low, int64_t high) {
+  struct feed_partition *partition = &feed->partitions[index];
+  int64_t wanted = feed->owner ? KAFKA_EARLIEST : high;
+  for (uint32_t i = 0; i < feed->wanted_count; i++)
+    if (feed->wanted[i].partition == index) wanted = (int64_t)feed->wanted[i].offset;
+  bool any = wanted == KAFKA_EARLIEST || wanted == KAFKA_LATEST;
+  if (wanted == KAFKA_LATEST) wanted = high;
+  int64_t start = wanted < low ? low : wanted > high ? high : wanted;
+  *partition = (struct feed_partition){.low = low, .first = start, .next = start, .gap = !any && start != wanted};
+}
+
+static int start_offsets(struct feed *feed, int64_t deadline_ms) {
+  feed->partitions = calloc(feed->partition_count, sizeof *feed->partitions);
+  if (!feed->partitions) return error_set(&feed->error, ERROR_MEMORY, "out of memory");
+  for (uint32_t i = 0; i < feed->partition_count; i++) {
+    int64_t low, high;
+    rd_kafka_resp_err_t code;
+    do {
+      code = rd_kafka_query_watermark_offsets(feed->rk, feed->topic, (int32_t)i, &low, &high, CALL_MS);
+    } while (code && start_retry(feed, code, deadline_ms));
+    if (code) return start_failed(feed, code);
+    start_at(feed, (int32_t)i, low, high);
+  }
+  return 0;
+}
+
+static int start_consuming(struct feed *feed) {
+  queue_watch_bind(&feed->records, rd_kafka_queue_new(feed->rk));
+  for (; feed->started < feed->partition_count; feed->started++) {
+    int64_t offset = feed->partitions[feed->started].next;
+    if (rd_kafka_consume_start_queue(feed->rkt, (int32_t)feed->started, offset, feed->records.queue) != 0)
+      return start_failed(feed, rd_kafka_last_error());
+  }
+  return 0;
+}
+
+static int start_handle(struct feed *feed) {
+  char text[200];
+  feed->rk = rd_kafka_new(RD_KAFKA_CONSUMER, feed->conf, text, sizeof text);
+  if (!feed->rk) return error_set(&feed->error, ERROR_SYSTEM, "topic %s: %s", feed->topic, text);
+  feed->conf = NULL; // the handle's now
+  rd_kafka_set_log_queue(feed->rk, NULL);
+  queue_watch_bind(&feed->events, rd_kafka_queue_get_main(feed->rk));
+  feed->rkt = rd_kafka_topic_new(feed->rk, feed->topic, NULL);
+  return feed->rkt ? 0 : start_failed(feed, rd_kafka_last_error());
+}
+
+static void feed_start_run(struct errand *errand) {
+  struct feed *feed = feed_of_errand(errand);
+  rd_kafka_resp_err_t code;
+  int64_t deadline_ms = now_ms() + START_WITHIN_MS;
+  if (start_handle(feed)) return;
+  do {
+    code = ask_partitions(feed);
+  } while (code && start_retry(feed, code, deadline_ms));
+  if (code) {
+    start_failed(feed, code);
+    return;
+  }
+  if (start_offsets(feed, deadline_ms) == 0) start_consuming(feed);
+}
+
+// ---- Stop: on a helper thread ----
+
+static void feed_stop_run(struct errand *errand) {
+  struct feed *feed = feed_of_errand(errand);
+  for (uint32_t i = 0; i < feed->started; i++) rd_kafka_consume_stop(feed->rkt, (int32_t)i);
+  if (feed->rkt) rd_kafka_topic_destroy(feed->rkt);
+  if (feed->records.queue) rd_kafka_queue_destroy(feed->records.queue);
+  if (feed->events.queue) rd_kafka_queue_destroy(feed->events.queue);
+  feed->records.queue = feed->events.queue = NULL;
+  if (feed->rk) rd_kafka_destroy(feed->rk);
+  if (feed->conf) rd_kafka_conf_destroy(feed->conf);
+}
+
+static void feed_on_stopped(struct errand *errand) {
+  struct feed *feed = feed_of_errand(errand);
+  queue_watch_close(&feed->records);
+  queue_watch_close(&feed->events);
+  while (feed->seq_first < feed->seq_next) record_release(feed_shift(feed));
+  feed->cluster->consumers--;
+  cluster_release(feed->cluster);
+  free(feed->ring);
+  free(feed->partitions);
+  free(feed->wanted);
+  free(feed);
+}
+
+// ---- Life of a feed: on the loop ----
+
+static void feed_move(struct feed *feed, enum feed_state to) {
+  static const uint8_t legal[] = {[FEED_STARTING] = 1 << FEED_LIVE | 1 << FEED_ABANDONED | 1 << FEED_STOPPING,
+                                  [FEED_LIVE] = 1 << FEED_STOPPING,
+                                  [FEED_ABANDONED] = 1 << FEED_STOPPING};
+  assert(feed->state < sizeof legal && legal[feed->state] & 1 << to);
+  feed->state = to;
+}
+
+static void feed_unlink(struct feed *feed) {
+  struct kafka *kafka = feed->cluster->kafka;
+  struct feed **link = feed->owner ? &kafka->feeds_private : &feed->cluster->feeds;
+  while (*link != feed) link = &(*link)->next;
+  *link = feed->next;
+  if (feed->owner) kafka->feeds_private_count--;
+}
+
+static void feed_end(struct feed *feed) {
+  if (feed->state == FEED_LIVE) {
+    queue_watch_stop(&feed->records);
+    queue_watch_stop(&feed->events);
+  }
+  feed_move(feed, FEED_STOPPING);
+  feed->errand = (struct errand){.run = feed_stop_run, .on_done = feed_on_stopped};
+  errands_submit(feed->cluster->kafka->errands, &feed->errand);
+}
+
+void feed_stop(struct feed *feed) {
+  assert(!feed->waiting);
+  feed_unlink(feed);
+  if (feed->state != FEED_STARTING) {
+    feed_end(feed);
+    return;
+  }
+  feed_move(feed, FEED_ABANDONED); // its errand is under way, and then ends it
+  __atomic_store_n(&feed->unwanted, true, __ATOMIC_RELAXED);
+}
+
+static void feed_on_started(struct errand *errand) {
+  struct feed *feed = feed_of_errand(errand);
+  if (feed->state == FEED_ABANDONED) {
+    feed_end(feed);
+    return;
+  }
+  if (feed->error.code) {
+    cluster_trouble(feed->cluster, feed->error.text);
+    feed_unlink(feed);
+    feed_fail(feed, feed->error.text);
+    feed_end(feed);
+    return;
+  }
+  feed_move(feed, FEED_LIVE);
+  cluster_up(feed->cluster);
+  queue_watch_start(&feed->records, on_feed_readable, feed);
+  queue_watch_start(&feed->events, on_feed_event, feed);
+  feed_ready(feed);
+}
+
+struct feed *feed_new(struct cluster *cluster, const char *topic, struct kafka_reader *owner, struct error *error) {
+  struct kafka *kafka = cluster->kafka;
+  struct feed *feed = calloc(1, sizeof *feed);
+  if (!feed) return NULL;
+  feed->cluster = cluster;
+  feed->owner = owner;
+  feed->records.fd = feed->events.fd = -1;
+  snprintf(feed->topic, sizeof feed->topic, "%s", topic);
+  if (queue_watch_init(&feed->records, kafka, error) || queue_watch_init(&feed->events, kafka, error)) goto fail;
+  feed->conf = cluster_conf(cluster, RD_KAFKA_CONSUMER, error);
+  if (!feed->conf) goto fail;
+  cluster_hold(cluster);
+  cluster->consumers++;
+  if (cluster->state == CLUSTER_IDLE) cluster->state = CLUSTER_CONNECTING;
+  if (owner) kafka->feeds_private_count++;
+  struct feed **list = owner ? &kafka->feeds_private : &cluster->feeds;
+  feed->next = *list;
+  *list = feed;
+  feed->errand = (struct errand){.run = feed_start_run, .on_done = feed_on_started};
+  return feed;
+fail:
+  queue_watch_close(&feed->records);
+  queue_watch_close(&feed->events);
+  free(feed);
+  return NULL;
+}
+
+void feed_start(struct feed *feed) {
+  errands_submit(feed->cluster->kafka->errands, &feed->errand);
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// What kafka.c (clusters, producers), kafka_feed.c (consumers, readers) and kafka_mock.c share. Nobody else includes it:
+// this and those three are where librdkafka is named.
+#pragma once
+#include <ev.h>
+#include <librdkafka/rdkafka.h>
+#include <stddef.h>
+
+#include "errands.h"
+#include "kafka.h"
+
+enum {
+  CLUSTER_NAME_BYTES = 128,
+  TOPIC_NAME_BYTES = 250, // Kafka's limit is 249
+  PROPERTIES_MAX = 128,
+  READERS_MAX = 65536,
+  FEEDS_PRIVATE_MAX = 64, // readers that catch up at one time, each with a consumer and up to 16 MB
+  HELPERS = 8
+};
+
+enum cluster_state { CLUSTER_IDLE, CLUSTER_CONNECTING, CLUSTER_UP, CLUSTER_DOWN };
+
+struct property {
+  char *key, *value;
+};
+
+// Referred to by kafka->clusters while it is not dropped, by each producer and by each feed: freed with the last.
+struct cluster {
+  struct cluster *next;
+  struct kafka *kafka;
+  uint32_t refs;
+  bool dropped;
+  char name[CLUSTER_NAME_BYTES];
+  struct property properties[PROPERTIES_MAX]; // as given
+  uint32_t property_count;
+  bool embedded;
+  char servers[512];
+  uint32_t window_records, window_bytes;
+  struct kafka_mock *mock; // of this process
+  struct producer *producer;
+  struct feed *feeds; // shared ones
+  uint32_t consumers; // shared and private feeds
+  uint32_t readers;
+  enum cluster_state state;
+  char error[256];
+  int64_t logged_us; // when its last trouble was logged: once a second is enough
+  double produced, delivered, failed, refused, consumed, consumed_bytes;
+};
+
+// A librdkafka queue whose becoming non-empty makes an eventfd readable in the loop. `on_readable` drains it.
+struct queue_watch {
+  struct kafka *kafka;
+  rd_kafka_queue_t *queue;
+  struct ev_io io;
+  int fd;
+};
+
+struct embedded {
+  struct embedded *next;
+  char name[CLUSTER_NAME_BYTES];
+  char servers[512];
+};
+
+struct reader_slot {
+  struct kafka_reader *reader;
+  uint32_t generation;
+  uint32_t next_free;
+};
+
+struct kafka {
+  struct loop *loop;
+  struct queue_watch wake; // without a queue: for resumes that must not happen where they become due
+  struct errands *errands;
+  struct cluster *clusters;
+  struct embedded *embedded;
+  struct producer *retired;
+  struct feed *feeds_private;
+  uint32_t feeds_private_count;
+  struct reader_slot *slots;
+  uint32_t slot_count, slot_free; // slot_free: 0 or index + 1
+  struct kafka_reader *waking;    // to be resumed in this turn, or the next one
+  double serial;
+};
+
+int queue_watch_init(struct queue_watch *watch, struct kafka *kafka, struct error *error);
+// Off the loop or on it: binds the queue, which the watch then owns.
+void queue_watch_bind(struct queue_watch *watch, rd_kafka_queue_t *queue);
+void queue_watch_start(struct queue_watch *watch, void (*on_readable)(struct ev_loop *, struct ev_io *, int),
+                       void *context);
+// Has on_readable called again in the next turn.
+void queue_watch_kick(struct queue_watch *watch);
+void queue_watch_stop(struct queue_watch *watch);
+// Closes the descriptor: after the queue's handle is destroyed, since librdkafka writes to it until then.
+void queue_watch_close(struct queue_watch *watch);
+
+struct cluster *cluster_find(struct kafka *kafka, const char *name);
+void cluster_hold(struct cluster *cluster);
+void cluster_release(struct cluster *cluster);
+void cluster_up(struct cluster *cluster);
+// Notes the error, and logs it unless one was logged this second.
+void cluster_trouble(struct cluster *cluster, const char *text);
+// Notes what librdkafka reports on a handle's main queue: errors, logs and statistics.
+void cluster_on_event(struct cluster *cluster, rd_kafka_event_t *event);
+// A configuration with our defaults, then the cluster's properties. NULL: `error` names the property.
+rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t type, struct error *error);
+bool topic_name_valid(const char *topic);
+
+// Every reader of the cluster fails with this text.
+void feeds_fail(struct cluster *cluster, const char *text);
+// Resumes those in kafka->waking.
+void readers_wake(struct kafka *kafka);
+void readers_close(struct kafka *kafka);
