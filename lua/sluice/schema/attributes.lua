@@ -188,7 +188,10 @@ function attributes.custom_validator(validate)
     if not ran then return nil, "the schema's own check failed: " .. tostring(ok) end
     if ok then return nil end
     if type(why) == "table" then why = why[1] or select(2, next(why)) end
-    return nil, tostring(why or "refused by the schema's own check")
+    why = tostring(why or "refused by the schema's own check")
+    local expected = why:match("^expected (.*)$") -- said like an attribute: the caller adds what was found
+    if expected then return expected end
+    return nil, why
   end
 end
 

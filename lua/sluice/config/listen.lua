@@ -1,0 +1,63 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Listening addresses in Kong's syntax: "0.0.0.0:8443 ssl http2", several in a list or behind commas, or "off".
+local address = require "sluice.config.address"
+local suggest = require "sluice.config.suggest"
+
+local listen = {}
+
+local FLAGS = { ssl = true, http2 = true, proxy_protocol = true, deferred = true, bind = true, reuseport = true }
+local FLAG_NAMES = { "ssl", "http2", "proxy_protocol", "deferred", "bind", "reuseport" }
+local IMPLIED = { deferred = true, bind = true, reuseport = true } -- accepted and without effect: always so, or moot
+
+local function flag(word)
+  if FLAGS[word] then return IMPLIED[word] and "" or word end
+  if word:find("^backlog=%d+$") then return word end
+  if word:find("^ipv6only=o[nf]+$") or word:find("^so_keepalive=") then return "" end
+  return nil, "a known flag" .. suggest.phrase(word, FLAG_NAMES), word
+end
+
+local function place(text)
+  local path = text:match("^unix:(/.+)$")
+  if path then return text end
+  text = text:gsub("^%*:", "0.0.0.0:"):gsub("^localhost:", "127.0.0.1:")
+  local host, port = address.split(text)
+  if not host or not port or not address.is_ip(host) then return nil end
+  return address.join(host, port)
+end
+
+-- One listener normalised: "ADDRESS:PORT flags"; nil, expected, found.
+local function parse_one(text)
+  local words = {}
+  for word in text:gmatch("%S+") do words[#words + 1] = word end
+  local where = words[1] and place(words[1])
+  if not where then return nil, "an address and port such as 0.0.0.0:8000", '"' .. text .. '"' end
+  local result = { where }
+  for i = 2, #words do
+    local kept, expected, found = flag(words[i])
+    if not kept then return nil, expected, '"' .. found .. '"' end
+    if kept ~= "" then result[#result + 1] = kept end
+  end
+  return table.concat(result, " ")
+end
+
+-- The listeners of a value: a text, a list of texts, "off" or false. Returns a list (empty: off); or nil, expected,
+-- found, and the index in the list.
+function listen.parse(value)
+  if value == false or value == "off" then return {} end
+  if type(value) == "string" then
+    local list = {}
+    for part in value:gmatch("[^,]+") do list[#list + 1] = part end
+    value = list
+  end
+  local result = {}
+  for i, text in ipairs(value) do
+    if text ~= "off" then
+      local one, expected, found = parse_one(text)
+      if not one then return nil, expected, found, i end
+      result[#result + 1] = one
+    end
+  end
+  return result
+end
+
+return listen

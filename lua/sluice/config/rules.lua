@@ -1,0 +1,186 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Kong's rules that concern more than one field or entity: what a route must match by, which protocols go with what,
+-- and plugins against the schemas of their code.
+local cjson = require "cjson"
+local entities = require "sluice.config.entities"
+local errors = require "sluice.config.errors"
+local schema = require "sluice.schema"
+local snapshot = require "sluice.snapshot"
+local suggest = require "sluice.config.suggest"
+local uuid = require "sluice.config.uuid"
+local words = require "sluice.schema.words"
+
+local null = cjson.null
+local rules = {}
+
+local function note(loader, entry, keys, expected, found)
+  errors.add(loader.errors, { entry = entry, keys = keys, expected = expected, found = found })
+end
+
+-- ---- Routes ---------------------------------------------------------------------------------------------------------
+
+local function has_any(list, names)
+  for _, item in ipairs(list or {}) do
+    if names[item] then return true end
+  end
+  return false
+end
+
+local SECURE = { https = true, grpcs = true, wss = true }
+local GRPC = { grpc = true, grpcs = true }
+
+local function check_route(loader, entry)
+  local route = entry.record
+  local matchers, matched = entities.route_matchers(route)
+  local protocols = words.alternatives(route.protocols, "and")
+  if not matched then
+    note(loader, entry, {}, ("at least one of %s (for protocols %s)"):format(words.alternatives(matchers), protocols),
+      "none of them")
+  end
+  if route.snis and not has_any(route.protocols, SECURE) then
+    note(loader, entry, { "snis" }, "nothing, or https or grpcs among protocols", "snis with " .. protocols)
+  end
+  if has_any(route.protocols, GRPC) then
+    route.strip_path = false -- gRPC's paths name the method
+    if route.methods then note(loader, entry, { "methods" }, "nothing for protocols " .. protocols, "methods") end
+  end
+  for _, name in ipairs { "sources", "destinations" } do
+    if route[name] then note(loader, entry, { name }, "nothing for protocols " .. protocols, name) end
+  end
+end
+
+-- ---- Services, credentials ----------------------------------------------------------------------------------------
+
+local function check_service(loader, entry)
+  for i, id in ipairs(entry.record.ca_certificates or {}) do
+    if not loader.index.ca_certificates.by_id[id] then
+      note(loader, entry, { "ca_certificates", i }, "the id of a ca certificate in the configuration", words.value(id))
+    end
+  end
+end
+
+-- As Kong keeps them: `_transform: false` says that they have been hashed already.
+local function hash_password(_, entry)
+  if not entry.source.transformed then return end
+  entry.record.password = uuid.sha1_hex(entry.record.password .. entry.record.consumer)
+end
+
+-- ---- Plugins --------------------------------------------------------------------------------------------------------
+
+local function note_missing(loader, entry, registry)
+  local name = entry.record.name
+  note(loader, entry, { "name" }, ("a plugin in %s%s"):format(words.alternatives(registry.dirs),
+    suggest.phrase(name, registry.names)), words.value(name))
+end
+
+local function note_broken(loader, entry, problem)
+  local where = problem.file .. (problem.line and ":" .. problem.line or "")
+  errors.add(loader.errors, { entry = entry, keys = { "name" }, expected = "a plugin that loads",
+    found = ("%s, broken at %s: %s"):format(problem.name, where, problem.message) })
+  local once = problem.file .. ":" .. (problem.line or 0)
+  if not loader.broken[once] then
+    errors.add(loader.errors, { file = problem.file, line = problem.line, message = problem.message,
+      entity = "plugin code " .. words.value(problem.name), expected = "a plugin that loads", found = problem.message })
+  end
+  loader.broken[once] = true
+end
+
+-- What the schema says of the plugin's own fields: nothing may stand there, or a choice of protocols.
+local function check_plugin_fields(loader, entry, normal)
+  local plugin = entry.record
+  for _, name in ipairs { "consumer", "consumer_group", "route", "service" } do
+    local field = schema.plugin_field(normal, name)
+    if field and field.eq == null and plugin[name] then
+      note(loader, entry, { name }, ("nothing: %s cannot be set for one %s"):format(plugin.name,
+        name:gsub("_", " ")), "one")
+    end
+  end
+  local field = schema.plugin_field(normal, "protocols") or {}
+  local allowed = field.elements and field.elements.one_of
+  if not plugin.protocols then
+    plugin.protocols = field.default or allowed or { "grpc", "grpcs", "http", "https" }
+    return
+  end
+  for i, protocol in ipairs(plugin.protocols) do
+    if allowed and not has_any(allowed, { [protocol] = true }) then
+      note(loader, entry, { "protocols", i }, "one of " .. words.alternatives(allowed), words.value(protocol))
+    end
+  end
+end
+
+local function merged(base, over)
+  local result = {}
+  for key, value in pairs(base) do result[key] = value end
+  for key, value in pairs(over) do
+    local both = type(value) == "table" and type(result[key]) == "table" and value[1] == nil and result[key][1] == nil
+    result[key] = both and merged(result[key], value) or value
+  end
+  return result
+end
+
+-- The configuration as given, over the shared one that `_config` names in `_plugin_configs`.
+local function given_config(loader, entry)
+  local config = entry.item.config
+  if config == null then config = nil end
+  local name = entry.item._config
+  if name == nil or name == null then return config end
+  local shared = entry.source.plugin_configs and entry.source.plugin_configs[name]
+  if type(shared) ~= "table" then
+    note(loader, entry, { "_config" }, "a name under _plugin_configs", words.value(name))
+    return config
+  end
+  return type(config) == "table" and merged(shared, config) or shared
+end
+
+local function check_plugin(loader, entry)
+  local registry = loader.registry
+  local found, problem = registry:get(entry.record.name)
+  if not found then
+    entry.failed = true
+    if problem.kind == "missing" then return note_missing(loader, entry, registry) end
+    return note_broken(loader, entry, problem)
+  end
+  loader.used[entry.record.name] = found
+  local config, faults, warnings = schema.process(found.schema, given_config(loader, entry))
+  for _, fault in ipairs(faults or {}) do
+    errors.add(loader.errors, { entry = entry, keys = fault.keys, expected = fault.expected, found = fault.found,
+      message = fault.message })
+  end
+  for _, warning in ipairs(warnings or {}) do
+    errors.warn(loader.errors, { entry = entry, keys = warning.keys, message = warning.message })
+  end
+  entry.record.config = config
+  check_plugin_fields(loader, entry, found.schema)
+end
+
+-- ---- All ------------------------------------------------------------------------------------------------------------
+
+local function each(loader, collection, check)
+  for _, entry in ipairs(loader.entries[collection]) do
+    if entry.record and not entry.failed then check(loader, entry) end
+  end
+end
+
+-- Needs linked entries; fills loader.used (plugins by name).
+function rules.run(loader)
+  loader.used, loader.broken = {}, {}
+  each(loader, "routes", check_route)
+  each(loader, "services", check_service)
+  each(loader, "basicauth_credentials", hash_password)
+  each(loader, "plugins", check_plugin)
+end
+
+-- Records of the code that is in use, encoded, in the order of names.
+function rules.plugin_code(loader)
+  local names, records = {}, {}
+  for name in pairs(loader.used) do names[#names + 1] = name end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    local used = loader.used[name]
+    records[i] = snapshot.encode { kind = "plugin_code", name = name, dir = used.code.dir, files = used.code.files,
+      hash = used.code.hash, trusted = used.trusted }
+  end
+  return records
+end
+
+return rules
