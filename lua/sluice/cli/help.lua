@@ -5,7 +5,7 @@ local suggest = require "sluice.config.suggest"
 
 local help = {}
 
-local CONFIG = "  -c, --config FILE   configuration, ./sluice.yml by default; may be given several times, and may be a folder\n"
+local CONFIG = "  -c, --config FILE   configuration, ./sluice.yml by default; may be repeated, and may be a folder\n"
 
 -- In the order in which they are listed.
 local pages = {
@@ -22,17 +22,17 @@ local pages = {
   { name = "stop", usage = "[-c FILE]...", brief = "stop at once", text = CONFIG },
   {
     name = "quit", usage = "[-c FILE]...", brief = "finish what is in flight, then stop",
-    text = "Returns when the gateway has gone. It waits for gateway.limits.drain_timeout at most (30 s by default).\n\n" ..
+    text = "Returns when the gateway has gone; it waits for gateway.limits.drain_timeout, 30 s by default.\n\n" ..
       CONFIG,
   },
   {
     name = "reload", usage = "[-c FILE]...", brief = "load configuration and plugins anew",
-    text = "Exits 0 once the new generation is live in every worker, or 1 with every error: then the running one stays.\n\n"
-      .. CONFIG,
+    text = "Exits 0 once the new generation is live in every worker, or 1 with every error: then the running one\n" ..
+      "stays.\n\n" .. CONFIG,
   },
   {
     name = "upgrade", usage = "[-c FILE]...", brief = "let a new binary take over the sockets",
-    text = "Starts the binary that lies where this gateway's was started from. Once its workers are live the old ones\n" ..
+    text = "Starts the binary that lies where this one was started from. Once its workers are live the old ones\n" ..
       "drain. No connection is refused. When the new one fails the old one goes on, and this exits 1.\n\n" .. CONFIG,
   },
   {
@@ -49,11 +49,12 @@ local pages = {
     text = CONFIG .. "  -H 'NAME: VALUE'    a field of the request\n",
   },
   {
-    name = "plugin", usage = "new NAME | list | test [NAME] [--watch] | docs NAME", brief = "write, list and test plugins",
+    name = "plugin", usage = "new NAME | list | test [NAME] [--watch] | docs NAME",
+    brief = "write, list and test plugins",
     text = "  new NAME [--dir DIR]      a plugin in ./plugins/NAME: handler, schema, README and a spec that passes\n" ..
       "  list [-c FILE]...         plugins that are loaded, or, when no gateway runs, those found in the folders\n" ..
       "  test [NAME] [--watch]     runs the specs of one plugin or of all; --watch runs them again at every save\n" ..
-      "  docs NAME                 the table of its options, from its schema\n\n" ..
+      "  docs NAME [--write]       the table of its options, from its schema; --write puts it into its README\n\n" ..
       "  --dir DIR                 folder of plugins, ./plugins by default\n",
   },
   { name = "version", usage = "", brief = "version of this binary", text = "" },
@@ -67,7 +68,8 @@ function help.page(name)
   for _, page in ipairs(pages) do
     if page.name == name then
       local head = ("Usage: sluice %s %s"):format(page.name, page.usage):gsub(" +$", "")
-      return ("%s\n\n%s.\n%s"):format(head, page.brief:gsub("^%l", string.upper), page.text ~= "" and "\n" .. page.text or "")
+      local text = page.text ~= "" and "\n" .. page.text or ""
+      return ("%s\n\n%s.\n%s"):format(head, (page.brief:gsub("^%l", string.upper)), text)
     end
   end
 end

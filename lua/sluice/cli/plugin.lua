@@ -1,0 +1,27 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- `sluice plugin new|list|test|docs`: one file each in cli/plugin/.
+
+local options = require "sluice.cli.options"
+local suggest = require "sluice.config.suggest"
+
+local plugin = {}
+
+local names = { "new", "list", "test", "docs" }
+
+function plugin.run(args, host)
+  local name = args[1]
+  if not name then options.fail("expected one of %s", table.concat(names, ", ")) end
+  for _, known in ipairs(names) do
+    if known == name then return require("sluice.cli.plugin." .. name).run({ unpack(args, 2) }, host) end
+  end
+  return options.fail("unknown command %s%s", name, suggest.phrase(name, names))
+end
+
+-- Runs busted in this very process, which holds the core; ends the process.
+function plugin.busted(args)
+  _G.arg = { [0] = "sluice busted", unpack(args) }
+  require "busted.runner" { standalone = false }
+  return 1
+end
+
+return plugin

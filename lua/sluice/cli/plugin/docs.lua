@@ -1,0 +1,134 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- `sluice plugin docs NAME`: the table of options, written from the schema, which is the one place that describes them.
+
+local folders = require "sluice.cli.plugin.folders"
+local json = require "sluice.json"
+local options = require "sluice.cli.options"
+local plugins = require "sluice.plugins"
+local schema = require "sluice.schema"
+
+local docs = {}
+
+local function quoted(value)
+  if type(value) == "string" then return '"' .. value .. '"' end
+  if type(value) == "table" and next(value) == nil then return "[]" end
+  return type(value) == "table" and json.encode(value) or tostring(value)
+end
+
+local function one_of(values)
+  local names = {}
+  for index, value in ipairs(values) do names[index] = quoted(value) end
+  return "one of " .. table.concat(names, ", ")
+end
+
+local function bounds(field)
+  local parts = {}
+  if field.one_of then parts[#parts + 1] = one_of(field.one_of) end
+  if field.between then parts[#parts + 1] = ("%s to %s"):format(field.between[1], field.between[2]) end
+  if field.gt then parts[#parts + 1] = "above " .. field.gt end
+  if field.len_min then parts[#parts + 1] = ("at least %d characters"):format(field.len_min) end
+  if field.len_max then parts[#parts + 1] = ("at most %d characters"):format(field.len_max) end
+  if field.referenceable then parts[#parts + 1] = "may be a {vault://...} reference" end
+  return parts
+end
+
+local function type_of(field)
+  local text = field.type
+  if field.type == "array" or field.type == "set" then
+    local of = field.elements and type_of(field.elements) or "any"
+    text = ("%s of %s"):format(field.type == "set" and "set" or "list", of)
+  elseif field.type == "map" then
+    text = "map of " .. (field.values and type_of(field.values) or "any")
+  end
+  local parts = bounds(field)
+  table.insert(parts, 1, text)
+  return table.concat(parts, ", ")
+end
+
+local function cell(text)
+  return (tostring(text):gsub("|", "\\|"):gsub("%s*\n%s*", " "))
+end
+
+local function default_of(field)
+  if field.default ~= nil and field.default ~= json.null then return "`" .. quoted(field.default) .. "`" end
+  return field.required and "required" or ""
+end
+
+local function put_fields(lines, fields, prefix)
+  for _, entry in ipairs(fields) do
+    local name, field = next(entry)
+    local path = prefix .. name
+    lines[#lines + 1] = ("| `%s` | %s | %s | %s |"):format(path, cell(type_of(field)), cell(default_of(field)),
+      cell(field.description or ""))
+    local inner = field.type == "record" and field or field.elements
+    if inner and inner.type == "record" then
+      put_fields(lines, inner.fields, path .. (inner == field and "." or "[]."))
+    end
+  end
+end
+
+-- The table in Markdown, for a schema in Kong's form.
+---@param normal table
+---@return string
+function docs.table(normal)
+  local lines = { "| option | type | default | about |", "|---|---|---|---|" }
+  for _, entry in ipairs(normal.fields) do
+    if entry.config then put_fields(lines, entry.config.fields, "") end
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- A README with the table between its marks; nil when it has none.
+---@param readme string
+---@param markdown string
+---@return string|nil
+function docs.renewed(readme, markdown)
+  local open, close = "<!-- options -->\n", "<!-- /options -->"
+  local _, from = readme:find(open, 1, true)
+  local to = from and readme:find(close, from, true)
+  if not to then return nil end
+  return readme:sub(1, from) .. markdown .. readme:sub(to)
+end
+
+local function read_text(path)
+  local file, why = io.open(path, "rb")
+  if not file then error(why, 0) end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+local function write(path, markdown)
+  local text = docs.renewed(read_text(path), markdown)
+  if not text then
+    io.stderr:write(("sluice: %s has no lines <!-- options --> and <!-- /options -->\n"):format(path))
+    return 1
+  end
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  return 0
+end
+
+local function complain(text)
+  io.stderr:write("sluice: ", text, "\n")
+  return 1
+end
+
+function docs.run(args, host)
+  local parsed = options.parse(args, { folders.option, { "--write", key = "write" } }, 1)
+  local name = parsed[1] or options.fail("expected a name")
+  local dirs = folders.list(parsed, host)
+  local code = plugins.discover(dirs)[name]
+  if not code then return complain(("there is no plugin %s in %s"):format(name, table.concat(dirs, ", "))) end
+  local plugin, why = plugins.load(code, { trusted = true })
+  if not plugin then return complain(("%s:%d: %s"):format(why.file, why.line, why.message)) end
+  local normal, problem = schema.normalise(plugin.schema or {})
+  if not normal then return complain(("%s/schema.lua: %s"):format(code.dir, problem)) end
+  local markdown = docs.table(normal)
+  if parsed.write then return write(code.dir .. "/README.md", markdown) end
+  io.write(markdown)
+  return 0
+end
+
+return docs

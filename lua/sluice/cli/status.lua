@@ -1,0 +1,128 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- `sluice status`: one screen. What the master knows (processes, reloads) and what one worker does (plugins, targets,
+-- Kafka); --json prints both as they come.
+
+local columns = require "sluice.cli.columns"
+local gateway = require "sluice.cli.gateway"
+local json = require "sluice.json"
+local options = require "sluice.cli.options"
+
+local status = {}
+
+local PATIENCE_S = 10
+
+local function present(value)
+  if value == nil or value == json.null then return nil end
+  return value
+end
+
+local function list(value)
+  return type(value) == "table" and value or {}
+end
+
+local function ago(now, at)
+  return columns.duration(now - at) .. " ago"
+end
+
+local function put_head(out, state, now)
+  out[#out + 1] = ("sluice %s  %s for %s  pid %d\n"):format(state.version, state.state, columns.duration(state.uptime),
+    state.pid)
+  out[#out + 1] = ("configuration  %s\nstate_dir      %s\n"):format(table.concat(list(state.files), ", "),
+    present(state.state_dir) or "")
+  for _, listener in ipairs(list(state.listeners)) do
+    out[#out + 1] = ("%-14s %s %s\n"):format(listener["for"], listener.address, listener.flags):gsub(" +\n", "\n")
+  end
+  local last = present(state.last_reload)
+  local how = last and last.ok and last.changed and (" (%s, %d ms)"):format(last.reason, last.took_ms) or ""
+  out[#out + 1] = ("generation     %d, live since %s%s\n"):format(state.generation,
+    columns.duration(now - state.loaded_at), how)
+end
+
+local function put_failure(out, state, now)
+  local failure = present(state.last_failure)
+  if not failure then return end
+  local last = present(state.last_reload)
+  local current = last and not last.ok
+  out[#out + 1] = ("\n%s %s (%s)\n"):format(current and "THE LAST RELOAD FAILED" or "last failure, mended since,",
+    ago(now, failure.at), failure.reason)
+  for _, problem in ipairs(list(failure.errors)) do
+    out[#out + 1] = ("  %s\n"):format((gateway.sentence(problem):gsub("\n", "\n  ")))
+  end
+end
+
+local function put_workers(out, state)
+  local rows = {}
+  for _, worker in ipairs(list(state.workers)) do
+    rows[#rows + 1] = {
+      worker.id, worker.pid, worker.state, worker.generation, columns.duration(worker.uptime), worker.exchanges,
+      worker.exchanges_open, worker.connections_open, worker.restarts, present(worker.last_end) or "",
+    }
+  end
+  out[#out + 1] = "\n" .. columns.format(
+    { "WORKER", "PID", "STATE", "GENERATION", "UP", "REQUESTS", "OPEN", "CONNECTIONS", "RESTARTS", "LAST END" }, rows,
+    { [2] = true, [4] = true, [6] = true, [7] = true, [8] = true, [9] = true })
+end
+
+local function put_plugins(out, worker, now)
+  local rows = {}
+  for _, plugin in ipairs(list(worker.plugins)) do
+    rows[#rows + 1] = {
+      plugin.name, plugin.version, plugin.priority, plugin.hash,
+      present(plugin.loaded_at) and ago(now, plugin.loaded_at) or "", plugin.trusted and "trusted" or "", plugin.dir,
+    }
+  end
+  if #rows == 0 then return end
+  out[#out + 1] = "\n" .. columns.format({ "PLUGIN", "VERSION", "PRIORITY", "HASH", "LOADED", "", "FROM" }, rows,
+    { [3] = true })
+end
+
+local function put_targets(out, worker)
+  local rows = {}
+  for _, target in ipairs(list(worker.targets)) do
+    rows[#rows + 1] = { target.upstream, target.target, target.weight, target.health }
+  end
+  if #rows == 0 then return end
+  out[#out + 1] = "\n" .. columns.format({ "UPSTREAM", "TARGET", "WEIGHT", "HEALTH" }, rows, { [3] = true })
+end
+
+local function put_kafka(out, worker)
+  local rows = {}
+  for _, cluster in ipairs(list(worker.kafka)) do
+    rows[#rows + 1] = {
+      cluster.name, cluster.embedded and "embedded" or present(cluster.brokers) or "", present(cluster.state) or "",
+      present(cluster.queued) or "", present(cluster.readers) or "", present(cluster.last_error) or "",
+    }
+  end
+  if #rows == 0 then return end
+  out[#out + 1] = "\n" .. columns.format({ "KAFKA", "BROKERS", "STATE", "QUEUED", "READERS", "LAST ERROR" }, rows,
+    { [4] = true, [5] = true })
+end
+
+-- The screen for a decoded answer of the master.
+---@param state table
+---@return string
+function status.screen(state)
+  local out, now = {}, state.started_at + state.uptime
+  put_head(out, state, now)
+  put_failure(out, state, now)
+  put_workers(out, state)
+  local worker = present(state.worker)
+  if worker then
+    put_plugins(out, worker, now)
+    put_targets(out, worker)
+    put_kafka(out, worker)
+  else
+    out[#out + 1] = "\nNo worker answered: plugins and targets are not known.\n"
+  end
+  return table.concat(out)
+end
+
+function status.run(args, host)
+  local parsed = options.parse(args, { options.config, { "--json", key = "json" } })
+  local state, why = gateway.ask(host, options.files(parsed), "status", PATIENCE_S)
+  if not state then return gateway.complain(why) end
+  io.write(parsed.json and json.encode(state) .. "\n" or status.screen(state))
+  return 0
+end
+
+return status
