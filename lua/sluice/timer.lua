@@ -57,7 +57,7 @@ end
 local function set(owner, seconds, every, fn, ...)
   local runtime = require "sluice.runtime"
   local it = { owner = owner, seconds = seconds, every = every, fn = fn, count = select("#", ...), ... }
-  it.place, it.generation = runtime.plugin(), runtime.generation()
+  it.generation = runtime.generation()
   local ok, err = arm(it)
   if not ok then return nil, err end
   own(it)
@@ -70,7 +70,7 @@ local function check_seconds(name, seconds, least)
   end
 end
 
-local GATEWAY = { name = "gateway" }
+local GATEWAY = { name = "gateway", version = "", place = 0 } -- no place on the board: no budget
 
 -- Timer functions whose timers belong to `owner`.
 ---@param owner table with `name` for the log
@@ -115,7 +115,7 @@ function timer.fire(id)
   local it = pending[id]
   if not it then return end
   pending[id] = nil
-  require("sluice.runtime").call(it.place, it.generation, "timer", run, it)
+  require("sluice.runtime").call(it.owner, it.generation, "timer", run, it)
   if it.cancelled or not it.every or not arm(it) then disown(it) end
 end
 
