@@ -10,6 +10,7 @@
 #include "error.h"
 
 struct iovec;
+struct ticket_keys; // process.h
 struct tls;
 struct tls_context;
 
@@ -18,15 +19,11 @@ enum tls_result {
   TLS_WANT_READ = -1,
   TLS_WANT_WRITE = -2,
   TLS_EOF = -3,              // the peer said that it is done (close_notify)
-  TLS_FAILED = -4,           // tls_error says why; ERROR_CLOSED: the connection ended without close_notify
+  TLS_FAILED = -4,           // `error` says why; its code ERROR_CLOSED: the peer went without close_notify
   TLS_WANT_CERTIFICATE = -5  // the certificate hook answered "wait": call tls_continue, then tls_handshake again
 };
 
-enum {
-  TLS_TICKET_KEY_BYTES = 80, // name 16, AES-256 key 32, HMAC-SHA256 key 32
-  TLS_TICKET_KEYS = 3,       // the first encrypts, all decrypt
-  TLS_PEM_BYTES = 4096       // enough for what tls_self_signed writes
-};
+enum { TLS_PEM_BYTES = 4096 }; // enough for what tls_self_signed writes
 
 // ---- Contexts -------------------------------------------------------------------------------------------------------
 
@@ -37,9 +34,9 @@ typedef int (*tls_certificate_hook)(void *data, struct tls *tls);
 struct tls_server_options {
   const char *alpn;         // protocols in order of preference, "h2,http/1.1"; NULL: none
   const char *ciphers;      // of TLS 1.2, OpenSSL's syntax; NULL: Mozilla's intermediate list
-  const uint8_t *ticket_keys; // TLS_TICKET_KEYS * TLS_TICKET_KEY_BYTES, copied; NULL: no resumption
+  const struct ticket_keys *tickets; // read at each handshake, must outlive the context; NULL: keys of its own
   bool ask_client;          // ask for a client certificate and take any; who trusts it is a plugin's decision
-  // Presented where no name matches and "*" is not configured; NULL: a self-signed one is made.
+  // Presented where no name matches and "*" is not configured; NULL: a self-signed one, made when first needed.
   const char *default_certificate_pem, *default_key_pem;
   tls_certificate_hook hook; // NULL: none
   void *hook_data;
@@ -54,8 +51,6 @@ int tls_context_certificate(struct tls_context *context, const char *certificate
                             const char *alt_certificate_pem, const char *alt_key_pem, struct error *error);
 // Presents certificate `index` for a name: "a.x", "*.x", "x.*", or "*" for every other. 0, or a negative error.
 int tls_context_sni(struct tls_context *context, uint32_t index, const char *name, struct error *error);
-// New ticket keys (TLS_TICKET_KEYS of them): handshakes from now on use them.
-void tls_context_ticket_keys(struct tls_context *context, const uint8_t *keys);
 
 struct tls_client_options {
   bool verify;           // chain and name
@@ -88,23 +83,21 @@ void tls_set_owner(struct tls *tls, void *owner);
 void *tls_owner(const struct tls *tls);
 
 // 0 when done, or enum tls_result.
-int tls_handshake(struct tls *tls);
+int tls_handshake(struct tls *tls, struct error *error);
 // Uses these instead of the table: from the hook or before tls_continue.
 int tls_set_certificate(struct tls *tls, const char *certificate_pem, const char *key_pem, struct error *error);
 // The hook's decision is made.
 void tls_continue(struct tls *tls);
 
 // Bytes read (as many as came, one read of the socket if that empties it), or enum tls_result.
-int64_t tls_read(struct tls *tls, void *data, size_t room);
+int64_t tls_read(struct tls *tls, void *data, size_t room, struct error *error);
 // Bytes taken from the front of the pieces, or enum tls_result. Small pieces share a record, several records share a
 // write. What was not taken must be offered again, unchanged, at the front of the next call (it may have moved).
-int64_t tls_writev(struct tls *tls, const struct iovec *iov, int count);
+int64_t tls_writev(struct tls *tls, const struct iovec *iov, int count, struct error *error);
 // Bytes were read from the socket and wait here: call tls_read without waiting for the socket.
 bool tls_pending(const struct tls *tls);
 // Says close_notify, without waiting for the peer's. 0, or enum tls_result; after TLS_WANT_WRITE it may be tried again.
 int tls_shutdown(struct tls *tls);
-
-const struct error *tls_error(const struct tls *tls);
 
 // Texts live as long as the connection.
 struct tls_info {
@@ -112,11 +105,12 @@ struct tls_info {
   const char *cipher;  // OpenSSL's name
   const char *alpn;    // NULL: none agreed; not ended by zero
   uint32_t alpn_len;
-  const char *sni;     // NULL: none
+  const char *sni;     // lower case; NULL: none
   bool reused;         // the session was resumed
 };
 
-void tls_info(const struct tls *tls, struct tls_info *out);
-const char *tls_sni(const struct tls *tls);
+void tls_info(struct tls *tls, struct tls_info *out);
+// The name that the client asked for, in lower case; NULL: none.
+const char *tls_sni(struct tls *tls);
 // The peer's certificate as PEM. Its length; 0: none; ERROR_MEMORY when `room` is too small.
 int64_t tls_peer_certificate(const struct tls *tls, char *out, size_t room);
