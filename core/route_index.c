@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lists of items filed by host pattern and path prefix.
 //
-// Two tables with open addressing, at most half full. Path keys are known by 32 bits of their hash: two keys that agree
-// in those share a list, which costs a check and never a wrong answer. A hash of n bytes is made of a state per eight
-// bytes, kept for the whole path, and a mix of the rest: so all prefixes of a path cost one pass over it.
+// Two tables with open addressing, which keep free places. Keys and nodes are known by 32 bits of their hash: two that
+// agree in those share a slot, which costs a check and never a wrong answer. The hash of n bytes is made of a state per
+// eight bytes and a mix of the rest, so all beginnings of a path cost one pass over it.
 #include "route_index.h"
 
 #include <assert.h>
@@ -23,13 +23,15 @@ static uint64_t load_word(const char *data) {
   return le64toh(word);
 }
 
-// `len` below 8 bytes, of which `readable` may be read.
-static uint64_t load_rest(const char *data, uint32_t len, uint32_t readable) {
-  if (len == 0) return 0;
-  if (readable >= 8) return load_word(data) & ((1ull << (8 * len)) - 1);
+// Fewer than 8 bytes, and zeros.
+static uint64_t load_rest(const char *data, uint32_t len) {
   uint64_t word = 0;
-  memcpy(&word, data, len);
+  if (len) memcpy(&word, data, len);
   return le64toh(word);
+}
+
+static uint64_t first_bytes(uint64_t word, uint32_t len) {
+  return word & ((1ull << (8 * len)) - 1);
 }
 
 static uint64_t finish(uint64_t state, uint64_t rest, uint32_t len, uint32_t salt) {
@@ -40,26 +42,31 @@ static uint64_t hash_text(struct slice text, uint32_t salt) {
   uint64_t state = 0;
   uint32_t at = 0;
   for (; at + 8 <= text.len; at += 8) state = mix(state ^ load_word(text.data + at));
-  return finish(state, load_rest(text.data + at, text.len - at, text.len - at), text.len, salt);
+  return finish(state, load_rest(text.data + at, text.len - at), text.len, salt);
 }
 
 // ---- Building ----
 
+// A power of two with a quarter to spare.
 static uint32_t table_size(uint32_t entries) {
-  uint32_t size = 8;
-  while (size < 2 * (uint64_t)entries) size *= 2;
-  return size;
+  uint64_t size = 8;
+  while (size < entries + (uint64_t)entries / 4 + 1) size *= 2;
+  return (uint32_t)size;
 }
 
-int route_index_init(struct route_index *index, uint32_t items, uint32_t groups) {
-  *index = (struct route_index){.item_count = 1, .item_room = items + 1, .group_room = groups + 1};
-  index->host_mask = table_size(groups) - 1;
-  index->key_mask = table_size(items) - 1;
+uint32_t route_index_slots(struct slice key) {
+  return (key.len < INDEX_KEY_BYTES ? key.len : INDEX_KEY_BYTES) / 8 + 1;
+}
+
+int route_index_init(struct route_index *index, const struct index_size *size) {
+  *index = (struct route_index){.item_count = 1, .item_room = size->items + 1, .group_room = size->groups + 1};
+  index->host_mask = table_size(size->groups) - 1;
+  index->slot_mask = table_size(size->slots) - 1;
   index->items = calloc(index->item_room, sizeof *index->items);
   index->groups = calloc(index->group_room, sizeof *index->groups);
   index->host_slots = calloc((size_t)index->host_mask + 1, sizeof *index->host_slots);
-  index->key_slots = calloc((size_t)index->key_mask + 1, sizeof *index->key_slots);
-  if (!index->items || !index->groups || !index->host_slots || !index->key_slots) {
+  index->slots = calloc((size_t)index->slot_mask + 1, sizeof *index->slots);
+  if (!index->items || !index->groups || !index->host_slots || !index->slots) {
     route_index_close(index);
     return ERROR_MEMORY;
   }
@@ -71,7 +78,7 @@ void route_index_close(struct route_index *index) {
   free(index->items);
   free(index->groups);
   free(index->host_slots);
-  free(index->key_slots);
+  free(index->slots);
   *index = (struct route_index){0};
 }
 
@@ -100,21 +107,41 @@ uint32_t route_index_group(struct route_index *index, enum host_kind kind, struc
   return index->group_count++;
 }
 
+// The slot of that hash, or a free one: one without an item and without anything below.
+static struct index_slot *find_slot(const struct route_index *index, uint64_t hash) {
+  uint32_t tag = (uint32_t)(hash >> 32), at = (uint32_t)hash & index->slot_mask;
+  for (;; at = (at + 1) & index->slot_mask) {
+    struct index_slot *slot = &index->slots[at];
+    if (slot->tag == tag || (slot->item == 0 && slot->below == 0)) return slot;
+  }
+}
+
+static struct index_slot *take_slot(struct route_index *index, uint64_t hash) {
+  struct index_slot *slot = find_slot(index, hash);
+  slot->tag = (uint32_t)(hash >> 32);
+  return slot;
+}
+
+// The list of a key, with the nodes on the way to it.
 static uint32_t *list_of_key(struct route_index *index, uint32_t group, struct slice key) {
-  uint64_t hash = hash_text(key, group);
-  uint32_t tag = (uint32_t)(hash >> 32), at = (uint32_t)hash & index->key_mask;
-  while (index->key_slots[at].item && index->key_slots[at].tag != tag) at = (at + 1) & index->key_mask;
-  index->key_slots[at].tag = tag;
-  return &index->key_slots[at].item;
+  uint32_t *list = &index->groups[group].keyless, *below = &index->groups[group].below, at = 0;
+  uint64_t state = 0;
+  for (; at + 8 <= key.len; at += 8) {
+    *below |= 1u << 8;
+    state = mix(state ^ load_word(key.data + at));
+    struct index_slot *node = take_slot(index, finish(state, 0, at + 8, group));
+    list = &node->item;
+    below = &node->below;
+  }
+  if (at == key.len) return list;
+  *below |= 1u << (key.len - at);
+  return &take_slot(index, finish(state, load_rest(key.data + at, key.len - at), key.len, group))->item;
 }
 
 void route_index_put(struct route_index *index, struct slice key, struct route_item item) {
   assert(index->item_count < index->item_room);
-  struct host_group *group = &index->groups[item.group];
   if (key.len > INDEX_KEY_BYTES) key.len = INDEX_KEY_BYTES;
-  if (key.len > index->longest_key) index->longest_key = key.len;
-  if (key.len > 0) set_bit(group->key_lengths, key.len);
-  uint32_t *list = key.len ? list_of_key(index, item.group, key) : &group->keyless;
+  uint32_t *list = list_of_key(index, item.group, key);
   item.next = *list;
   *list = index->item_count;
   index->items[index->item_count++] = item;
@@ -154,20 +181,26 @@ uint32_t route_index_groups(const struct route_index *index, struct slice host, 
   return count;
 }
 
-void route_index_states(const struct route_index *index, struct slice path, struct key_states *states) {
-  uint32_t len = path.len < index->longest_key ? path.len : index->longest_key;
-  states->path = path;
-  states->words[0] = 0;
-  for (uint32_t n = 1; n <= len / 8; n++)
-    states->words[n] = mix(states->words[n - 1] ^ load_word(path.data + 8 * (n - 1)));
-}
-
-uint32_t route_index_find(const struct route_index *index, uint32_t group, const struct key_states *states,
-                          uint32_t len) {
-  uint32_t whole = len / 8;
-  uint64_t rest = load_rest(states->path.data + 8 * whole, len % 8, states->path.len - 8 * whole);
-  uint64_t hash = finish(states->words[whole], rest, len, group);
-  uint32_t tag = (uint32_t)(hash >> 32), at = (uint32_t)hash & index->key_mask;
-  while (index->key_slots[at].item && index->key_slots[at].tag != tag) at = (at + 1) & index->key_mask;
-  return index->key_slots[at].item;
+uint32_t route_index_lists(const struct route_index *index, uint32_t group, struct slice path,
+                           uint32_t out[INDEX_MAX_LISTS]) {
+  uint32_t count = 0, below = index->groups[group].below;
+  uint64_t state = 0;
+  if (index->groups[group].keyless) out[count++] = index->groups[group].keyless;
+  for (uint32_t at = 0; below; at += 8) {
+    uint32_t left = path.len - at;
+    uint64_t word = left >= 8 ? load_word(path.data + at) : load_rest(path.data + at, left);
+    // Keys that end within the next seven bytes, as far as the path goes.
+    for (uint32_t bits = below & 0xfe & ((2u << (left < 8 ? left : 8)) - 1); bits; bits &= bits - 1) {
+      uint32_t len = (uint32_t)__builtin_ctz(bits);
+      uint32_t item = find_slot(index, finish(state, first_bytes(word, len), at + len, group))->item;
+      if (item) out[count++] = item;
+    }
+    if (left < 8 || !(below & 1u << 8)) break;
+    state = mix(state ^ word);
+    const struct index_slot *node = find_slot(index, finish(state, 0, at + 8, group));
+    if (node->item) out[count++] = node->item;
+    below = node->below;
+  }
+  assert(count <= INDEX_MAX_LISTS);
+  return count;
 }

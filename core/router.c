@@ -289,25 +289,26 @@ static bool is_filed_by_host(const struct rule *rule) {
   return rule->hosts > 0 && (uint64_t)rule->hosts * (rule->paths ? rule->paths : 1) <= MAX_FILED_HOSTS;
 }
 
-static int choose(struct router *router, uint32_t index) {
-  const struct rule *rule = rule_at(router, index);
-  uint32_t choices = rule->paths ? rule->paths : 1;
-  for (uint32_t i = 0; i < choices; i++) {
-    uint32_t path = rule->paths ? rule->first_path + i : NONE;
-    struct choice choice = {rule_priority(router, rule, path), rule->created_at, index, path};
-    if (push_choice(router, choice) < 0) return ERROR_MEMORY;
-  }
-  router->item_count += choices * (is_filed_by_host(rule) ? rule->hosts : 1);
-  router->group_count += is_filed_by_host(rule) ? rule->hosts : 0;
-  return 0;
-}
-
 static struct slice index_key(const struct router *router, uint32_t path) {
   if (path == NONE) return (struct slice){NULL, 0};
   struct slice text = path_at(router, path)->text;
   if (!path_at(router, path)->regex) return text;
   struct slice pattern = {text.data + 1, text.len - 1};
   return (struct slice){pattern.data, regex_literal_prefix(pattern)};
+}
+
+static int choose(struct router *router, uint32_t index) {
+  const struct rule *rule = rule_at(router, index);
+  uint32_t choices = rule->paths ? rule->paths : 1, copies = is_filed_by_host(rule) ? rule->hosts : 1;
+  for (uint32_t i = 0; i < choices; i++) {
+    uint32_t path = rule->paths ? rule->first_path + i : NONE;
+    struct choice choice = {rule_priority(router, rule, path), rule->created_at, index, path};
+    if (push_choice(router, choice) < 0) return ERROR_MEMORY;
+    router->size.items += copies;
+    router->size.slots += copies * route_index_slots(index_key(router, path));
+  }
+  router->size.groups += copies;
+  return 0;
 }
 
 static void place(struct router *router, struct choice choice) {
@@ -338,7 +339,7 @@ static int step_choose(struct router *router) {
     if (choose(router, router->cursor++) < 0) return ERROR_MEMORY;
   if (router->cursor < router->rules.count) return 0;
   enter_stage(router, STAGE_PLACE);
-  return route_index_init(&router->index, router->item_count, router->group_count);
+  return route_index_init(&router->index, &router->size);
 }
 
 static void step_place(struct router *router) {

@@ -87,7 +87,6 @@ struct search {
   struct router_result *result;
   uint64_t method;        // its bit
   uint32_t best, overrun; // items, 0: none; `overrun`: the best whose regex gave up
-  struct key_states states;
 };
 
 static bool host_of_item_fits(const struct search *search, const struct rule *rule, const struct route_item *item) {
@@ -147,19 +146,10 @@ static void search_list(struct search *search, uint32_t group, uint32_t first) {
 }
 
 // Longer keys first: they hold the likelier winners, and what cannot beat the best so far is not looked at.
-static void search_group(struct search *search, uint32_t index) {
-  const struct host_group *group = &search->router->index.groups[index];
-  uint32_t path_len = search->request->path.len;
-  for (uint32_t part = 2; part-- > 0;) {
-    uint64_t bits = group->key_lengths[part];
-    if (path_len < 64 * part + 63) bits &= path_len < 64 * part ? 0 : (2ull << (path_len - 64 * part)) - 1;
-    while (bits) {
-      uint32_t bit = 63 - (uint32_t)__builtin_clzll(bits);
-      bits ^= 1ull << bit;
-      search_list(search, index, route_index_find(&search->router->index, index, &search->states, 64 * part + bit));
-    }
-  }
-  search_list(search, index, group->keyless);
+static void search_group(struct search *search, uint32_t group) {
+  uint32_t lists[INDEX_MAX_LISTS];
+  uint32_t count = route_index_lists(&search->router->index, group, search->request->path, lists);
+  while (count-- > 0) search_list(search, group, lists[count]);
 }
 
 static void name_host(const struct search *search) {
@@ -175,7 +165,6 @@ enum router_outcome router_match(struct router *router, const struct router_requ
   uint32_t groups[INDEX_MAX_GROUPS];
   struct search search = {.router = router, .request = request, .result = result};
   search.method = method_bit(router, request->method);
-  route_index_states(&router->index, request->path, &search.states);
   uint32_t count = route_index_groups(&router->index, request->host, groups);
   for (uint32_t i = 0; i < count; i++) search_group(&search, groups[i]);
   if (search.overrun > search.best) {
