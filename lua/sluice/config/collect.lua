@@ -107,15 +107,16 @@ local function collect_item(loader, definition, item, entry)
     errors.add(loader.errors, { entry = entry, keys = { refer }, expected = "nothing (it is nested in that "
       .. entry.within.definition.kind .. ")", found = words.value(item[refer]) })
   end
-  if refer then
-    item = with_defaults({ [refer] = entry.within }, item)
-  end
   entry.item = item
-  local ctx = compile.context()
-  entry.record = definition.check(item, ctx)
+  local ctx = loader.context
+  ctx.provided = refer
+  local record = definition.check(item, ctx)
+  if refer then record[refer] = entry.within end
+  entry.record = record
   if ctx.n > 0 then
     entry.failed = true
     note_fields(loader, entry, ctx)
+    loader.context = compile.context()
   end
   local list = loader.entries[definition.collection]
   list[#list + 1] = entry
@@ -205,7 +206,7 @@ end
 
 -- Fills loader.entries (by collection) from loader.sources.
 function collect.run(loader)
-  loader.entries = {}
+  loader.entries, loader.context = {}, compile.context()
   for collection in pairs(entities.by_collection) do loader.entries[collection] = {} end
   for _, src in ipairs(loader.sources) do
     if src.tree ~= nil then collect_source(loader, src) end

@@ -77,14 +77,24 @@ local function warn_of_broken(loader)
   end
 end
 
+local function encoder_of(definition)
+  if not definition.encode then
+    local names = { "kind" }
+    for _, field in ipairs(definition.fields) do names[#names + 1] = (next(field)) end
+    definition.encode = snapshot.encoder(names)
+  end
+  return definition.encode
+end
+
 local function encode_entities(loader, records, counts)
   for _, collection in ipairs(entities.order) do
     local list = loader.entries[collection]
+    local encode = encoder_of(entities.by_collection[collection])
     counts[collection] = #list
     for i = 1, #list do
       local record = list[i].record
       record.kind = list[i].definition.kind
-      records[#records + 1] = snapshot.encode(record)
+      records[#records + 1] = encode(record)
     end
   end
 end

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Turns a field's description into a closure check(value, ctx) that returns the value with defaults filled in, in new
 -- tables. A fault is noted in ctx, and the callers on the way out add their key to its path; so a good value costs no
--- path at all. ctx = { n = number of errors, errors = { { keys = {innermost first}, expected, found, message } } }.
+-- path at all. ctx = { n = number of errors, errors = { { keys = {innermost first}, expected, found, message } },
+-- provided = a required field that the caller will fill in itself }.
 local cjson = require "cjson"
 local attributes = require "sluice.schema.attributes"
 local checks = require "sluice.schema.checks"
@@ -9,6 +10,7 @@ local suggest = require "sluice.config.suggest"
 local words = require "sluice.schema.words"
 
 local null = cjson.null
+local new_table = require "table.new"
 local compile = {}
 local builders = {} -- by type
 
@@ -236,7 +238,7 @@ local function fill_in(members, given, result, ctx)
         local before = ctx.n
         result[name] = member.fill(ctx)
         if ctx.n ~= before then within(ctx, before, name) end
-      elseif member.field.required and (value == nil or value == null) then
+      elseif member.field.required and (value == nil or value == null) and name ~= ctx.provided then
         note(ctx, { keys = { name }, expected = member.field.expected or words.kinds[member.field.type],
           found = "nothing" })
       end
@@ -301,7 +303,7 @@ local function shorthands_of(field)
 end
 
 local function check_members(by_name, names, value, ctx)
-  local result = {}
+  local result = new_table(0, #names)
   for key, item in pairs(value) do
     local member = by_name[key]
     if not member then
