@@ -358,6 +358,8 @@ struct kafka_cluster_status {
 // Defines or replaces a cluster: pairs of property and value, librdkafka's, or "embedded" = "true", "window_records",
 // "window_bytes". The same again changes nothing. INVALID: bridge_error names the property.
 int bridge_kafka_cluster(struct worker *worker, const char *name, const char *const *pairs, uint32_t pair_count);
+// Says what bridge_kafka_cluster would, into `error`; needs no worker.
+int bridge_kafka_check(const char *const *pairs, uint32_t pair_count, char *error, uint32_t error_bytes);
 // Forgets a cluster: what is queued is still sent, readers end.
 int bridge_kafka_cluster_drop(struct worker *worker, const char *name);
 int bridge_kafka_cluster_at(struct worker *worker, uint32_t index, struct kafka_cluster_status *out); // from 0, then NONE

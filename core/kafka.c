@@ -119,6 +119,7 @@ static void delivery_end(struct kafka *kafka, struct kafka_delivery *delivery, c
   delivery->ticket = NULL;
   delivery->result = *result;
   delivery->done = true;
+  kafka->last = *result;
   if (delivery->on_done) delivery->on_done(delivery); // it may be gone now
 }
 
@@ -343,6 +344,10 @@ int kafka_produce(struct kafka *kafka, const struct kafka_message *message, stru
   return produce_by(cluster->producer, message, delivery, error);
 }
 
+const struct kafka_result *kafka_last_result(const struct kafka *kafka) {
+  return &kafka->last;
+}
+
 void kafka_delivery_cancel(struct kafka *kafka, struct kafka_delivery *delivery) {
   timer_cancel(&kafka->loop->timers, &delivery->timer);
   if (delivery->ticket) delivery->ticket->delivery = NULL;
@@ -369,7 +374,8 @@ int kafka_cluster_at(struct kafka *kafka, uint32_t index, struct kafka_cluster_s
                                        .readers = cluster->readers,
                                        .consumers = cluster->consumers,
                                        .embedded = cluster->embedded};
-  if (cluster->producer) out->queued = (uint32_t)rd_kafka_outq_len(cluster->producer->rk);
+  // Not rd_kafka_outq_len, which counts pending logs and errors too.
+  out->queued = (uint32_t)(cluster->produced - cluster->delivered - cluster->failed);
   return BRIDGE_OK;
 }
 
@@ -410,10 +416,10 @@ fail:
   return NULL;
 }
 
-// Waits end unanswered: at this time there is nobody to resume.
 static void on_closing_report(const rd_kafka_message_t *message) {
   struct kafka_ticket *ticket = message->_private;
-  if (ticket && ticket->delivery) kafka_delivery_cancel(ticket->kafka, ticket->delivery);
+  struct kafka_result closed = {.status = BRIDGE_CLOSED, .partition = -1, .offset = -1, .name = "", .text = ""};
+  if (ticket && ticket->delivery) delivery_end(ticket->kafka, ticket->delivery, &closed);
   free(ticket);
 }
 

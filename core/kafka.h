@@ -22,7 +22,7 @@ struct kafka_reader;
 struct kafka_mock;
 
 struct kafka *kafka_new(struct loop *loop);
-// Gives queued records up to `flush_ms` to be delivered, ends every wait without a callback, frees everything. Blocks.
+// Gives queued records up to `flush_ms` to be delivered, ends every wait with BRIDGE_CLOSED, frees everything. Blocks.
 void kafka_close(struct kafka *kafka, int32_t flush_ms);
 
 // ---- Clusters ----
@@ -31,6 +31,8 @@ void kafka_close(struct kafka *kafka, int32_t flush_ms);
 int kafka_cluster(struct kafka *kafka, const char *name, const char *const *pairs, uint32_t pair_count,
                   struct error *error);
 int kafka_cluster_drop(struct kafka *kafka, const char *name);
+// Says what kafka_cluster would say to these properties, without a worker: for `sluice check`.
+int kafka_cluster_check(const char *const *pairs, uint32_t pair_count, struct error *error);
 int kafka_cluster_at(struct kafka *kafka, uint32_t index, struct kafka_cluster_status *out);
 // Where the embedded cluster of this name listens, when the master runs it. Told before the cluster is defined;
 // without it an embedded cluster is this process's own.
@@ -40,7 +42,7 @@ int kafka_embedded(struct kafka *kafka, const char *name, const char *servers);
 
 // One wait for one record; the caller's, and not to be moved until on_done or kafka_delivery_cancel.
 struct kafka_delivery {
-  void (*on_done)(struct kafka_delivery *delivery); // may be NULL
+  void (*on_done)(struct kafka_delivery *delivery); // may be NULL; BRIDGE_CLOSED comes from kafka_close
   struct kafka_result result;
   bool done;
   struct kafka_ticket *ticket;
@@ -51,6 +53,8 @@ struct kafka_delivery {
 // BRIDGE_FAILED: it was not queued.
 int kafka_produce(struct kafka *kafka, const struct kafka_message *message, struct kafka_delivery *delivery,
                   struct error *error);
+// The result that the last on_done was called with.
+const struct kafka_result *kafka_last_result(const struct kafka *kafka);
 void kafka_delivery_cancel(struct kafka *kafka, struct kafka_delivery *delivery);
 
 // ---- Read ----
@@ -68,10 +72,18 @@ int kafka_reader_ready(struct kafka_reader *reader);
 const char *kafka_reader_error(const struct kafka_reader *reader);
 // BRIDGE_OK, KAFKA_GAP, BRIDGE_AGAIN, BRIDGE_FAILED.
 int kafka_reader_next(struct kafka_reader *reader, const struct kafka_record **out);
-// Calls on_ready once, when there may be something new (BRIDGE_OK) or after `timeout_us` (BRIDGE_TIMEOUT; below 0:
-// never). A reader waits once at a time: BRIDGE_INVALID.
-int kafka_reader_wait(struct kafka_reader *reader, int64_t timeout_us,
-                      void (*on_ready)(struct kafka_reader *reader, void *context, int status), void *context);
+// Who waits for a reader: `number` is the caller's own.
+struct kafka_wait {
+  void (*on_ready)(struct kafka_reader *reader, const struct kafka_wait *wait, int status);
+  void *context;
+  double number;
+};
+
+// Calls on_ready once, from the loop, when there may be something new (BRIDGE_OK) or after `timeout_us` (BRIDGE_TIMEOUT;
+// below 0: never). A new wait takes the place of one that is still on; freeing the reader ends it without a call.
+int kafka_reader_wait(struct kafka_reader *reader, int64_t timeout_us, const struct kafka_wait *wait);
+// The wait that is on, or NULL.
+const struct kafka_wait *kafka_reader_waiting(const struct kafka_reader *reader);
 int kafka_reader_position(struct kafka_reader *reader, uint32_t index, struct kafka_position *out);
 // True while it reads from the shared window.
 bool kafka_reader_shares(const struct kafka_reader *reader);

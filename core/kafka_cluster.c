@@ -183,7 +183,7 @@ static int cluster_set_up(struct cluster *cluster, struct error *error) {
   cluster->embedded = embedded && text_is(embedded, "true");
   cluster->window_records = property_number(cluster, "window_records", 8192);
   cluster->window_bytes = property_number(cluster, "window_bytes", 8 * 1024 * 1024);
-  if (cluster->embedded) return cluster_embed(cluster, error);
+  if (cluster->embedded) return 0;
   const char *servers = property_of(cluster, "bootstrap.servers");
   if (!servers) servers = property_of(cluster, "metadata.broker.list");
   if (!servers) return error_set(error, ERROR_INVALID, "bootstrap.servers: expected host:port, found nothing");
@@ -191,24 +191,36 @@ static int cluster_set_up(struct cluster *cluster, struct error *error) {
   return 0;
 }
 
-static struct cluster *cluster_new(struct kafka *kafka, const char *name, const char *const *pairs, uint32_t count,
-                                   struct error *error) {
-  struct cluster *cluster = calloc(1, sizeof *cluster);
-  if (!cluster) return NULL;
-  cluster->kafka = kafka;
-  cluster->refs = 1;
-  snprintf(cluster->name, sizeof cluster->name, "%s", name);
+static int cluster_copy(struct cluster *cluster, const char *const *pairs, uint32_t count, struct error *error) {
+  if (count > PROPERTIES_MAX) return error_set(error, ERROR_INVALID, "more than %d properties", PROPERTIES_MAX);
   for (uint32_t i = 0; i < count; i++) {
     struct property *property = &cluster->properties[cluster->property_count++];
     property->key = strdup(pairs[2 * i]);
     property->value = strdup(pairs[2 * i + 1]);
-    if (!property->key || !property->value) goto fail;
+    if (!property->key || !property->value) return error_set(error, ERROR_MEMORY, "out of memory");
   }
+  return 0;
+}
+
+// Of no worker yet, and without brokers if it is to be embedded.
+static struct cluster *cluster_new(const char *name, const char *const *pairs, uint32_t count, struct error *error) {
+  struct cluster *cluster = calloc(1, sizeof *cluster);
+  if (!cluster) return NULL;
+  cluster->refs = 1;
+  snprintf(cluster->name, sizeof cluster->name, "%s", name);
+  if (cluster_copy(cluster, pairs, count, error)) goto fail;
   if (cluster_set_up(cluster, error) || cluster_check(cluster, error)) goto fail;
   return cluster;
 fail:
   cluster_release(cluster);
   return NULL;
+}
+
+int kafka_cluster_check(const char *const *pairs, uint32_t pair_count, struct error *error) {
+  struct cluster *cluster = cluster_new("check", pairs, pair_count, error);
+  if (!cluster) return ERROR_INVALID;
+  cluster_release(cluster);
+  return 0;
 }
 
 static bool cluster_same(const struct cluster *cluster, const char *const *pairs, uint32_t count) {
@@ -223,13 +235,16 @@ static bool cluster_same(const struct cluster *cluster, const char *const *pairs
 int kafka_cluster(struct kafka *kafka, const char *name, const char *const *pairs, uint32_t pair_count,
                   struct error *error) {
   if (strlen(name) >= CLUSTER_NAME_BYTES || !*name)
-    return error_set(error, ERROR_INVALID, "cluster name: expected 1 to %d bytes", CLUSTER_NAME_BYTES - 1);
-  if (pair_count > PROPERTIES_MAX)
-    return error_set(error, ERROR_INVALID, "cluster %s: more than %d properties", name, PROPERTIES_MAX);
+    return error_set(error, ERROR_INVALID, "name of a cluster: expected 1 to %d bytes", CLUSTER_NAME_BYTES - 1);
   struct cluster *before = cluster_find(kafka, name);
   if (before && cluster_same(before, pairs, pair_count)) return 0;
-  struct cluster *cluster = cluster_new(kafka, name, pairs, pair_count, error);
+  struct cluster *cluster = cluster_new(name, pairs, pair_count, error);
   if (!cluster) return ERROR_INVALID;
+  cluster->kafka = kafka;
+  if (cluster->embedded && cluster_embed(cluster, error)) {
+    cluster_release(cluster);
+    return ERROR_SYSTEM;
+  }
   if (before) kafka_cluster_drop(kafka, name);
   cluster->next = kafka->clusters;
   kafka->clusters = cluster;

@@ -80,6 +80,7 @@ struct kafka {
   uint32_t slot_count, slot_free; // slot_free: 0 or index + 1
   struct kafka_reader *waking;    // to be resumed in this turn, or the next one
   double serial;
+  struct kafka_result last; // that on_done was called with
 };
 
 int queue_watch_init(struct queue_watch *watch, struct kafka *kafka, struct error *error);

@@ -35,8 +35,7 @@ struct kafka_reader {
   struct record *current; // what the last kafka_reader_next gave
   struct kafka_reader *peer, **peer_link; // in shared->readers
   struct kafka_reader *next_waiting, **waiting_link; // in a feed's `waiting`, or kafka->waking; link NULL: in none
-  void (*on_ready)(struct kafka_reader *reader, void *context, int status);
-  void *context;
+  struct kafka_wait wait;
   struct timer timer;
   char error[200];
 };
@@ -116,9 +115,10 @@ static void waiting_unlink(struct kafka_reader *reader) {
 }
 
 static void reader_resume(struct kafka_reader *reader, int status) {
+  struct kafka_wait wait = reader->wait;
   waiting_unlink(reader);
   timer_cancel(&reader->kafka->loop->timers, &reader->timer);
-  reader->on_ready(reader, reader->context, status); // it may be gone now
+  wait.on_ready(reader, &wait, status); // the reader may be gone now
 }
 
 static void on_wait_over(struct timer *timer) {
@@ -129,22 +129,21 @@ static struct feed *reader_feed(const struct kafka_reader *reader) {
   return reader->own ? reader->own : reader->shared;
 }
 
-int kafka_reader_wait(struct kafka_reader *reader, int64_t timeout_us,
-                      void (*on_ready)(struct kafka_reader *reader, void *context, int status), void *context) {
+int kafka_reader_wait(struct kafka_reader *reader, int64_t timeout_us, const struct kafka_wait *wait) {
   struct kafka *kafka = reader->kafka;
-  if (reader->waiting_link) return BRIDGE_INVALID;
+  waiting_unlink(reader);
+  timer_cancel(&kafka->loop->timers, &reader->timer);
   if (timeout_us >= 0 && timer_set(&kafka->loop->timers, &reader->timer, kafka->loop->clock.mono_us + timeout_us))
     return BRIDGE_FULL;
-  reader->on_ready = on_ready;
-  reader->context = context;
-  struct feed *feed = reader_feed(reader);
-  if (feed) {
-    waiting_link(reader, &feed->waiting);
-  } else {
-    waiting_link(reader, &kafka->waking);
-    queue_watch_kick(&kafka->wake);
-  }
+  reader->wait = *wait;
+  struct feed *feed = reader->state == READER_FAILED ? NULL : reader_feed(reader);
+  waiting_link(reader, feed ? &feed->waiting : &kafka->waking);
+  if (!feed) queue_watch_kick(&kafka->wake);
   return BRIDGE_OK;
+}
+
+const struct kafka_wait *kafka_reader_waiting(const struct kafka_reader *reader) {
+  return reader->waiting_link ? &reader->wait : NULL;
 }
 
 static void waking_add(struct kafka *kafka, struct kafka_reader *reader) {

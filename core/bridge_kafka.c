@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Lua may call of Kafka. Thin: finds the reader of a number, and turns the ends of waits into resumed coroutines.
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kafka.h"
+#include "phase.h"
+#include "worker.h"
+
+int bridge_kafka_cluster(struct worker *worker, const char *name, const char *const *pairs, uint32_t pair_count) {
+  return kafka_cluster(worker_kafka(worker), name, pairs, pair_count, &worker->error) ? BRIDGE_INVALID : BRIDGE_OK;
+}
+
+int bridge_kafka_check(const char *const *pairs, uint32_t pair_count, char *error, uint32_t error_bytes) {
+  struct error cause = {0};
+  if (kafka_cluster_check(pairs, pair_count, &cause) == 0) return BRIDGE_OK;
+  snprintf(error, error_bytes, "%s", cause.text);
+  return BRIDGE_INVALID;
+}
+
+int bridge_kafka_cluster_drop(struct worker *worker, const char *name) {
+  return kafka_cluster_drop(worker_kafka(worker), name);
+}
+
+int bridge_kafka_cluster_at(struct worker *worker, uint32_t index, struct kafka_cluster_status *out) {
+  return kafka_cluster_at(worker_kafka(worker), index, out);
+}
+
+// ---- Produce ----
+
+struct produce_wait {
+  struct kafka_delivery delivery; // first: the one is the other
+  struct worker *worker;
+  double coroutine;
+};
+
+static void on_delivered(struct kafka_delivery *delivery) {
+  struct produce_wait wait = *(struct produce_wait *)delivery;
+  free(delivery);
+  if (wait.delivery.result.status == BRIDGE_CLOSED) return; // the worker ends, and its VM with it
+  phase_resume(wait.worker, wait.coroutine, wait.delivery.result.status, wait.delivery.result.offset);
+}
+
+int bridge_kafka_produce(struct worker *worker, const struct kafka_message *message, bool wait) {
+  struct kafka *kafka = worker_kafka(worker);
+  if (!wait) return kafka_produce(kafka, message, NULL, &worker->error);
+  struct produce_wait *waiting = calloc(1, sizeof *waiting);
+  if (!waiting) return BRIDGE_FULL;
+  waiting->delivery.on_done = on_delivered;
+  waiting->worker = worker;
+  waiting->coroutine = phase_self(worker);
+  int status = kafka_produce(kafka, message, &waiting->delivery, &worker->error);
+  if (status == BRIDGE_OK) return BRIDGE_AGAIN;
+  free(waiting);
+  return status;
+}
+
+int bridge_kafka_result(struct worker *worker, struct kafka_result *out) {
+  *out = *kafka_last_result(worker_kafka(worker));
+  return BRIDGE_OK;
+}
+
+// ---- Read ----
+
+static void on_opened(struct kafka_reader *reader, const struct kafka_wait *wait, int status) {
+  struct worker *worker = wait->context;
+  double coroutine = wait->number, handle = kafka_reader_handle(reader);
+  status = kafka_reader_ready(reader);
+  if (status == BRIDGE_AGAIN && kafka_reader_wait(reader, -1, wait) == BRIDGE_OK) return;
+  if (status != BRIDGE_OK) {
+    error_set(&worker->error, ERROR_SYSTEM, "%s", kafka_reader_error(reader));
+    kafka_reader_free(reader);
+    handle = 0;
+  }
+  phase_resume(worker, coroutine, status, handle);
+}
+
+int bridge_kafka_reader_open(struct worker *worker, const struct kafka_reader_options *options) {
+  struct kafka_reader *reader = kafka_reader_new(worker_kafka(worker), options, &worker->error);
+  struct kafka_wait wait = {.on_ready = on_opened, .context = worker, .number = phase_self(worker)};
+  if (!reader) return BRIDGE_FAILED;
+  int status = kafka_reader_ready(reader);
+  if (status == BRIDGE_OK)
+    status = worker_wake(worker, wait.number, BRIDGE_OK, kafka_reader_handle(reader)) < 0 ? BRIDGE_FULL : BRIDGE_AGAIN;
+  else if (status == BRIDGE_AGAIN)
+    status = kafka_reader_wait(reader, -1, &wait) == BRIDGE_OK ? BRIDGE_AGAIN : BRIDGE_FULL;
+  else
+    error_set(&worker->error, ERROR_SYSTEM, "%s", kafka_reader_error(reader));
+  if (status != BRIDGE_AGAIN) kafka_reader_free(reader);
+  return status;
+}
+
+static void on_readable(struct kafka_reader *reader, const struct kafka_wait *wait, int status) {
+  (void)reader;
+  phase_resume(wait->context, wait->number, status, 0);
+}
+
+int bridge_kafka_reader_next(struct worker *worker, double handle, double timeout_s, const struct kafka_record **out) {
+  struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
+  struct kafka_wait wait = {.on_ready = on_readable, .context = worker, .number = phase_self(worker)};
+  if (!reader) return BRIDGE_STALE;
+  int status = kafka_reader_next(reader, out);
+  if (status == BRIDGE_FAILED) error_set(&worker->error, ERROR_SYSTEM, "%s", kafka_reader_error(reader));
+  if (status != BRIDGE_AGAIN) return status;
+  if (!(timeout_s > 0)) return BRIDGE_NONE;
+  // A wait of another coroutine on this reader is ended: a reader has one user.
+  const struct kafka_wait *other = kafka_reader_waiting(reader);
+  if (other && other->number != wait.number) worker_wake(worker, other->number, BRIDGE_CLOSED, 0);
+  int64_t timeout_us = timeout_s < 1e9 ? (int64_t)(timeout_s * 1e6) : -1;
+  return kafka_reader_wait(reader, timeout_us, &wait) == BRIDGE_OK ? BRIDGE_AGAIN : BRIDGE_FULL;
+}
+
+int bridge_kafka_reader_position(struct worker *worker, double handle, uint32_t index, struct kafka_position *out) {
+  struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
+  return reader ? kafka_reader_position(reader, index, out) : BRIDGE_STALE;
+}
+
+int bridge_kafka_reader_close(struct worker *worker, double handle) {
+  struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
+  if (!reader) return BRIDGE_STALE;
+  const struct kafka_wait *waiting = kafka_reader_waiting(reader);
+  if (waiting) worker_wake(worker, waiting->number, BRIDGE_CLOSED, 0);
+  kafka_reader_free(reader);
+  return BRIDGE_OK;
+}
