@@ -98,14 +98,22 @@ void error_sentence(const char *json, struct text *out) {
   what_put(json, out);
 }
 
-void error_log(struct log *log, const char *json) {
+static void problem_log(struct log *log, enum log_level level, const char *message, const char *json) {
   struct text where = {0}, what = {0};
   where_put(json, &where);
   what_put(json, &what);
   if (where.len)
-    log_error(log, "configuration refused", "at", where.data, "reason", what.data);
+    log_at(log, level, message, "at", where.data, "reason", what.data);
   else
-    log_error(log, "configuration refused", "reason", what.data);
+    log_at(log, level, message, "reason", what.data);
   text_free(&where);
   text_free(&what);
+}
+
+void error_log(struct log *log, const char *json) {
+  problem_log(log, LOG_ERROR, "configuration refused", json);
+}
+
+void warning_log(struct log *log, const char *json) {
+  problem_log(log, LOG_WARN, "configuration looks wrong", json);
 }

@@ -41,5 +41,6 @@ void outcome_describe(const struct outcome *outcome, struct text *out); // one J
 void errors_array(const struct settings *settings, struct text *out);
 // One error as a person reads it, into an empty text: "sluice.yml:7: service x: port: expected a number, found a string".
 void error_sentence(const char *json, struct text *out);
-// One error as a line of the log.
+// One error, or warning, as a line of the log.
 void error_log(struct log *log, const char *json);
+void warning_log(struct log *log, const char *json);

@@ -218,11 +218,6 @@ static void log_configure(struct master *master, const struct settings *settings
   workers_tell(master->workers, line);
 }
 
-// Snapshots are named by revision. The one before the running one is kept for whoever wants to compare.
-static void snapshot_forget(const struct master *master, const struct settings *old) {
-  if (old && old->revision != master->settings->revision && old->snapshot) unlink(old->snapshot);
-}
-
 // The candidate is what runs now.
 static void reload_commit(struct master *master) {
   struct settings *old = master->settings;
@@ -235,7 +230,8 @@ static void reload_commit(struct master *master) {
   workers_replan(master->workers, &plan);
   log_configure(master, master->settings);
   watch_paths(master, NULL);
-  snapshot_forget(master, old);
+  // Only now: those of attempts that failed had to stay, for a revision is never used twice.
+  statedir_forget_snapshots(master->settings->snapshot, master->settings->revision);
   settings_free(old);
   history_ok(&master->history, &master->loop.clock, master->settings->revision, changed);
 }
@@ -434,6 +430,7 @@ static void on_checked(void *context, struct settings *settings) {
     return;
   }
   bool starting = master->state == MASTER_STARTING;
+  for (uint32_t i = 0; i < settings->warning_count; i++) warning_log(&master->log, settings->warnings[i]);
   if (settings->error_count == 0) {
     master->candidate = settings;
     if (starting)

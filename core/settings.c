@@ -33,6 +33,7 @@ void settings_free(struct settings *settings) {
   free(settings->limits);
   strings_free(settings->watch, settings->watch_count);
   strings_free(settings->errors, settings->error_count);
+  strings_free(settings->warnings, settings->warning_count);
   free(settings);
 }
 
@@ -114,6 +115,8 @@ void settings_line(struct settings *settings, const char *line) {
     string_add(&settings->watch, &settings->watch_count, value);
   else if (key_is(line, "error"))
     string_add(&settings->errors, &settings->error_count, value);
+  else if (key_is(line, "warning"))
+    string_add(&settings->warnings, &settings->warning_count, value);
   else if (key_is(line, "log.level"))
     settings->log_level = log_level_parse(value) < 0 ? LOG_NOTICE : log_level_parse(value);
   else if (key_is(line, "log.format"))

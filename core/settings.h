@@ -20,6 +20,8 @@ struct settings {
   uint32_t watch_count;
   char **errors; // each a JSON object: file, line, entity, field, expected, found, message
   uint32_t error_count;
+  char **warnings; // likewise
+  uint32_t warning_count;
   int32_t log_level; // enum log_level
   bool log_json;
 };

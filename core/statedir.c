@@ -2,9 +2,11 @@
 // The files by which a running gateway is found.
 #include "statedir.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -47,6 +49,22 @@ int statedir_lock(const char *state_dir, struct error *error) {
   close(fd);
   pid_read(state_dir, pid);
   return error_set(error, ERROR_INVALID, "a gateway runs already with state_dir %s (pid %s)", state_dir, pid);
+}
+
+void statedir_forget_snapshots(const char *snapshot, int64_t revision) {
+  char folder[STATEDIR_PATH];
+  snprintf(folder, sizeof folder, "%s", snapshot);
+  char *slash = strrchr(folder, '/');
+  if (!slash) return;
+  *slash = 0;
+  DIR *dir = opendir(folder);
+  if (!dir) return;
+  for (struct dirent *entry; (entry = readdir(dir));) {
+    char *end;
+    long long number = strtoll(entry->d_name, &end, 10);
+    if (end != entry->d_name && *end == 0 && number < revision) unlinkat(dirfd(dir), entry->d_name, 0);
+  }
+  closedir(dir);
 }
 
 int statedir_write_pid(const char *state_dir, int32_t pid, struct error *error) {

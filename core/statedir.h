@@ -14,6 +14,9 @@ const char *statedir_path(const char *state_dir, const char *name, char out[STAT
 // descriptor. Gives it, or a negative code: another gateway holds it.
 int statedir_lock(const char *state_dir, struct error *error);
 
+// Removes the snapshots (files named by their revision) in the folder of `snapshot` that are older than `revision`.
+void statedir_forget_snapshots(const char *snapshot, int64_t revision);
+
 // Replaces the pid file in one step.
 int statedir_write_pid(const char *state_dir, int32_t pid, struct error *error);
 
