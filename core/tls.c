@@ -194,6 +194,8 @@ struct tls *tls_client_new(struct tls_context *context, int fd, const char *serv
 
 void tls_free(struct tls *tls) {
   if (!tls) return;
+  // Without this OpenSSL forbids a session for good whose connection ended without close_notify (as SSL 3 wanted).
+  if (tls->established) SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
   SSL_free(tls->ssl);
   if (tls->out) out_release(tls);
   tls_context_free(tls->context);
