@@ -43,7 +43,7 @@ LLHTTP_SHA256 := 0d989363e7fb6f270b9d49956e7a3945c26778f8c70a166815264309ac6a829
 
 $(LLHTTP_SDIST):
 	@mkdir -p $(CACHE)
-	pip3 download --quiet --no-binary :all: --no-deps --dest $(CACHE) llhttp==9.3.0.0
+	pip3 download --quiet --no-binary llhttp --no-deps --dest $(CACHE) llhttp==9.3.0.0
 	echo "$(LLHTTP_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
 
 $(BUILD)/llhttp/lib/llhttp.h: $(LLHTTP_SDIST)

@@ -108,7 +108,7 @@ return stamp
 end
 
 local stamp_schema = [[
-return { { "number", "integer", default = 0 } }
+return { number = { type = "integer", default = 0 } }
 ]]
 
 -- Another plugin carries the configuration's number too: both must be of one generation.

@@ -1,0 +1,51 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- A newcomer pastes what README.md shows, and sees what README.md says: every console block is run against the demo.
+local gateway = require "spec.support.gateway"
+local process = require "spec.support.process"
+
+-- The commands of the console blocks: { command, expected }, where "…" stands for anything.
+local function console_lines(text)
+  local list = {}
+  for block in text:gmatch("```console\n(.-)```") do
+    for line in block:gmatch("[^\n]+") do
+      local command = line:match("^%$ (.*)")
+      if command then
+        list[#list + 1] = { command = command, expected = {} }
+      else
+        table.insert(list[#list].expected, line)
+      end
+    end
+  end
+  return list
+end
+
+local function to_pattern(lines)
+  local pattern = table.concat(lines, "\n"):gsub("%p", "%%%0"):gsub("…", ".*")
+  -- A line of "…" alone may stand for no line at all.
+  return "^" .. pattern:gsub("\n%.%*", ".*"):gsub("%.%*\n", ".*") .. "\n?$"
+end
+
+describe("the README", function()
+  local gw
+
+  setup(function()
+    local text = process.read_file("demo/sluice.yml")
+    gw = gateway.start(text, {
+      wait = false, plugins = { echo = {
+        ["handler.lua"] = process.read_file("demo/plugins/echo/handler.lua"),
+        ["schema.lua"] = process.read_file("demo/plugins/echo/schema.lua"),
+      } },
+    })
+    gw:write_config((text:gsub(":8000", ":" .. gw.port)))
+    gw:wait_ready()
+  end)
+  teardown(function() gw:stop() end)
+
+  for _, entry in ipairs(console_lines(process.read_file("README.md"))) do
+    it("shows what comes of " .. entry.command, function()
+      local command = entry.command:gsub("localhost:8000", "127.0.0.1:" .. gw.port)
+      local _, out = process.run({ "sh", "-c", command .. " 2>/dev/null" })
+      assert.matches(to_pattern(entry.expected), (out:gsub("\r", "")))
+    end)
+  end
+end)
