@@ -235,11 +235,12 @@ local function filter_chunk(job, list, exchange, chunk, last)
       local place = item.place
       board.plugin_calls[place] = board.plugin_calls[place] + 1
       board.running = place
+      exchange.chunk, exchange.last, exchange.taken = chunk, last, false -- for response:get_raw_body, set_raw_body
       local ok, out = xpcall(item.run, on_error, conf, exchange, chunk, last)
       board.running = 0
       if not ok then return after_failure(job, item, BODY_FILTER, out) end
       -- nil: nothing of it goes on now; a plugin that gathers the body hands it over with the last chunk.
-      chunk = type(out) == "string" and out or ""
+      chunk = type(out) == "string" and out or exchange.taken or ""
     end
   end
   return DONE, chunk
