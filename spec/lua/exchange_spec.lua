@@ -181,14 +181,14 @@ describe("an exchange", function()
 
     it("gathers the body over the chunks", function()
       local function chunk(text, last)
-        exchange.chunk, exchange.last = text, last
+        exchange.chunk, exchange.last, exchange.taken = text, last, false
         return run("body_filter", function() return exchange.response:get_raw_body() end)
       end
       assert.is_nil(chunk("ab", false))
-      assert.equal("", exchange.chunk)
+      assert.equal("", exchange.taken)
       assert.is_nil(chunk("", false))
       assert.equal("abcd", chunk("cd", true))
-      assert.equal("abcd", exchange.chunk)
+      assert.equal("abcd", exchange.taken)
     end)
   end)
 

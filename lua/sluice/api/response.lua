@@ -134,12 +134,13 @@ function Response:get_raw_body()
     exchange.held_body = held
   end
   if not exchange.last then
-    exchange.chunk = ""
+    exchange.taken = ""
     return nil
   end
-  if held then exchange.chunk = table.concat(held) end
+  local body = held and table.concat(held) or chunk or ""
+  exchange.taken = body
   exchange.held_body = nil
-  return exchange.chunk or ""
+  return body
 end
 
 -- In body_filter: takes the place of the chunk. In response: of the whole body, and Content-Length follows.
@@ -149,7 +150,7 @@ function Response:set_raw_body(body)
   check_phase(BODY, exchange.phase, "exchange.response:set_raw_body")
   check.string("exchange.response:set_raw_body", "body", body)
   if exchange.phase ~= phases.numbers.response then
-    exchange.chunk = body
+    exchange.taken = body
     exchange.held_body = nil
     return
   end

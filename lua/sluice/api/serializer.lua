@@ -98,7 +98,16 @@ local function copy(entity)
   if not entity then return nil end
   local fresh = {}
   for key, value in pairs(entity) do fresh[key] = value end
+  fresh.kind = nil
+  if type(fresh.service) == "string" then fresh.service = { id = fresh.service } end -- as Kong has references
   return fresh
+end
+
+local function entity_of(credential)
+  if not credential then return nil end
+  local consumer = credential.consumer
+  return { id = credential.id, consumer_id = credential.consumer_id or type(consumer) == "table" and consumer.id
+    or consumer }
 end
 
 local function base(exchange)
@@ -111,7 +120,7 @@ local function base(exchange)
     upstream_uri = upstream_uri(handle),
     upstream_status = service_status and tostring(service_status) or "",
     tries = tries_of(handle),
-    authenticated_entity = credential and { id = credential.id, consumer_id = credential.consumer_id } or nil,
+    authenticated_entity = entity_of(credential),
     route = copy(entities.route(exchange)),
     service = copy(entities.service(exchange)),
     consumer = copy(rawget(exchange, "consumer")),
