@@ -150,13 +150,15 @@ end
 
 -- ---- Plugins and routes -------------------------------------------------------------------------------------------
 
-function build.planner(held, pace)
-  local planner = plan.new(held.plugins)
+---@param previous? table the running generation
+function build.planner(held, previous, pace)
+  local planner = plan.new(held.plugins, previous and previous.planner)
   for _, instance in ipairs(list(held, "plugins")) do
     planner:add(instance)
     pace()
   end
-  return planner
+  planner:settle()
+  held.planner = planner
 end
 
 local PROTOCOLS = { http = 1, https = 2, grpc = 4, grpcs = 8, ws = 16, wss = 32 } -- PROTOCOL_* of bridge.h
@@ -206,8 +208,8 @@ local function add_route(held, conf, route, service, made)
 end
 
 -- A route of a disabled service matches nothing, as in Kong.
-function build.routes(held, planner, services, pace)
-  local conf = ffi.new("struct route_conf")
+function build.routes(held, services, pace)
+  local conf, planner = ffi.new("struct route_conf"), held.planner
   for _, route in ipairs(list(held, "routes")) do
     local service = route.service and services[route.service]
     if service or not route.service then
@@ -220,6 +222,7 @@ function build.routes(held, planner, services, pace)
   local globals, err = planner:plan(nil, nil)
   if not globals then fail({ name = "global" }, "plugins", err) end
   held.plans[0] = globals
+  planner:close()
   C.bridge_gen_phases(worker, held.id, plan.no_route_mask(globals))
 end
 

@@ -34,7 +34,9 @@ local generation = {}
 ---@field records table<string, table> decoded records by their bytes
 
 local ROUTE_STATUS = 4294967295 -- phase.h
-local FIRST_SLICE_S, SLICE_S = 0.05, 0.0008 -- without traffic, slices only keep the heartbeat going
+local FIRST_SLICE_S, SLICE_S = 0.05, 0.0006 -- without traffic, slices only keep the heartbeat going
+
+local COLLECT_SLICE_S = 0.0004
 
 local live    -- the running generation
 local staging -- the build under way
@@ -70,14 +72,29 @@ end
 
 -- ---- Reading ------------------------------------------------------------------------------------------------------
 
-local function next_record(file, path)
-  local head = file:read(4)
-  if not head then return nil end
-  local a, b, c, d = head:byte(1, 4)
-  local size = d and a + b * 256 + c * 65536 + d * 16777216
-  local bytes = size and file:read(size)
-  if not bytes or #bytes ~= size then error({ message = path .. " ends in the middle of a record" }, 0) end
-  return bytes
+local CHUNK_BYTES = 262144
+
+-- The bytes of the next record, out of a file that is read a chunk at a time; nil at its end.
+local function next_record(reader)
+  local need = 4
+  while true do
+    local chunk, at = reader.chunk, reader.at
+    if #chunk - at + 1 >= need then
+      local a, b, c, d = chunk:byte(at, at + 3)
+      local last = at + 3 + a + b * 256 + c * 65536 + d * 16777216
+      if last <= #chunk then
+        reader.at = last + 1
+        return chunk:sub(at + 4, last)
+      end
+      need = last - at + 1
+    end
+    local more = reader.file:read(math.max(CHUNK_BYTES, need))
+    if not more then
+      if at > #chunk then return nil end
+      error({ message = "the snapshot is cut short" }, 0)
+    end
+    reader.chunk, reader.at = chunk:sub(at) .. more, 1
+  end
 end
 
 -- "service" and "keyauth_credentials" alike to the name of their collection.
@@ -125,7 +142,7 @@ local function read_snapshot(held, path, pace)
   local file, why = io.open(path, "rb")
   if not file then error({ message = why }, 0) end
   local ok, err = pcall(function()
-    for bytes in next_record, file, path do
+    for bytes in next_record, { file = file, chunk = "", at = 1 } do
       local record = decode(bytes)
       keep(held, record)
       held.records[bytes] = record
@@ -247,7 +264,8 @@ local function build_core(held, pace)
   build.certificates(held, pace)
   build.upstreams(held, pace)
   local services = build.services(held, pace)
-  build.routes(held, build.planner(held, pace), services, pace)
+  build.planner(held, live, pace)
+  build.routes(held, services, pace)
   build.compile(held, pace)
 end
 
@@ -329,11 +347,24 @@ end
 
 -- ---- The end, and status ------------------------------------------------------------------------------------------
 
+-- Leads the collector through a whole cycle in slices, so that a generation's memory does not wait for traffic.
+local function collect()
+  repeat
+    local began, done = C.bridge_mono_fresh(worker)
+    repeat done = collectgarbage("step", 0) until done or C.bridge_mono_fresh(worker) - began > COLLECT_SLICE_S
+    if not done and C.bridge_sleep(worker, 0) == C.BRIDGE_AGAIN then yield() end
+  until done
+end
+
 local function on_end(id)
   local gone = runtime.generations[id]
-  if not gone then return end
   runtime.generations[id] = nil
-  retire(gone)
+  if gone then retire(gone) end
+end
+
+-- A handler of its own, that nothing on its stack holds the generation any more.
+local function after_end()
+  collect()
 end
 
 -- Loaded plugins as `sluice status` and `sluice plugin list` show them.
@@ -372,6 +403,7 @@ end
 
 runtime.on("stage", on_stage)
 runtime.on("generation_end", on_end)
+runtime.on("generation_end", after_end)
 runtime.on("status", on_status)
 runtime.on("timer", function(id) require("sluice.timer").fire(id) end)
 

@@ -32,7 +32,7 @@ local function id_of(reference)
   return reference or nil
 end
 
--- ---- Instances by scope -------------------------------------------------------------------------------------------
+-- ---- Instances by scope ---------------------------------------------------------------------------------------------
 
 -- "route and service" as one key; a scope that is not given is empty.
 local function scope_key(route, service)
@@ -48,27 +48,46 @@ local function child(parent, key)
   return found
 end
 
+-- by_plugin: name -> scope key -> { plain, consumers = {}, groups = {}, ordering }
+-- names: scope key -> names of plugins with instances there, each once
+local function new_index()
+  return { by_plugin = {}, names = {} }
+end
+
+local function add_to(index, instance)
+  local key = scope_key(id_of(instance.route), id_of(instance.service))
+  local scopes = child(index.by_plugin, instance.name)
+  if not scopes[key] then
+    local names = child(index.names, key)
+    names[#names + 1] = instance.name
+  end
+  local scope = child(scopes, key)
+  local consumer, group = id_of(instance.consumer), id_of(instance.consumer_group)
+  if consumer then child(scope, "consumers")[consumer] = instance.config
+  elseif group then child(scope, "groups")[group] = instance.config
+  else scope.plain = instance end
+  scope.ordering = scope.ordering or instance.ordering
+end
+
 ---@class sluice.planner
 local planner = {}
 planner.__index = planner
 
 -- Collects the plugin instances of one generation.
 ---@param plugins table<string, table> loaded plugins by name, each with `place` besides what plugins.load gives
+---@param previous? sluice.planner of the running generation: its plans are kept where nothing in them changed
 ---@return sluice.planner
-function plan.new(plugins)
+function plan.new(plugins, previous)
   return setmetatable({
     plugins = plugins,
-    by_plugin = {},                      -- name -> scope key -> { plain, consumers = {}, groups = {} }
-    names = { ["|"] = {} },              -- scope key -> names of plugins with instances there, each once
-    of_route = {}, of_service = {},      -- route id, service id -> true when it has instances of its own
-    shared = {},                         -- service id or "" -> plan
+    previous = previous,
+    base = new_index(),                     -- instances that name no route
+    base_list = {},
+    own = {},                               -- route id -> instances that name it
+    of_service = {},                        -- service id -> true when it has instances of its own
+    shared = {},                            -- service id or "" -> plan
+    made = {},                              -- route id -> plan of its own
   }, planner)
-end
-
-local function note_name(self, key, name, scopes)
-  if scopes[key] then return end
-  local names = child(self.names, key)
-  names[#names + 1] = name
 end
 
 -- Adds an instance; a disabled one, or one for streams only, is passed over.
@@ -76,20 +95,44 @@ end
 function planner:add(instance)
   if instance.enabled == false or not is_http(instance) then return end
   local route, service = id_of(instance.route), id_of(instance.service)
-  local key = scope_key(route, service)
-  local scopes = child(self.by_plugin, instance.name)
-  note_name(self, key, instance.name, scopes)
-  local scope = child(scopes, key)
-  local consumer, group = id_of(instance.consumer), id_of(instance.consumer_group)
-  if consumer then child(scope, "consumers")[consumer] = instance.config
-  elseif group then child(scope, "groups")[group] = instance.config
-  else scope.plain = instance end
-  scope.ordering = scope.ordering or instance.ordering
-  if route then self.of_route[route] = true
-  elseif service then self.of_service[service] = true end
+  if route then
+    local own = child(self.own, route)
+    own[#own + 1] = instance
+    return
+  end
+  self.base_list[#self.base_list + 1] = instance
+  add_to(self.base, instance)
+  if service then self.of_service[service] = true end
 end
 
--- ---- One plugin on one route --------------------------------------------------------------------------------------
+-- Nothing that these instances say has changed: the tables are the same ones, and so is their plugins' code.
+local function unchanged(self, list, old_list)
+  if not old_list or #list ~= #old_list then return false end
+  for i = 1, #list do
+    local instance = list[i]
+    if instance ~= old_list[i] or self.plugins[instance.name] ~= self.previous.plugins[instance.name] then
+      return false
+    end
+  end
+  return true
+end
+
+-- All instances have been added: says what can be kept of the previous plans.
+function planner:settle()
+  local previous = self.previous
+  if previous and unchanged(self, self.base_list, previous.base_list) then
+    self.shared = previous.shared
+  else
+    self.previous = nil
+  end
+end
+
+-- All plans have been asked for: lets go of the previous generation's.
+function planner:close()
+  self.previous = nil
+end
+
+-- ---- One plugin on one route ----------------------------------------------------------------------------------------
 
 -- Kong's precedence among instances that name a consumer or a group: which scope they are looked for in, in turn. The
 -- last two are behind an instance that names both route and service.
@@ -101,32 +144,26 @@ local function level_keys(route, service)
   }
 end
 
+-- `scopes(key)` gives what a plugin has in a scope.
 local function levels_of(scopes, route, service, plain)
   local levels, seen
   local keys = level_keys(route, service)
   for i = 1, plain and plain.route and plain.service and 6 or 8 do
-    local level = keys[i]
-    local scope = scopes[level[1]]
-    local confs = scope and scope[level[2]]
+    local scope = scopes[keys[i][1]]
+    local confs = scope and scope[keys[i][2]]
     if confs and not (seen and seen[confs]) then
       levels, seen = levels or {}, seen or {}
       seen[confs] = true
-      levels[#levels + 1] = { group = level[2] == "groups", confs = confs }
+      levels[#levels + 1] = { group = keys[i][2] == "groups", confs = confs }
     end
   end
   return levels
 end
 
-local function plain_of(scopes, route, service)
+-- The most specific scope that has the field: the instance without a consumer, or the order it asks for.
+local function most_specific(scopes, route, service, field)
   for _, key in ipairs { scope_key(route, service), scope_key(route), scope_key(nil, service), "|" } do
-    local scope = scopes[key]
-    if scope and scope.plain then return scope.plain end
-  end
-end
-
-local function ordering_of(scopes, route, service)
-  for _, key in ipairs { scope_key(route, service), scope_key(route), scope_key(nil, service), "|" } do
-    if scopes[key] and scopes[key].ordering then return scopes[key].ordering end
+    if scopes[key] and scopes[key][field] then return scopes[key][field] end
   end
 end
 
@@ -192,12 +229,12 @@ local function sorted(chosen, phase_name)
   return out
 end
 
--- ---- Plans --------------------------------------------------------------------------------------------------------
+-- ---- Plans ----------------------------------------------------------------------------------------------------------
 
-local function collect_names(self, keys)
+local function collect_names(lists)
   local names, seen = {}, {}
-  for _, key in ipairs(keys) do
-    for _, name in ipairs(self.names[key] or {}) do
+  for _, list in pairs(lists) do
+    for _, name in ipairs(list) do
       if not seen[name] then
         seen[name] = true
         names[#names + 1] = name
@@ -207,20 +244,30 @@ local function collect_names(self, keys)
   return names
 end
 
-local function choose(self, route, service)
-  local keys = { "|" }
-  if service then keys[#keys + 1] = scope_key(nil, service) end
-  if route then keys[#keys + 1] = scope_key(route) end
-  if route and service then keys[#keys + 1] = scope_key(route, service) end
+local NONE = {}
+
+-- What one plugin has in the scopes of a route: its own, its service's, the globals.
+local function scopes_of(self, own, name, service)
+  local base, mine = self.base.by_plugin[name] or NONE, own.by_plugin[name] or NONE
+  local key = scope_key(nil, service)
+  local scopes = { ["|"] = base["|"], [key] = base[key] }
+  for its_key, scope in pairs(mine) do scopes[its_key] = scope end
+  return scopes
+end
+
+local function choose(self, own, route, service)
+  local names = self.base.names
+  local lists = { names["|"] or NONE, service and names[scope_key(nil, service)] or NONE }
+  for _, list in pairs(own.names) do lists[#lists + 1] = list end
   local chosen, ordered = {}, false
-  for _, name in ipairs(collect_names(self, keys)) do
-    local scopes = self.by_plugin[name]
-    local plain = plain_of(scopes, route, service)
-    local ordering = ordering_of(scopes, route, service)
+  for _, name in ipairs(collect_names(lists)) do
+    local scopes = scopes_of(self, own, name, service)
+    local plain = most_specific(scopes, route, service, "plain")
+    local ordering = most_specific(scopes, route, service, "ordering")
     ordered = ordered or ordering ~= nil
     chosen[#chosen + 1] = {
-      plugin = self.plugins[name], conf = plain and plain.config, levels = levels_of(scopes, route, service, plain),
-      ordering = ordering,
+      plugin = self.plugins[name], conf = plain and plain.config,
+      levels = levels_of(scopes, route, service, plain), ordering = ordering,
     }
   end
   table.sort(chosen, by_priority)
@@ -249,9 +296,9 @@ local function list_for(chosen, ordered, phase)
   return list
 end
 
-local function compile(self, route, service)
-  local chosen, ordered = choose(self, route, service)
-  local made, mask = {}, 0
+local function compile(self, own, route, service)
+  local chosen, ordered = choose(self, own, route, service)
+  local made, mask = { service = service }, 0
   for phase = 0, phases.numbers.log do
     if not NOT_IN_PLANS[phase] and not (GLOBAL_ONLY[phase] and (route or service)) then
       local list, ring = list_for(chosen, ordered, phase)
@@ -273,15 +320,34 @@ local function with_globals(self, made)
   return made
 end
 
+local NO_OWN = new_index()
+
 function planner:shared_plan(service)
   local key = service or ""
   local made = self.shared[key]
   if made then return made end
   local err
-  made, err = compile(self, nil, service)
+  made, err = compile(self, NO_OWN, nil, service)
   if not made then return nil, err end
   self.shared[key] = made
   return service and with_globals(self, made) or made
+end
+
+-- The plan that the running generation has for this route, when nothing it was made from has changed.
+local function kept(self, route, service)
+  local previous = self.previous
+  local made = previous and previous.made[route]
+  if made and made.service == service and unchanged(self, self.own[route], previous.own[route]) then return made end
+end
+
+local function own_plan(self, route, service)
+  local made = kept(self, route, service)
+  if made then return made end
+  local own = new_index()
+  for _, instance in ipairs(self.own[route]) do add_to(own, instance) end
+  local err
+  made, err = compile(self, own, route, service)
+  return made and with_globals(self, made), err
 end
 
 -- The plan of a route: shared with others as far as its plugins are.
@@ -293,10 +359,11 @@ function planner:plan(route, service)
   local globals, err = self:shared_plan(nil)
   if not globals then return nil, err end
   if not route then return globals end
-  if self.of_route[route] then
+  if self.own[route] then
     local made
-    made, err = compile(self, route, service)
-    return made and with_globals(self, made), err
+    made, err = own_plan(self, route, service)
+    self.made[route] = made
+    return made, err
   end
   return self:shared_plan(service and self.of_service[service] and service or nil)
 end
