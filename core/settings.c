@@ -43,6 +43,10 @@ static void string_add(char ***strings, uint32_t *count, const char *value) {
   (*strings)[(*count)++] = strdup(value);
 }
 
+void settings_refuse(struct settings *settings, const char *json) {
+  string_add(&settings->errors, &settings->error_count, json);
+}
+
 void settings_fail(struct settings *settings, const char *format, ...) {
   char message[512];
   va_list args;
@@ -53,7 +57,7 @@ void settings_fail(struct settings *settings, const char *format, ...) {
   text_puts(&json, "{\"message\":");
   text_json(&json, message);
   text_puts(&json, "}");
-  string_add(&settings->errors, &settings->error_count, json.data);
+  settings_refuse(settings, json.data);
   text_free(&json);
 }
 

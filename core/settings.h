@@ -31,6 +31,8 @@ void settings_free(struct settings *settings); // NULL is fine
 
 // Takes one line of the checker; a key it does not know is ignored, a line that is wrong becomes an error of its own.
 void settings_line(struct settings *settings, const char *line);
+// Adds an error that is a JSON object already.
+void settings_refuse(struct settings *settings, const char *json);
 // Adds an error that has nothing but a message.
 void settings_fail(struct settings *settings, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
