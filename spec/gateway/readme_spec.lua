@@ -30,14 +30,12 @@ describe("the README", function()
 
   setup(function()
     local text = process.read_file("demo/sluice.yml")
-    gw = gateway.start(text, {
-      wait = false, plugins = { echo = {
+    gw = gateway.start(function(self) return (text:gsub(":8000", ":" .. self.port)) end, {
+      plugins = { echo = {
         ["handler.lua"] = process.read_file("demo/plugins/echo/handler.lua"),
         ["schema.lua"] = process.read_file("demo/plugins/echo/schema.lua"),
       } },
     })
-    gw:write_config((text:gsub(":8000", ":" .. gw.port)))
-    gw:wait_ready()
   end)
   teardown(function() gw:stop() end)
 

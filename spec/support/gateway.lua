@@ -53,12 +53,14 @@ local function environment(self, options)
   return env
 end
 
--- `config`: YAML text, or a table (written as JSON). options: workers (1), env, plugins (name -> handler text, or
+-- `config`: YAML text, a table (written as JSON), or a function that is given the gateway (its ports) and makes one.
+-- options: workers (1), env, plugins (name -> handler text, or
 -- files), files (path -> text), wait (false: do not wait until it answers), prefix (words in front of the command).
 function gateway.start(config, options)
   options = options or {}
   local self = setmetatable({ directory = posix.temporary_directory() }, running)
   self.port, self.tls_port, self.status_port = process.free_port(), process.free_port(), process.free_port()
+  if type(config) == "function" then config = config(self) end
   self.config_path = self.directory .. (type(config) == "table" and "/sluice.json" or "/sluice.yml")
   os.execute(("mkdir -p '%s/plugins'"):format(self.directory))
   write_tree(self.directory, options.files)
