@@ -51,12 +51,19 @@ $(BUILD)/llhttp/lib/llhttp.h: $(LLHTTP_SDIST)
 	@mkdir -p $(BUILD)/llhttp
 	tar -xzf $< -C $(BUILD)/llhttp --strip-components=1 --no-same-owner -m
 
-# ---- bridge.h as text: the very declarations that the core was compiled with go to ffi.cdef ----
+# ---- Headers as text: the very declarations that the core was compiled with go to ffi.cdef ----
+# bridge.h as it is; of those that `sluice explain` needs besides, what LuaJIT does not read (directives and inline
+# functions) stays behind.
 
-$(BUILD)/bridge_text.c: core/bridge.h
+EXPLAINED := core/slice.h core/error.h core/uri.h core/router.h
+as_text    = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'
+
+$(BUILD)/bridge_text.c: core/bridge.h $(EXPLAINED)
 	@mkdir -p $(BUILD)
-	{ echo 'extern const char bridge_declarations[];'; echo 'const char bridge_declarations[] ='; \
-	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/' $<; echo ';'; } > $@
+	{ echo 'extern const char bridge_declarations[], router_declarations[];'; \
+	  echo 'const char bridge_declarations[] ='; $(as_text) core/bridge.h; echo ';'; \
+	  echo 'const char router_declarations[] ='; \
+	  sed -e '/^static inline/,/^}/d' -e '/^#/d' $(EXPLAINED) | $(as_text); echo ';'; } > $@
 
 # ---- Objects, program and library of one variant ----
 
