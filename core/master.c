@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <ev.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ struct master {
   int64_t last_status_id;
   char log_path[STATEDIR_PATH]; // "": stderr
   char desk_path[STATEDIR_PATH]; // until it is moved to its final place
+  int terminal; // standard error as it was before the log took its place, until the start has ended; -1
   int signals;
   ev_io signalled;
   ev_timer rotate, status_wait;
@@ -132,6 +134,7 @@ static void start_fail(struct master *master, const struct settings *refused) {
     struct text sentence = {0};
     error_sentence(refused->errors[i], &sentence);
     dprintf(STDERR_FILENO, "sluice: %s\n", sentence.data);
+    if (master->terminal >= 0) dprintf(master->terminal, "sluice: %s\n", sentence.data);
     if (i == 0) text_printf(&line, "failed %s", sentence.data);
     text_free(&sentence);
   }
@@ -147,6 +150,7 @@ static int state_take(struct master *master, const struct settings *settings, st
   if (master->lock_fd < 0) return master->lock_fd;
   if (!master->options.daemon) return 0;
   statedir_path(settings->state_dir, "sluice.log", master->log_path);
+  master->terminal = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
   return statedir_log_to(master->log_path, error);
 }
 
@@ -218,6 +222,8 @@ static void start_succeeded(struct master *master) {
   log_notice(&master->log, "running", "version", master->options.version, "pid", log_number(pid, getpid()), "state_dir",
              state_dir);
   ready_tell(master, "ready");
+  if (master->terminal >= 0) close(master->terminal);
+  master->terminal = -1;
 }
 
 static void on_begin(void *context) {
@@ -318,6 +324,8 @@ static void on_upgraded(void *context, const char *failure) {
     return;
   }
   master->handed_over = true;
+  close(master->lock_fd); // the new process has the same lock; it shall not outlive that one here
+  master->lock_fd = -1;
   if (master->state == MASTER_RUNNING) master_quit(master, "a new process has taken over");
 }
 
@@ -490,7 +498,10 @@ static void master_close(struct master *master) {
 }
 
 int master_run(const struct master_options *options) {
-  struct master master = {.options = *options, .log = {.level = LOG_NOTICE, .fd = STDERR_FILENO, .source = "master"}};
+  struct master master = {.options = *options,
+                          .log = {.level = LOG_NOTICE, .fd = STDERR_FILENO, .source = "master"},
+                          .terminal = -1,
+                          .lock_fd = -1};
   struct error error;
   master.loop = (struct loop){.ev = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV), .log = &master.log};
   clock_init(&master.loop.clock);
