@@ -36,7 +36,7 @@ local generation = {}
 local ROUTE_STATUS = 4294967295 -- phase.h
 local FIRST_SLICE_S, SLICE_S = 0.05, 0.0006 -- without traffic, slices only keep the heartbeat going
 
-local COLLECT_SLICE_S = 0.0004
+local COLLECT_SLICE_S = 0.0004 -- of the collector after an old generation has ended
 
 local live    -- the running generation
 local staging -- the build under way
