@@ -25,7 +25,8 @@ cjson.decode_max_depth(MAX_DEPTH)
 cjson.decode_invalid_numbers(false)
 
 local null = require("cjson").null
-local array_mt = { __name = "json.array" }
+local ARRAY = "json.array" -- what getmetatable gives: the mark cannot be changed from outside
+local array_mt = { __metatable = ARRAY }
 
 -- What JSON's null decodes to, and nothing else is.
 json.null = null
@@ -34,16 +35,16 @@ json.null = null
 ---@param list? table
 ---@return table the same table
 function json.array(list)
-  return setmetatable(list or {}, array_mt)
+  list = list or {}
+  if getmetatable(list) == ARRAY then return list end
+  return setmetatable(list, array_mt)
 end
 
 ---@param value any
 ---@return boolean whether it was marked as an array
 function json.is_array(value)
-  return type(value) == "table" and getmetatable(value) == array_mt
+  return type(value) == "table" and getmetatable(value) == ARRAY
 end
-
-json.array_mt = array_mt
 
 -- ---- Encoding ----
 
@@ -128,7 +129,7 @@ end
 
 local function put_table(out, value, depth)
   if depth > MAX_DEPTH then return "more than " .. MAX_DEPTH .. " levels" end
-  local marked = getmetatable(value) == array_mt
+  local marked = getmetatable(value) == ARRAY
   if next(value) == nil then
     out:put(marked and "[]" or "{}")
     return

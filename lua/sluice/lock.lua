@@ -38,10 +38,10 @@ end
 
 ---@class sluice.lock.held
 local Held = {}
-Held.__index = Held
+local held_mt = { __index = Held, __metatable = false }
 
 local function grant(key, ends)
-  local mine = setmetatable({ key = key, ends = ends, waiters = {} }, Held)
+  local mine = setmetatable({ key = key, ends = ends, waiters = {} }, held_mt)
   held[key] = mine
   return mine
 end
@@ -87,7 +87,7 @@ function Held:release()
   local waiters = self.waiters
   while waiters[1] do
     -- The rest of the queue passes on to whoever gets the lock; until then it belongs to an ended one.
-    held[self.key] = setmetatable({ key = self.key, ends = 0, waiters = waiters }, Held)
+    held[self.key] = setmetatable({ key = self.key, ends = 0, waiters = waiters }, held_mt)
     if C.bridge_wake(worker, waiters[1], OK, 0) == OK then return end
     remove(waiters, 1) -- that coroutine is gone
     held[self.key] = nil

@@ -46,10 +46,11 @@ local function cancel(it)
   C.bridge_timer_cancel(worker, it.id)
 end
 
-local handle_mt = { __index = {} }
+local Handle = {}
+local handle_mt = { __index = Handle, __metatable = false }
 
 -- Cancels the timer; one that is running ends its run.
-function handle_mt.__index:cancel()
+function Handle:cancel()
   cancel(self.timer)
   disown(self.timer)
 end

@@ -190,7 +190,7 @@ function methods:get_protocol(allow_terminated)
   return (text(self.handle, allow_terminated and E.TEXT_FORWARDED_SCHEME or E.TEXT_SCHEME))
 end
 
-local client_mt = {}
+local client_mt = { __metatable = false }
 function client_mt.__index(self, key)
   local method = methods[key]
   if method then return method end

@@ -16,7 +16,7 @@ local fields = {}
 local DEFAULT_MAX, MAX = 100, 1000
 
 -- Names in these tables are lower case with dashes; any other spelling finds them.
-local by_name = {}
+local by_name = { __metatable = false }
 function by_name.__index(self, name)
   if type(name) ~= "string" then return nil end
   local plain = lower(name)

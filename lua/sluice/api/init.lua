@@ -56,7 +56,7 @@ local parts = {
   id = function(exchange) return core.text(exchange.handle, E.TEXT_ID) end,
 }
 
-local exchange_mt = {}
+local exchange_mt = { __metatable = false } -- one plugin must not change what another calls
 function exchange_mt.__index(self, key)
   local method = methods[key]
   if method then return method end

@@ -22,7 +22,7 @@ local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "
 
 ---@class sluice.request
 local Request = {}
-Request.__index = Request
+local request_mt = { __index = Request, __metatable = false }
 
 ---@return string "http" or "https", of the connection
 function Request:get_scheme()
@@ -201,10 +201,10 @@ function Request:get_uri_captures()
   return { unnamed = unnamed, named = named }
 end
 
----@param exchange sluice.exchange
----@return sluice.request
-function Request.new(exchange)
-  return setmetatable({ exchange = exchange, handle = exchange.handle }, Request)
-end
-
-return Request
+return {
+  ---@param exchange sluice.exchange
+  ---@return sluice.request
+  new = function(exchange)
+    return setmetatable({ exchange = exchange, handle = exchange.handle }, request_mt)
+  end,
+}

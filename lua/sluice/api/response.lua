@@ -27,7 +27,7 @@ local SOURCES = { [0] = "exit", [1] = "service", [2] = "error" }
 
 ---@class sluice.response
 local Response = {}
-Response.__index = Response
+local response_mt = { __index = Response, __metatable = false }
 
 ---@return integer status sent, or to be sent, to the client
 function Response:get_status()
@@ -262,10 +262,10 @@ function Response:stream(status, headers)
   return stream.new(handle)
 end
 
----@param exchange sluice.exchange
----@return sluice.response
-function Response.new(exchange)
-  return setmetatable({ exchange = exchange, handle = exchange.handle }, Response)
-end
-
-return Response
+return {
+  ---@param exchange sluice.exchange
+  ---@return sluice.response
+  new = function(exchange)
+    return setmetatable({ exchange = exchange, handle = exchange.handle }, response_mt)
+  end,
+}

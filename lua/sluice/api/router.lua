@@ -11,7 +11,7 @@ local MATCHED = phases.mask("access", "balancer", "header_filter", "body_filter"
 
 ---@class sluice.router
 local Router = {}
-Router.__index = Router
+local router_mt = { __index = Router, __metatable = false }
 
 ---@return table|nil route entity; nil when none matched
 function Router:get_route()
@@ -25,10 +25,10 @@ function Router:get_service()
   return (entities.service(self.exchange))
 end
 
----@param exchange sluice.exchange
----@return sluice.router
-function Router.new(exchange)
-  return setmetatable({ exchange = exchange }, Router)
-end
-
-return Router
+return {
+  ---@param exchange sluice.exchange
+  ---@return sluice.router
+  new = function(exchange)
+    return setmetatable({ exchange = exchange }, router_mt)
+  end,
+}

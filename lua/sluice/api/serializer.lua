@@ -29,8 +29,11 @@ local function ms(handle, what)
   return us and floor(us / 1000)
 end
 
+-- A copy without the look-up in any spelling: a record is plain data.
 local function plain(list)
-  return setmetatable(list, nil)
+  local copy = {}
+  for name, value in pairs(list) do copy[name] = value end
+  return copy
 end
 
 local function tls_of(exchange)

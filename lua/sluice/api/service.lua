@@ -71,7 +71,7 @@ function methods:set_tls_verify(on)
   must(C.bridge_service_tls_verify(worker, self.handle, on and 1 or 0), "exchange.service:set_tls_verify")
 end
 
-local service_mt = {}
+local service_mt = { __metatable = false }
 function service_mt.__index(self, key)
   local method = methods[key]
   if method then return method end

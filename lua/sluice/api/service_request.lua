@@ -26,7 +26,7 @@ end
 
 ---@class sluice.service.request
 local Request = {}
-Request.__index = Request
+local request_mt = { __index = Request, __metatable = false }
 
 ---@param scheme "http"|"https"
 function Request:set_scheme(scheme)
@@ -147,10 +147,10 @@ function Request:set_body(args, mimetype)
   return true
 end
 
----@param exchange sluice.exchange
----@return sluice.service.request
-function Request.new(exchange)
-  return setmetatable({ exchange = exchange, handle = exchange.handle }, Request)
-end
-
-return Request
+return {
+  ---@param exchange sluice.exchange
+  ---@return sluice.service.request
+  new = function(exchange)
+    return setmetatable({ exchange = exchange, handle = exchange.handle }, request_mt)
+  end,
+}

@@ -17,7 +17,7 @@ local BODY = phases.mask("response")
 
 ---@class sluice.service.response
 local Response = {}
-Response.__index = Response
+local response_mt = { __index = Response, __metatable = false }
 
 ---@return integer|nil status; nil when the service did not answer
 function Response:get_status()
@@ -66,10 +66,10 @@ function Response:get_body(mimetype, max_args)
   return bodies.decode(raw, content_type, max_args)
 end
 
----@param exchange sluice.exchange
----@return sluice.service.response
-function Response.new(exchange)
-  return setmetatable({ exchange = exchange, handle = exchange.handle }, Response)
-end
-
-return Response
+return {
+  ---@param exchange sluice.exchange
+  ---@return sluice.service.response
+  new = function(exchange)
+    return setmetatable({ exchange = exchange, handle = exchange.handle }, response_mt)
+  end,
+}

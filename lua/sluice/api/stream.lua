@@ -11,7 +11,7 @@ local AGAIN = core.E.BRIDGE_AGAIN
 
 ---@class sluice.stream
 local Stream = {}
-Stream.__index = Stream
+local stream_mt = { __index = Stream, __metatable = false }
 
 -- Sends bytes at once; waits until the client has taken enough of them.
 ---@param bytes string
@@ -34,10 +34,10 @@ function Stream:finish()
   C.bridge_stream_end(worker, self.handle)
 end
 
----@param handle number
----@return sluice.stream
-function Stream.new(handle)
-  return setmetatable({ handle = handle, over = false }, Stream)
-end
-
-return Stream
+return {
+  ---@param handle number
+  ---@return sluice.stream
+  new = function(handle)
+    return setmetatable({ handle = handle, over = false }, stream_mt)
+  end,
+}

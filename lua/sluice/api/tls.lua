@@ -15,7 +15,7 @@ local HANDSHAKE = phases.mask("certificate", "rewrite", "access", "balancer", "h
 
 ---@class sluice.client.tls
 local Tls = {}
-Tls.__index = Tls
+local tls_mt = { __index = Tls, __metatable = false }
 
 ---@return string|nil PEM of the client's certificate and those it sent with it; nil when it sent none
 function Tls:get_full_client_certificate_chain()
@@ -46,10 +46,10 @@ function Tls:set_client_verify(result)
   rawset(self.exchange, "client_verify", result)
 end
 
----@param exchange sluice.exchange
----@return sluice.client.tls
-function Tls.new(exchange)
-  return setmetatable({ exchange = exchange, handle = exchange.handle }, Tls)
-end
-
-return Tls
+return {
+  ---@param exchange sluice.exchange
+  ---@return sluice.client.tls
+  new = function(exchange)
+    return setmetatable({ exchange = exchange, handle = exchange.handle }, tls_mt)
+  end,
+}

@@ -207,7 +207,7 @@ end
 -- ---- The response ----
 
 local Response = {}
-Response.__index = Response
+local response_mt = { __index = Response, __metatable = false }
 
 -- Gives the connection back for others once the body has been read, or closes it.
 local function let_go(self)
@@ -256,7 +256,7 @@ local function adopt(response, socket, url, options, deadline)
     and head.keeps_alive(response.version, response.headers)
   response.key = key_of(url, options.tls)
   response.pool_size, response.keepalive_timeout = options.pool_size or 32, options.keepalive_timeout or 60
-  setmetatable(response, Response)
+  setmetatable(response, response_mt)
   if response.reader.over then let_go(response) end
   return response
 end

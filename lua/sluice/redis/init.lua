@@ -37,7 +37,7 @@ local pool = Pool.new(MAX_IDLE)
 local Client = {}
 
 -- client:hgetall(key) and every other command by its name.
-local client_mt = {}
+local client_mt = { __metatable = false }
 function client_mt.__index(_, name)
   local method = Client[name]
   if method then return method end

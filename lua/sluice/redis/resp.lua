@@ -14,12 +14,12 @@ resp.null = require("cjson").null
 local MAX_BULK, MAX_ITEMS, MAX_DEPTH, MAX_LINE = 64 * 1024 * 1024, 1048576, 16, 65536
 
 -- An error reply as a value: { err = "WRONGTYPE ..." }.
-local error_mt = { __tostring = function(self) return self.err end }
+local error_mt = { __tostring = function(self) return self.err end, __metatable = "redis.error" }
 
 ---@param value any
 ---@return boolean whether it is an error reply
 function resp.is_error(value)
-  return type(value) == "table" and getmetatable(value) == error_mt
+  return type(value) == "table" and getmetatable(value) == error_mt.__metatable
 end
 
 ---@param out table string.buffer
