@@ -15,6 +15,16 @@ local protocol_bits = { http = "HTTP", https = "HTTPS", grpc = "GRPC", grpcs = "
 
 local UNSET = 0xffffffff
 
+-- The functions of router.h and uri.h: declared by the text of those headers that is part of the program, unless a spec
+-- has declared them from the files.
+function router.library()
+  if pcall(ffi.typeof, "struct router_result") then return ffi.C end
+  local C = require("sluice.ffi").C
+  ffi.cdef "extern const char router_declarations[];"
+  ffi.cdef(ffi.string(C.router_declarations))
+  return C
+end
+
 local function text(slice)
   if slice.len == 0 then return nil end
   return ffi.string(slice.data, slice.len)
@@ -31,13 +41,13 @@ end
 local function matches_of(C, route)
   local matches = {}
   local function add(kind, values)
-    for _, value in ipairs(values or {}) do matches[#matches + 1] = { kind, value } end
+    for _, value in ipairs(type(values) == "table" and values or {}) do matches[#matches + 1] = { kind, value } end
   end
   add(C.MATCH_METHOD, route.methods)
   add(C.MATCH_HOST, route.hosts)
   add(C.MATCH_PATH, route.paths)
   add(C.MATCH_SNI, route.snis)
-  for _, name in ipairs(sorted_keys(route.headers)) do
+  for _, name in ipairs(type(route.headers) == "table" and sorted_keys(route.headers) or {}) do
     add(C.MATCH_HEADER_NAME, { name })
     add(C.MATCH_HEADER_VALUE, route.headers[name])
   end
@@ -115,7 +125,7 @@ local function slice_of(value)
   return ffi.new("struct slice", { value, #value })
 end
 
--- What the core reads, and the Lua values that must outlive the call.
+-- What the core reads, and the values that it points to: the caller holds on to these until it has been read.
 function router:request(of)
   local secure = of.scheme == "https"
   local fields, anchors = fields_of(of.headers)

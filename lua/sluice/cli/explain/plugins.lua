@@ -1,0 +1,128 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The plugins of a route as its plan has them, with the configurations that may apply.
+local phases = require "sluice.phases"
+local plan = require "sluice.plan"
+local plugin_code = require "sluice.plugins"
+local schema = require "sluice.schema"
+
+local plugins = {}
+
+local HIDDEN = "(hidden)"
+-- What a plan does not hold: it runs for no request.
+local OUTSIDE = { init_worker = true, configure = true }
+
+local function load_all(known)
+  local loaded = {}
+  for _, instance in ipairs(known.plugins) do
+    local name = instance.name
+    local code = known.code[name]
+    if instance.enabled ~= false and not loaded[name] then
+      if not code then return nil, ("there is no code of plugin %s"):format(name) end
+      local plugin, err = plugin_code.load(code, { trusted = code.trusted })
+      if not plugin then return nil, ("plugin %s: %s"):format(name, err.message) end
+      plugin.place = 0
+      loaded[name] = plugin
+    end
+  end
+  return loaded
+end
+
+-- ---- What is shown of a configuration -----------------------------------------------------------------------------
+
+local function field_list(field)
+  return type(field) == "table" and field.fields or {}
+end
+
+-- Secrets do not belong on a screen: fields that the schema calls encrypted are hidden.
+local function shown(config, fields)
+  local copy = {}
+  for name, value in pairs(config) do copy[name] = value end
+  for _, entry in ipairs(fields) do
+    local name, field = next(entry)
+    if copy[name] ~= nil and field.encrypted then
+      copy[name] = HIDDEN
+    elseif type(copy[name]) == "table" and field.type == "record" then
+      copy[name] = shown(copy[name], field_list(field))
+    end
+  end
+  return copy
+end
+
+local function config_fields(plugin)
+  if plugin.schema == nil then return {} end
+  local normal = schema.normalise(plugin.schema)
+  for _, entry in ipairs(field_list(normal)) do
+    local name, field = next(entry)
+    if name == "config" then return field_list(field) end
+  end
+  return {}
+end
+
+local function scope_of(known, instance)
+  local parts = {}
+  for _, kind in ipairs { "route", "service", "consumer", "consumer_group" } do
+    local entity = instance[kind] and known.by_id[instance[kind]]
+    if entity then
+      parts[#parts + 1] = ("%s %s"):format(kind:gsub("_", " "), entity.name or entity.username or entity.id)
+    end
+  end
+  return #parts > 0 and "of " .. table.concat(parts, " and ") or "of all routes"
+end
+
+local function instances_by_config(known)
+  local found = {}
+  for _, instance in ipairs(known.plugins) do
+    instance.config = instance.config or {}
+    found[instance.config] = instance
+  end
+  return found
+end
+
+local function use(known, instance, plugin)
+  return { scope = scope_of(known, instance), config = shown(instance.config, config_fields(plugin)) }
+end
+
+-- Consumers' configurations first, as they are looked for first.
+local function uses_of(known, item, plugin, by_config)
+  local uses = {}
+  for _, level in ipairs(item.levels or {}) do
+    for _, config in pairs(level.confs) do uses[#uses + 1] = use(known, by_config[config], plugin) end
+  end
+  table.sort(uses, function(a, b) return a.scope < b.scope end)
+  if item.conf then uses[#uses + 1] = use(known, by_config[item.conf], plugin) end
+  return uses
+end
+
+-- ---- The list -----------------------------------------------------------------------------------------------------
+
+-- In the order in which they first run.
+---@param known table
+---@param route table
+---@return { name: string, version: string, priority: number, phases: string[], uses: table[] }[]|nil
+---@return string|nil why
+function plugins.list(known, route)
+  local loaded, why = load_all(known)
+  if not loaded then return nil, why end
+  local by_config = instances_by_config(known)
+  local planner = plan.new(loaded)
+  for _, instance in ipairs(known.plugins) do planner:add(instance) end
+  local made, err = planner:plan(route.id, route.service)
+  if not made then return nil, err end
+  local list, by_name = {}, {}
+  for phase = 0, phases.numbers.log do
+    for _, item in ipairs(not OUTSIDE[phases.names[phase]] and made[phase] or {}) do
+      local one = by_name[item.name]
+      if not one then
+        local plugin = loaded[item.name]
+        one = { name = item.name, version = item.version, priority = plugin.priority, phases = {},
+          uses = uses_of(known, item, plugin, by_config) }
+        by_name[item.name] = one
+        list[#list + 1] = one
+      end
+      table.insert(one.phases, phases.names[phase])
+    end
+  end
+  return list
+end
+
+return plugins

@@ -1,0 +1,148 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- `sluice explain`: what it says of a request, and that it says what the router does.
+local core = require "spec.support.core"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+
+core.load("router.h", "uri.h")
+
+local handler = [[
+local hello = { version = "1.2.0", priority = 10 }
+function hello.access(conf, exchange) end
+return hello
+]]
+
+local late = [[
+local late = { version = "0.1.0", priority = 5 }
+function late.access(conf, exchange) end
+function late.log(conf, exchange) end
+return late
+]]
+
+local schema = [[
+return { greeting = { type = "string", default = "hello" }, token = { type = "string", encrypted = true } }
+]]
+
+local configuration = [[
+_format_version: "3.0"
+gateway: { plugin_dirs: ["%s"] }
+services:
+  - name: users
+    url: http://users/api
+    routes:
+      - name: one-user
+        paths: ["~/users/(?<id>\\d+)$"]
+        hosts: ["*.example"]
+        methods: [GET]
+        plugins:
+          - { name: hello, config: { token: s3cret } }
+          - { name: late }
+      - { name: all-users, paths: [/users] }
+      - { name: remove-user, paths: [/users], methods: [DELETE] }
+      - { name: beta, paths: [/users], headers: { X-Beta: ["1", "yes"] }, preserve_host: true }
+      - { name: admin, paths: [/Admin/] }
+      - { name: secure, paths: [/secure], protocols: [https] }
+  - name: gone
+    url: http://gone.test
+    enabled: false
+    routes: [{ name: gone, paths: [/users/7/gone], methods: [GET] }]
+upstreams:
+  - name: users
+    targets: [{ target: "10.0.0.1:8080", weight: 10 }]
+plugins:
+  - { name: hello, config: { greeting: ahoy } }
+consumers:
+  - username: alice
+    plugins: [{ name: hello, config: { greeting: hi alice } }]
+]]
+
+describe("sluice explain", function()
+  local config, entities, explain, folder, known
+
+  setup(function()
+    config = require "sluice.config"
+    entities = require "sluice.cli.explain.entities"
+    explain = require "sluice.cli.explain"
+    folder = posix.temporary_directory()
+    os.execute(("mkdir -p '%s/hello' '%s/late'"):format(folder, folder))
+    process.write_file(folder .. "/hello/handler.lua", handler)
+    process.write_file(folder .. "/hello/schema.lua", schema)
+    process.write_file(folder .. "/late/handler.lua", late)
+    local loaded, errors = config.of_text(configuration:format(folder))
+    assert(loaded, errors and errors[1] and errors[1].text)
+    known = entities.of_configuration(loaded, "a text")
+  end)
+
+  teardown(function() os.execute(("rm -rf '%s'"):format(folder)) end)
+
+  local function ask(method, url, fields)
+    return explain.text(known, method, url, fields)
+  end
+
+  local function says(text, ...)
+    for _, phrase in ipairs { ... } do
+      assert.is_truthy(text:find(phrase, 1, true), ("expected %q in:\n%s"):format(phrase, text))
+    end
+  end
+
+  it("names the route, what fits of it, and the captures", function()
+    local text, found = ask("GET", "http://a.example/users/42")
+    assert.is_true(found)
+    says(text, "route     one-user", "methods  GET", "a.example fits *.example",
+      "regex ~/users/(?<id>\\d+)$; captures id = 42", "headers  not asked for")
+  end)
+
+  it("shows the canonical path where it differs", function()
+    says(ask("GET", "http://a.example//x/../users/%34%32"), "is matched and forwarded as /users/42", "one-user")
+  end)
+
+  it("says why a route that fits comes later", function()
+    says(ask("GET", "http://a.example/users/42"), "all-users: it asks for fewer attributes (1, not 3)")
+  end)
+
+  it("tells near misses with what was wanted and what was found", function()
+    local text = ask("GET", "/users/x")
+    says(text, "route     all-users", "remove-user: method: wants DELETE, found GET", "beta: header:",
+      "x-beta does not fit")
+    says(ask("GET", "/admin"), "admin: path: wants /Admin/, found /admin")
+  end)
+
+  it("gives 404 its near misses and no plugins", function()
+    local text, found = ask("GET", "/nothing")
+    assert.is_false(found)
+    says(text, "no route takes it: answered 404")
+    assert.is_nil(text:find("plugins", 1, true))
+  end)
+
+  it("lists plugins in their order, with the configuration that applies, secrets hidden", function()
+    local text = ask("GET", "http://a.example/users/42")
+    says(text, "1. hello 1.2.0  priority 10  in access", "of route one-user", 'greeting = "hello"',
+      'token = "(hidden)"', "of consumer alice", 'greeting = "hi alice"', "2. late 0.1.0  priority 5  in access, log")
+    assert.is_nil(text:find("s3cret", 1, true))
+    assert.is_nil(text:find("ahoy", 1, true))
+    says(ask("GET", "/users"), "of all routes", 'greeting = "ahoy"')
+  end)
+
+  it("gives the upstream with the final URL, the Host sent and the targets", function()
+    says(ask("GET", "/users/x?y=1"), "GET http://users/api/x?y=1", "Host: users", "10.0.0.1:8080  weight 10")
+    says(ask("GET", "http://Shop.test:81/users/x", { "X-Beta: YES" }), "route     beta", "Host: shop.test:81")
+  end)
+
+  it("tells when only TLS is missing", function()
+    says(ask("GET", "http://a.test/secure"), "route     secure", "answered 426")
+    says(ask("GET", "https://a.test/secure"), "service   users")
+  end)
+
+  it("passes over routes of a disabled service", function()
+    says(ask("GET", "/users/7/gone"), "route     all-users", "of 6 routes")
+  end)
+
+  it("says why the gateway would refuse the request", function()
+    local _, err = ask("GET", "/users/%00")
+    assert.matches("/users/%%00 is refused with 400", err)
+    _, err = ask("GET", "http://a b/")
+    assert.is_string(err)
+    _, err = ask("GET", "/users", { "no colon" })
+    assert.equal("expected NAME: VALUE after -H, found no colon", err)
+  end)
+end)
