@@ -1,0 +1,184 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What happens when files change while the gateway serves, and when a plugin misbehaves.
+local cjson = require "cjson"
+local gateway = require "spec.support.gateway"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+local upstream = require "spec.support.upstream"
+
+local LIVE_SECONDS = 0.3 -- from saving a file to the first answer by it
+
+local function greeter(text)
+  return ([[
+local greeter = { version = "1.0.0", priority = 10 }
+function greeter.header_filter(conf, exchange)
+  exchange.response:set_header("X-Greeting", "%s")
+end
+return greeter
+]]):format(text)
+end
+
+describe("while the gateway serves", function()
+  local up, gw
+
+  local function config(changes)
+    local whole = {
+      _format_version = "3.0",
+      gateway = { plugin_cpu_budget_ms = 50 },
+      services = { { name = "up", url = up:url(), routes = { { name = "all", paths = { "/" }, strip_path = false,
+        plugins = { { name = "greeter" } } } } } },
+      routes = { { name = "bad", paths = { "/bad" }, plugins = { { name = "bad" } } } },
+    }
+    for key, value in pairs(changes or {}) do whole[key] = value end
+    return whole
+  end
+
+  local bad = [[
+local bad = { version = "2.3.4", priority = 1 }
+function bad.access(conf, exchange)
+  local what = exchange.request:get_path()
+  if what == "/bad/loop" then
+    while true do end
+  elseif what == "/bad/raise" then
+    error("on purpose")
+  end
+  exchange.response:exit(200, "fine")
+end
+return bad
+]]
+
+  before_each(function()
+    up = upstream.start()
+    gw = gateway.start(config(), { plugins = { greeter = greeter("one"), bad = bad } })
+  end)
+
+  after_each(function()
+    gw:stop()
+    up:stop()
+  end)
+
+  local function greeting(client)
+    return (client and assert(client:request({})) or gw:get("/")).headers["x-greeting"]
+  end
+
+  -- Seconds until the greeting is this.
+  local function seconds_until(text)
+    local client, start = gw:connect(), posix.now()
+    process.wait_until(function() return greeting(client) == text end, 5,
+      function() return "greeting " .. text .. ": " .. gw:log() end)
+    client:close()
+    return posix.now() - start
+  end
+
+  describe("a plugin's file that is saved", function()
+    it("is live in under 300 ms", function()
+      assert.equal("one", greeting())
+      gw:write_plugin("greeter", greeter("two"))
+      assert.is_true(seconds_until("two") < LIVE_SECONDS * process.slowness)
+    end)
+
+    it("keeps connections open", function()
+      local client = gw:connect()
+      assert.equal("one", greeting(client))
+      gw:write_plugin("greeter", greeter("two"))
+      seconds_until("two")
+      assert.equal("two", greeting(client))
+      client:close()
+    end)
+
+    it("never goes live broken, and the status says where it broke", function()
+      gw:write_plugin("greeter", "local greeter = {}\nreturn greeter +\n")
+      gw:wait_log("greeter/handler%.lua")
+      assert.equal("one", greeting())
+      local _, out = gw:command("status")
+      assert.matches("greeter/handler%.lua:%d", out)
+      gw:write_plugin("greeter", greeter("mended"))
+      seconds_until("mended")
+    end)
+
+    it("never goes live when it raises as it loads", function()
+      gw:write_plugin("greeter", "error('no')")
+      gw:wait_log("greeter/handler%.lua")
+      assert.equal("one", greeting())
+    end)
+
+    it("reloads the plugin when it is one of its modules", function()
+      gw:write_plugin("greeter", {
+        ["words.lua"] = "return { 'three' }",
+        ["handler.lua"] = greeter("%s"):gsub('"%%s"', 'require("greeter.words")[1]'),
+      })
+      seconds_until("three")
+      gw:write_plugin("greeter", { ["words.lua"] = "return { 'four' }" })
+      seconds_until("four")
+    end)
+  end)
+
+  describe("the configuration that is saved", function()
+    it("takes effect without closing a connection", function()
+      local client = gw:connect()
+      assert.equal(200, client:request({ path = "/x" }).status)
+      gw:write_config(config({ services = { { name = "up", url = up:url(),
+        routes = { { name = "all", paths = { "/only" } } } } } }))
+      process.wait_until(function() return client:request({ path = "/x" }).status == 404 end, 5, "the new route")
+      assert.equal(200, client:request({ path = "/only" }).status)
+      client:close()
+    end)
+
+    it("stays as it was when the new one is wrong, and all errors are told", function()
+      local wrong = config({ services = { { name = "up", url = up:url(), retries = "many",
+        routes = { { name = "all", pathz = { "/" } } } } } })
+      gw:write_config(wrong)
+      gw:wait_log("retries")
+      gw:wait_log("pathz")
+      assert.equal("one", greeting())
+    end)
+
+    it("may use a plugin that was added a moment ago", function()
+      gw:write_plugin("late", greeter("late"))
+      gw:write_config(config({ services = { { name = "up", url = up:url(), routes = { { name = "all", paths = { "/" },
+        plugins = { { name = "late" } } } } } } }))
+      seconds_until("late")
+    end)
+
+    it("does not lose a plugin whose folder was removed", function()
+      os.execute(("rm -rf '%s/plugins/greeter'"):format(gw.directory))
+      gw:wait_log("greeter")
+      assert.equal("one", greeting())
+    end)
+
+    it("is live when `sluice reload` returns", function()
+      gw:write_plugin("greeter", greeter("told"))
+      assert.equal(0, (gw:command("reload")))
+      assert.equal("told", greeting())
+    end)
+  end)
+
+  describe("a plugin that", function()
+    it("raises answers 500 with a request id, and the log holds where", function()
+      local response = gw:get("/bad/raise")
+      assert.equal(500, response.status)
+      assert.matches("^%x+$", cjson.decode(response.body).request_id)
+      local line = gw:wait_log("on purpose")
+      assert.matches("bad", line)
+      assert.matches("2%.3%.4", line)
+      assert.matches("handler%.lua:7", line)
+    end)
+
+    it("never ends is stopped within its budget, and others are served meanwhile", function()
+      local other = gw:connect()
+      assert.equal("fine", gw:get("/bad/fine").body)
+      local looping, start = gw:connect(), posix.now()
+      looping:send("GET /bad/loop HTTP/1.1\r\nHost: a\r\n\r\n")
+      assert.equal(500, looping:read_response().status)
+      assert.is_true(posix.now() - start < 0.1 * process.slowness)
+      assert.equal(200, other:request({}).status)
+      local line = gw:wait_log("budget")
+      assert.matches("bad", line)
+      assert.matches("2%.3%.4", line)
+      assert.matches("handler%.lua:5", line)
+      assert.equal("fine", gw:get("/bad/fine").body)
+      looping:close()
+      other:close()
+    end)
+  end)
+end)
