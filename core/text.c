@@ -110,7 +110,7 @@ static size_t unescape(const char **at, char out[4]) {
 static const char *string_read(const char *p, char *out, size_t size) {
   size_t len = 0;
   p++;
-  while (*p && *p != '"') {
+  while (*p && *p != '"' && strcmp(p, "\\") != 0) {
     char piece[4];
     size_t n = 1;
     if (*p == '\\')
