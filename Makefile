@@ -122,18 +122,18 @@ deps:
 
 # The sanitizer build runs what exercises C: the core by itself, and whole gateways.
 test: deps
-	@$(MAKE) --no-print-directory all asan kafka
+	@$(MAKE) --no-print-directory -j$$(nproc) all asan kafka
 	@rm -f $(BUILD)/results
 	@spec/run release $(SUITES); release=$$?; spec/run asan spec/core spec/gateway && exit $$release
 
 run: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	bin/sluice run -c demo/sluice.yml
 
 # Compiling is part of it: every warning is an error. An object file that has writable data breaks the rule that all a
 # worker owns hangs from struct worker.
 lint: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	luacheck -q lua plugins spec .luacheckrc
 	clang-format-14 --dry-run -Werror core/*.c core/*.h
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
@@ -146,7 +146,7 @@ format:
 
 # make bench CASES="plain key-auth" ROUNDS=5 SECONDS=4
 bench: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@CASES='$(CASES)' ROUNDS='$(ROUNDS)' SECONDS='$(SECONDS)' luajit spec/bench/run.lua
 
 install: all
