@@ -20,7 +20,7 @@ local EXIT = phases.EXIT
 local READ = phases.mask("header_filter", "response", "body_filter", "log")
 local CHANGE = phases.mask("rewrite", "access", "header_filter", "response")
 local ANSWER = phases.mask("rewrite", "access", "header_filter", "response")
-local STREAM = phases.mask("rewrite", "access")
+local STREAM = phases.mask("access")
 local BODY = phases.mask("body_filter", "response")
 
 local SOURCES = { [0] = "exit", [1] = "service", [2] = "error" }
@@ -243,8 +243,8 @@ function Response:error(status, message, headers, template)
   error(EXIT, 0)
 end
 
--- Begins an answer that is sent piece by piece, such as server-sent events. The plugin goes on: it sends, then
--- finishes; later plugins of the phase do not run.
+-- Begins an answer that is sent piece by piece, such as server-sent events; waits until its head has been sent. The
+-- plugin goes on: it sends, then finishes; later plugins of the phase do not run.
 ---@param status integer 200 to 599
 ---@param headers? table<string, string|number|boolean|(string|number|boolean)[]>
 ---@return sluice.stream
@@ -257,9 +257,10 @@ function Response:stream(status, headers)
     fields.check_all(headers, "exchange.response:stream")
     must(fields.set_all(handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:stream")
   end
-  must(C.bridge_stream_begin(worker, handle, status), "exchange.response:stream")
+  local begun = core.wait(C.bridge_stream_begin(worker, handle, status))
+  if begun ~= E.BRIDGE_CLOSED and begun ~= E.BRIDGE_STALE then must(begun, "exchange.response:stream") end
   exchange.answered = true
-  return stream.new(handle)
+  return stream.new(handle, begun ~= 0)
 end
 
 return {

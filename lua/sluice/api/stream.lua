@@ -36,8 +36,9 @@ end
 
 return {
   ---@param handle number
+  ---@param over boolean the client has left already
   ---@return sluice.stream
-  new = function(handle)
-    return setmetatable({ handle = handle, over = false }, stream_mt)
+  new = function(handle, over)
+    return setmetatable({ handle = handle, over = over }, stream_mt)
   end,
 }

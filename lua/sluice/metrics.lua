@@ -1,0 +1,347 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Metrics that all workers add to: each series is a named counter in shared memory, so a scrape of any worker gives
+-- the sums of all. The name of a cell says all that its text needs:
+--
+--   m SEP type SEP scale SEP family SEP labels SEP extra     extra: bucket or "sum" of a histogram, worker of a gauge
+--
+-- Cells hold integers; `scale` is how many of them make one.
+
+local counters = require "sluice.counters"
+local core = require "sluice.api.core"
+
+local C, worker = core.C, core.worker
+local concat, sort = table.concat, table.sort
+local floor, format, gsub, match, find = math.floor, string.format, string.gsub, string.match, string.find
+local error, type, tostring, tonumber, pairs = error, type, tostring, tonumber, pairs
+
+---@class sluice.metrics
+local metrics = {}
+
+local SEP = "\1"
+local COUNTER, GAUGE, MAXIMUM, HISTOGRAM = "c", "g", "x", "h"
+local TYPE_NAMES = { c = "counter", g = "gauge", x = "gauge", h = "histogram" }
+local MAX_LABELS = 8
+local DEFAULT_MAX_SERIES = 10000
+local DEFAULT_BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
+
+local families = {} -- by name
+local REFUSED = "sluice_metrics_refused_total"
+
+-- ---- Series ----
+
+local ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n", [SEP] = "?" }
+
+local function label_text(names, values)
+  if #names == 0 then return "" end
+  local parts = {}
+  for i = 1, #names do parts[i] = names[i] .. '="' .. gsub(tostring(values[i]), '[\\"\n\1]', ESCAPES) .. '"' end
+  return concat(parts, ",")
+end
+
+local function cell(family, labels, extra)
+  return counters.name(concat({ "m", family.kind, family.scale, family.name, labels, extra }, SEP))
+end
+
+local function new_series(family, labels)
+  if family.kind == COUNTER then return { handle = cell(family, labels, "") } end
+  if family.kind == HISTOGRAM then
+    local series = { sum = cell(family, labels, "sum"), buckets = {} }
+    for i, bound in ipairs(family.buckets) do series.buckets[i] = cell(family, labels, format("%.15g", bound)) end
+    series.handle = cell(family, labels, "+Inf")
+    return series
+  end
+  -- What this worker says is a cell of its own: it knows what stands there and can put something else in its place.
+  local handle = cell(family, labels, tostring(C.bridge_worker_id(worker)))
+  return { handle = handle, last = handle and counters.at(handle) }
+end
+
+-- What takes the place of a series that cannot be had.
+local NOWHERE = { refused = true }
+
+local function refuse()
+  metrics.counter(REFUSED, "Series that were refused because a limit was reached."):add(1)
+  return NOWHERE
+end
+
+-- Made once per combination of label values; kept by the values as they were given.
+local function create(family, a, b, c, d, e, f, g, h)
+  local values = { a, b, c, d, e, f, g, h }
+  local count = family.label_count
+  for i = 1, count do
+    if values[i] == nil then error(family.name .. ": no value for label " .. family.labels[i], 4) end
+  end
+  if family.series_count >= family.max_series and family.name ~= REFUSED then return refuse() end
+  local series = new_series(family, label_text(family.labels, values))
+  if not series.handle then
+    return family.name == REFUSED and NOWHERE or refuse()
+  end
+  family.series_count = family.series_count + 1
+  local node = family.root
+  for i = 1, count - 1 do
+    node[values[i]] = node[values[i]] or {}
+    node = node[values[i]]
+  end
+  if count > 0 then node[values[count]] = series else family.only = series end
+  return series
+end
+
+-- The look-up of every add, written out so that it compiles without a loop or an allocation.
+local function series_of(family, a, b, c, d, e, f, g, h) -- luacheck: ignore 561
+  local count, node = family.label_count, family.root
+  if count == 0 then return family.only or create(family) end
+  node = node[a]
+  if node and count > 1 then node = node[b] end
+  if node and count > 2 then node = node[c] end
+  if node and count > 3 then node = node[d] end
+  if node and count > 4 then node = node[e] end
+  if node and count > 5 then node = node[f] end
+  if node and count > 6 then node = node[g] end
+  if node and count > 7 then node = node[h] end
+  return node or create(family, a, b, c, d, e, f, g, h)
+end
+
+-- ---- Families ----
+
+---@class sluice.metrics.counter
+local Counter = {}
+
+---@param amount number above 0
+---@param ... string|number values of the labels, in their order
+function Counter:add(amount, a, b, c, d, e, f, g, h)
+  local series = series_of(self, a, b, c, d, e, f, g, h)
+  if series.refused then return end
+  counters.add_at(series.handle, self.scale == 1 and amount or floor(amount * self.scale + 0.5))
+end
+
+---@param ... string|number values of the labels, in their order
+function Counter:increment(a, b, c, d, e, f, g, h)
+  self:add(1, a, b, c, d, e, f, g, h)
+end
+
+---@class sluice.metrics.gauge
+local Gauge = {}
+
+---@param value number of this worker; the gauge is the sum (or the highest) of all workers'
+---@param ... string|number values of the labels, in their order
+function Gauge:set(value, a, b, c, d, e, f, g, h)
+  local series = series_of(self, a, b, c, d, e, f, g, h)
+  if series.refused then return end
+  local units = floor(value * self.scale + 0.5)
+  if units ~= series.last then counters.add_at(series.handle, units - series.last) end
+  series.last = units
+end
+
+---@param amount number above or below 0
+---@param ... string|number values of the labels, in their order
+function Gauge:add(amount, a, b, c, d, e, f, g, h)
+  local series = series_of(self, a, b, c, d, e, f, g, h)
+  if series.refused then return end
+  local units = floor(amount * self.scale + 0.5)
+  counters.add_at(series.handle, units)
+  series.last = series.last + units
+end
+
+---@class sluice.metrics.histogram
+local Histogram = {}
+
+---@param value number
+---@param ... string|number values of the labels, in their order
+function Histogram:observe(value, a, b, c, d, e, f, g, h)
+  local series = series_of(self, a, b, c, d, e, f, g, h)
+  if series.refused then return end
+  local bounds, handle = self.buckets, series.handle
+  for i = 1, #bounds do
+    if value <= bounds[i] then
+      handle = series.buckets[i] or handle
+      break
+    end
+  end
+  counters.add_at(handle, 1)
+  if series.sum then counters.add_at(series.sum, floor(value * self.scale + 0.5)) end
+end
+
+local METHODS = { c = Counter, g = Gauge, x = Gauge, h = Histogram }
+local METATABLES = {}
+for kind, methods in pairs(METHODS) do METATABLES[kind] = { __index = methods, __metatable = false } end
+
+local function check_names(api, name, labels)
+  if type(name) ~= "string" or not find(name, "^[%a_:][%w_:]*$") then
+    error(api .. ": " .. tostring(name) .. " is no name of a metric", 4)
+  end
+  if #labels > MAX_LABELS then error(api .. ": more than " .. MAX_LABELS .. " labels", 4) end
+  for _, label in ipairs(labels) do
+    if type(label) ~= "string" or not find(label, "^[%a_][%w_]*$") or label == "le" then
+      error(api .. ": " .. tostring(label) .. " is no name of a label", 4)
+    end
+  end
+end
+
+local function same(family, kind, labels, scale, buckets)
+  return family and family.kind == kind and family.scale == scale
+    and concat(family.labels, ",") == concat(labels, ",")
+    and concat(family.buckets or {}, ",") == concat(buckets or {}, ",")
+end
+
+-- The family of that name. Plugins are reloaded and define theirs again: the same definition gives the same family,
+-- another one takes its place.
+local function define(api, kind, name, help, labels, options, scale, buckets)
+  labels, options = labels or {}, options or {}
+  check_names(api, name, labels)
+  scale = options.scale or scale
+  local known = families[name]
+  if same(known, kind, labels, scale, buckets) then return known end
+  local family = setmetatable({
+    name = name, help = help or "", kind = kind, labels = labels, label_count = #labels, scale = scale,
+    buckets = buckets, root = {}, series_count = 0, max_series = options.max_series or DEFAULT_MAX_SERIES,
+  }, METATABLES[kind])
+  families[name] = family
+  return family
+end
+
+---@class sluice.metrics.options
+---@field scale? integer parts of one that are counted: 1 for counters, 1000 for gauges and histograms unless told
+---@field max_series? integer 10000 unless told; more are counted in sluice_metrics_refused_total
+---@field merge? "sum"|"max" of the workers' gauges; sum unless told
+---@field buckets? number[] upper bounds of a histogram in order
+
+---@param name string
+---@param help? string
+---@param labels? string[] at most 8
+---@param options? sluice.metrics.options
+---@return sluice.metrics.counter
+function metrics.counter(name, help, labels, options)
+  local family = define("sluice.metrics.counter", COUNTER, name, help, labels, options, 1)
+  return family
+end
+
+---@return sluice.metrics.gauge
+function metrics.gauge(name, help, labels, options)
+  local kind = options and options.merge == "max" and MAXIMUM or GAUGE
+  local family = define("sluice.metrics.gauge", kind, name, help, labels, options, 1000)
+  return family
+end
+
+---@return sluice.metrics.histogram
+function metrics.histogram(name, help, labels, options)
+  local buckets = options and options.buckets or DEFAULT_BUCKETS
+  local family = define("sluice.metrics.histogram", HISTOGRAM, name, help, labels, options, 1000, buckets)
+  return family
+end
+
+-- ---- The text ----
+
+local function number_text(value)
+  if value % 1 == 0 and value < 1e15 and value > -1e15 then return format("%d", value) end
+  local short = format("%.15g", value)
+  return tonumber(short) == value and short or format("%.17g", value)
+end
+
+local function gather_histogram(found, labels, extra, value)
+  local series = found.values[labels]
+  if not series then
+    series = { sum = 0, bounds = {} }
+    found.values[labels] = series
+    found.order[#found.order + 1] = labels
+  end
+  if extra == "sum" then
+    series.sum = value
+  else
+    series.bounds[#series.bounds + 1] = { text = extra, bound = extra == "+Inf" and math.huge or tonumber(extra),
+      count = value }
+  end
+end
+
+local function gather_number(found, labels, kind, value)
+  local present = found.values[labels]
+  if present == nil then
+    found.values[labels] = value
+    found.order[#found.order + 1] = labels
+  elseif kind == MAXIMUM then
+    found.values[labels] = math.max(present, value)
+  else
+    found.values[labels] = present + value
+  end
+end
+
+-- One cell into what has been found so far. A family that is defined as another kind by now has only those cells.
+local function gather(all, key, raw)
+  local kind, scale, name, labels, extra = match(key, "^m\1(.)\1([^\1]*)\1([^\1]*)\1([^\1]*)\1(.*)$")
+  if not kind then return end
+  local defined = families[name]
+  if defined and defined.kind ~= kind then return end
+  local found = all[name]
+  if not found then
+    found = { kind = kind, values = {}, order = {} }
+    all[name] = found
+  end
+  if found.kind ~= kind then return end
+  if kind == HISTOGRAM then
+    gather_histogram(found, labels, extra, extra == "sum" and raw / tonumber(scale) or raw)
+  else
+    gather_number(found, labels, kind, raw / tonumber(scale))
+  end
+end
+
+local function put_histogram(out, name, labels, series)
+  sort(series.bounds, function(a, b) return a.bound < b.bound end)
+  local comma, total = labels == "" and "" or ",", 0
+  for _, bucket in ipairs(series.bounds) do
+    total = total + bucket.count
+    out[#out + 1] = format('%s_bucket{%s%sle="%s"} %s', name, labels, comma, bucket.text, number_text(total))
+  end
+  local braces = labels == "" and "" or "{" .. labels .. "}"
+  out[#out + 1] = name .. "_sum" .. braces .. " " .. number_text(series.sum)
+  out[#out + 1] = name .. "_count" .. braces .. " " .. number_text(total)
+end
+
+local function put_family(out, name, found, pause)
+  local defined = families[name]
+  if defined and defined.help ~= "" then
+    out[#out + 1] = "# HELP " .. name .. " " .. gsub(defined.help, "[\\\n]", ESCAPES)
+  end
+  out[#out + 1] = "# TYPE " .. name .. " " .. TYPE_NAMES[found.kind]
+  for i, labels in ipairs(found.order) do
+    if i % 256 == 0 then pause() end
+    local value = found.values[labels]
+    if found.kind == HISTOGRAM then
+      put_histogram(out, name, labels, value)
+    else
+      out[#out + 1] = name .. (labels == "" and "" or "{" .. labels .. "}") .. " " .. number_text(value)
+    end
+  end
+end
+
+local function no_pause() end
+
+-- All metrics in Prometheus' text format (version 0.0.4).
+---@param pause? fun() called now and then; waits a turn of the loop where many series are expected
+---@return string
+function metrics.text(pause)
+  pause = pause or no_pause
+  local all, names, count = {}, {}, 0
+  for key, value in counters.each("m" .. SEP) do
+    gather(all, key, value)
+    count = count + 1
+    if count % 256 == 0 then pause() end
+  end
+  for name in pairs(all) do names[#names + 1] = name end
+  sort(names)
+  local out = {}
+  for _, name in ipairs(names) do put_family(out, name, all[name], pause) end
+  out[#out + 1] = ""
+  return concat(out, "\n")
+end
+
+-- A worker that takes a dead one's place says nothing yet: what that one's gauges last said is not so any more.
+local function forget_gauges()
+  local mine = SEP .. tostring(C.bridge_worker_id(worker))
+  for _, kind in ipairs { GAUGE, MAXIMUM } do
+    for key, value in counters.each("m" .. SEP .. kind .. SEP) do
+      if value ~= 0 and key:sub(-#mine) == mine then counters.add_at(counters.name(key), -value) end
+    end
+  end
+end
+
+if worker ~= nil then forget_gauges() end
+
+return metrics

@@ -1,0 +1,64 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What the status listener answers: /status in Kong's shape, /metrics for Prometheus. Called with an exchange in
+-- access, like a plugin.
+
+local core = require "sluice.api.core"
+local metrics = require "sluice.metrics"
+local node = require "sluice.node"
+local sleep = require "sluice.sleep"
+
+local C, worker = core.C, core.worker
+
+local status_api = {}
+
+local function configuration_hash()
+  local generation = require("sluice.generation").current()
+  return generation and ("%032x"):format(generation.revision) or ("0"):rep(32)
+end
+
+local function counted(value)
+  return tonumber(value)
+end
+
+-- Sums over the workers where the core gives all boards, else this worker's.
+local function server()
+  local board = C.bridge_board(worker)
+  local open, busy = counted(board.connections_open), counted(board.exchanges_open)
+  return {
+    connections_accepted = counted(board.connections), connections_handled = counted(board.connections),
+    connections_active = open, connections_reading = 0, connections_writing = busy,
+    connections_waiting = math.max(open - busy, 0), total_requests = counted(board.exchanges),
+  }
+end
+
+local function status(exchange)
+  return exchange.response:exit(200, {
+    server = server(),
+    memory = node.get_memory_stats("m"),
+    configuration_hash = configuration_hash(),
+    node = { id = node.get_id(), hostname = node.get_hostname() },
+  })
+end
+
+local function next_turn() sleep(0) end
+
+local function metrics_text(exchange)
+  return exchange.response:exit(200, metrics.text(next_turn),
+    { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" })
+end
+
+local ROUTES = { ["/status"] = status, ["/metrics"] = metrics_text }
+
+---@param exchange sluice.exchange
+function status_api.handle(exchange)
+  local route = ROUTES[exchange.request:get_path()]
+  if not route then return exchange.response:exit(404, { message = "Not found" }) end
+  local method = exchange.request:get_method()
+  if method ~= "GET" and method ~= "HEAD" then
+    return exchange.response:exit(405, { message = "Method not allowed" }, { Allow = "GET, HEAD" })
+  end
+  return route(exchange)
+end
+
+
+return status_api
