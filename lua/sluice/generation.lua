@@ -349,11 +349,13 @@ end
 
 -- Leads the collector through a whole cycle in slices, so that a generation's memory does not wait for traffic.
 local function collect()
-  repeat
-    local began, done = C.bridge_mono_fresh(worker)
-    repeat done = collectgarbage("step", 0) until done or C.bridge_mono_fresh(worker) - began > COLLECT_SLICE_S
-    if not done and C.bridge_sleep(worker, 0) == C.BRIDGE_AGAIN then yield() end
-  until done
+  local began = C.bridge_mono_fresh(worker)
+  while not collectgarbage("step", 0) do
+    if C.bridge_mono_fresh(worker) - began > COLLECT_SLICE_S then
+      if C.bridge_sleep(worker, 0) == C.BRIDGE_AGAIN then yield() end
+      began = C.bridge_mono_fresh(worker)
+    end
+  end
 end
 
 local function on_end(id)
