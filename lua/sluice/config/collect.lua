@@ -25,7 +25,11 @@ end
 local function prepare()
   for _, definition in pairs(entities.by_collection) do
     definition.check = compiled_check(definition)
-    definition.nested_keys = {}
+    definition.nested_keys, definition.secret = {}, {}
+    for _, entry in ipairs(definition.fields) do
+      local name, field = next(entry)
+      definition.secret[name] = field.encrypted
+    end
     for name in pairs(definition.nested) do table.insert(definition.nested_keys, name) end
     table.sort(definition.nested_keys)
   end

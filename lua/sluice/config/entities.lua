@@ -153,15 +153,19 @@ local MATCHERS = {
   ws = { "hosts", "headers", "paths" }, wss = { "hosts", "headers", "paths", "snis" },
 }
 
--- The fields of which a route of these protocols needs one, the most permissive protocol's; and whether it has one.
-function entities.route_matchers(route)
+-- The fields of which a route of these protocols needs one, the most permissive protocol's; and whether it has one, as
+-- written (`item`): one that is wrong has been told.
+function entities.route_matchers(protocols, item)
   local needed = {}
-  for _, name in ipairs(route.protocols or {}) do
+  for _, name in ipairs(protocols) do
     local matchers = MATCHERS[name] or {}
     if #matchers > #needed then needed = matchers end
   end
   for _, name in ipairs(needed) do
-    if route[name] and next(route[name]) ~= nil then return needed, true end
+    local value = item[name]
+    if value ~= nil and value ~= null and not (type(value) == "table" and next(value) == nil) then
+      return needed, true
+    end
   end
   return needed, #needed == 0
 end

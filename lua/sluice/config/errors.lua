@@ -29,11 +29,16 @@ local function entry_path(entry, path)
   return path
 end
 
+-- What an entry is, in the singular: "route", "keyauth credential".
+function errors.kind(entry)
+  return (entry.definition.kind:gsub("_", " "):gsub("credentials$", "credential"):gsub("s$", ""))
+end
+
 local function label(entry)
   local record = entry.record or {}
   local name = record.name or record.username or record.custom_id or record.target or record.instance_name
     or record.prefix
-  local kind = entry.definition.kind:gsub("_", " "):gsub("credentials$", "credential"):gsub("s$", "")
+  local kind = errors.kind(entry)
   if type(name) == "string" then return ("%s %s"):format(kind, words.value(name)) end
   if type(record.id) == "string" and not entry.failed then return kind .. " " .. record.id end
   return kind

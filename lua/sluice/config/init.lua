@@ -16,21 +16,22 @@ local source = require "sluice.config.source"
 
 local config = {}
 
--- The folder that holds lua/ and plugins/.
-local function home()
-  local here = debug.getinfo(1, "S").source:match("^@(.*)/lua/sluice/config/init%.lua$")
-  return os.getenv("SLUICE_HOME") or here or "."
-end
-
 local function absolute(path)
   if path:sub(1, 1) == "/" then return path end
+  if path == "." then return lfs.currentdir() end
   return lfs.currentdir() .. "/" .. path:gsub("^%./", "")
 end
 
+-- The folder that holds lua/ and plugins/.
+local function home()
+  local here = debug.getinfo(1, "S").source:match("^@(.*)/lua/sluice/config/init%.lua$")
+  return absolute(os.getenv("SLUICE_HOME") or here or ".")
+end
+
+-- The folder beside whose things a file or a folder of files stands: what is written there by default must not be in
+-- the folder that is watched.
 local function folder_of(path)
-  path = absolute(path)
-  if lfs.attributes(path, "mode") == "directory" then return (path:gsub("/+$", "")) end
-  local folder = path:match("^(.*)/[^/]*$")
+  local folder = absolute(path):gsub("/+$", ""):match("^(.*)/[^/]*$")
   return folder ~= "" and folder or "/"
 end
 
@@ -50,7 +51,7 @@ end
 local function plugin_dirs(section)
   local dirs = { home() .. "/plugins" }
   for _, dir in ipairs(section.plugin_dirs) do
-    if absolute(dir) ~= absolute(dirs[1]) then dirs[#dirs + 1] = dir end
+    if absolute(dir) ~= dirs[1] then dirs[#dirs + 1] = dir end
   end
   return dirs
 end

@@ -67,10 +67,10 @@ local function made_id(loader, entry)
 end
 
 local function collides(loader, entry, other, field)
-  local kind = entry.definition.kind:gsub("_", " ")
-  errors.add(loader.errors, { entry = entry, other = other, keys = field and { field } or {},
-    expected = field and ("a value that no other %s has"):format(kind) or ("one such %s"):format(kind),
-    found = field and words.value(entry.record[field]) or "another" })
+  local kind, found = errors.kind(entry), "another"
+  if field then found = (entry.definition.secret[field] and words.kind or words.value)(entry.record[field]) end
+  errors.add(loader.errors, { entry = entry, other = other, keys = field and { field } or {}, found = found,
+    expected = field and ("a value that no other %s has"):format(kind) or ("one such %s"):format(kind) })
 end
 
 local function index_entry(loader, index, entry)

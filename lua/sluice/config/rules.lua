@@ -31,7 +31,8 @@ local GRPC = { grpc = true, grpcs = true }
 
 local function check_route(loader, entry)
   local route = entry.record
-  local matchers, matched = entities.route_matchers(route)
+  if not route.protocols then return end -- wrong, which has been told
+  local matchers, matched = entities.route_matchers(route.protocols, entry.item)
   local protocols = words.alternatives(route.protocols, "and")
   if not matched then
     note(loader, entry, {}, ("at least one of %s (for protocols %s)"):format(words.alternatives(matchers), protocols),
@@ -155,16 +156,16 @@ end
 
 -- ---- All ------------------------------------------------------------------------------------------------------------
 
-local function each(loader, collection, check)
+local function each(loader, collection, check, even_failed)
   for _, entry in ipairs(loader.entries[collection]) do
-    if entry.record and not entry.failed then check(loader, entry) end
+    if entry.record and (even_failed or not entry.failed) then check(loader, entry) end
   end
 end
 
 -- Needs linked entries; fills loader.used (plugins by name).
 function rules.run(loader)
   loader.used, loader.broken = {}, {}
-  each(loader, "routes", check_route)
+  each(loader, "routes", check_route, true)
   each(loader, "services", check_service)
   each(loader, "basicauth_credentials", hash_password)
   each(loader, "plugins", check_plugin)

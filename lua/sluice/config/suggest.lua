@@ -20,8 +20,8 @@ end
 
 -- The name among `names` (an array) that `word` probably meant, or nil.
 function suggest.nearest(word, names)
-  if #word > 64 then return nil end
-  local best, best_distance = nil, math.max(1, math.floor(#word / 3)) + 1
+  if #word > 64 or #word < 3 then return nil end
+  local best, best_distance = nil, math.floor(#word / 3) + 1
   for _, name in ipairs(names) do
     local d = distance(word:lower(), name:lower())
     if d < best_distance or (d == best_distance and best and name < best) then best, best_distance = name, d end

@@ -70,7 +70,9 @@ end
 local HEX = "0123456789abcdef"
 local digits = ffi.new("char[36]")
 local places = ffi.new("uint8_t[32]") -- of each digit in the text, whose dashes stand at 8, 13, 18 and 23
-for i = 0, 31 do places[i] = i + (i >= 8 and 1 or 0) + (i >= 12 and 1 or 0) + (i >= 16 and 1 or 0) + (i >= 20 and 1 or 0) end
+for i = 0, 31 do
+  places[i] = i + (i >= 8 and 1 or 0) + (i >= 12 and 1 or 0) + (i >= 16 and 1 or 0) + (i >= 20 and 1 or 0)
+end
 for _, dash in ipairs { 8, 13, 18, 23 } do digits[dash] = byte("-") end
 
 local function put_hex(first, word)

@@ -41,6 +41,7 @@ end
 
 local function take_key(b, event, key)
   local depth = b.depth
+  if key:byte(1) == 118 and key:find("^vault://") then b.references = true end -- {vault://...} without quotes
   if b.containers[depth][key] ~= nil and key ~= "<<" then
     return failure(event, ("duplicate key %q"):format(key))
   end

@@ -228,7 +228,12 @@ local function note_unknown(ctx, key, names)
     expected = "one of " .. words.alternatives(names), found = words.value(key) })
 end
 
-local function fill_in(members, given, result, ctx)
+local function note_missing(ctx, member)
+  note(ctx, { keys = { member.name }, expected = member.field.expected or words.kinds[member.field.type],
+    found = "nothing" })
+end
+
+local function fill_in(members, given, result, ctx, unexpanded)
   for i = 1, #members do
     local member = members[i]
     local name = member.name
@@ -238,9 +243,8 @@ local function fill_in(members, given, result, ctx)
         local before = ctx.n
         result[name] = member.fill(ctx)
         if ctx.n ~= before then within(ctx, before, name) end
-      elseif member.field.required and (value == nil or value == null) and name ~= ctx.provided then
-        note(ctx, { keys = { name }, expected = member.field.expected or words.kinds[member.field.type],
-          found = "nothing" })
+      elseif member.field.required and (value == nil or value == null) and name ~= ctx.provided and not unexpanded then
+        note_missing(ctx, member)
       end
     end
   end
@@ -324,10 +328,11 @@ function builders.record(field)
   local entity_checks = assert(checks.compile(field.entity_checks))
   return function(value, ctx)
     if type(value) ~= "table" or value[1] ~= nil then return wrong_kind(ctx, field, value) end
-    if shorthands then value = expand(shorthands, value, ctx) end
     local before = ctx.n
+    if shorthands then value = expand(shorthands, value, ctx) end
+    local unexpanded = ctx.n ~= before -- then what it would have stood for is not missed
     local result = check_members(by_name, names, value, ctx)
-    fill_in(to_fill, value, result, ctx)
+    fill_in(to_fill, value, result, ctx, unexpanded)
     if ctx.n == before then run_checks(entity_checks, result, ctx) end
     return result
   end

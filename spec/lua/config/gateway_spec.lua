@@ -1,0 +1,90 @@
+-- SPDX-License-Identifier: Apache-2.0
+local lfs = require "lfs"
+local loading = require "spec.lua.config.loading"
+
+local function section(text, environment)
+  return loading.good(text, environment).gateway
+end
+
+describe("the gateway section", function()
+  it("has defaults for all that is not said", function()
+    local gateway = section "services: []"
+    assert.same({ "0.0.0.0:8000", "0.0.0.0:8443 ssl http2" }, gateway.proxy_listen)
+    assert.same({ "127.0.0.1:8007" }, gateway.status_listen)
+    assert.same({ "auto", 100, "off", "notice", "text" }, { gateway.workers, gateway.plugin_cpu_budget_ms,
+      gateway.access_log.path, gateway.log.level, gateway.log.format })
+    assert.same({ client_header_timeout = 10000, client_body_timeout = 30000, keepalive_timeout = 60000,
+      send_timeout = 30000, max_head_bytes = 32768, max_headers = 200, max_body_bytes = 0, max_connections = 0 },
+      gateway.limits)
+    assert.same({ {}, {}, {} }, { gateway.trusted_plugins, gateway.trusted_ips, gateway.kafka })
+  end)
+
+  it("takes paths relative to the file", function()
+    local gateway = section "gateway: {plugin_dirs: [./mine, /opt/plugins], access_log: {path: logs/a.log}}"
+    local here = lfs.currentdir()
+    assert.same({ here .. "/mine", "/opt/plugins" }, gateway.plugin_dirs)
+    assert.equal(here .. "/.sluice", gateway.state_dir)
+    assert.equal(here .. "/logs/a.log", gateway.access_log.path)
+  end)
+
+  local function listen(value)
+    return section("gateway: {proxy_listen: " .. value .. "}").proxy_listen
+  end
+
+  it("reads Kong's listen syntax", function()
+    assert.same({ "127.0.0.1:80" }, listen "'127.0.0.1:80'")
+    assert.same({ "0.0.0.0:80 backlog=64", "[::]:443 ssl http2" },
+      listen "'0.0.0.0:80 reuseport backlog=64, [::]:443 ssl http2 deferred'")
+    assert.same({ "127.0.0.1:0", "unix:/run/s.sock proxy_protocol" },
+      listen "['localhost:0', 'unix:/run/s.sock proxy_protocol']")
+  end)
+
+  it("turns a listener off", function()
+    assert.same({}, listen "off")
+    assert.same({}, listen "'off'")
+    assert.same({}, listen "['off']")
+  end)
+
+  it("refuses what is no address", function()
+    for _, value in ipairs { "8000", "'8000'", "'0.0.0.0'", "'h.example.com:80'", "'0.0.0.0:80 sll'", "[5]",
+      "'0.0.0.0:99999'" } do
+      local line = loading.error("gateway:\n  proxy_listen: " .. value)
+      assert.message(value).matches("^kong.yml:2: gateway: proxy_listen", line)
+    end
+  end)
+
+  it("gives librdkafka every property as a text", function()
+    local gateway = section [[
+gateway:
+  kafka:
+    main: { bootstrap.servers: ["a:9092", "b:9092"], linger.ms: 5, enable.idempotence: true, acks: all }
+    demo: { embedded: true }
+]]
+    assert.same({ main = { ["bootstrap.servers"] = "a:9092,b:9092", ["linger.ms"] = "5",
+      ["enable.idempotence"] = "true", acks = "all" }, demo = { embedded = true } }, gateway.kafka)
+  end)
+
+  it("needs to know a cluster's brokers", function()
+    assert.matches("kafka.main: expected bootstrap.servers, or embedded: true, found neither",
+      (loading.error "gateway: {kafka: {main: {acks: all}}}"))
+  end)
+
+  it("lets the environment override single values", function()
+    local gateway = section("gateway: {workers: 4, log: {level: error}}", { SLUICE_WORKERS = "2",
+      SLUICE_PROXY_LISTEN = "127.0.0.1:1, 127.0.0.1:2 ssl", SLUICE_LOG_LEVEL = "debug", SLUICE_STATE_DIR = "/tmp/s",
+      SLUICE_LIMITS_MAX_HEADERS = "50", SLUICE_PLUGIN_DIRS = "/a, /b", SLUICE_STATUS_LISTEN = "off",
+      SLUICE_TRUSTED_IPS = "10.0.0.0/8" })
+    assert.same({ 2, "debug", "/tmp/s", 50 }, { gateway.workers, gateway.log.level, gateway.state_dir,
+      gateway.limits.max_headers })
+    assert.same({ "127.0.0.1:1", "127.0.0.1:2 ssl" }, gateway.proxy_listen)
+    assert.same({ { "/a", "/b" }, {}, { "10.0.0.0/8" } }, { gateway.plugin_dirs, gateway.status_listen,
+      gateway.trusted_ips })
+  end)
+
+  it("names the variable when its value is wrong", function()
+    assert.equal("environment variable SLUICE_WORKERS: gateway: workers: expected auto or an integer from 1 to 1024, "
+      .. 'found "many"', (loading.error("services: []", { SLUICE_WORKERS = "many" })))
+    assert.matches("^environment variable SLUICE_LIMITS_MAX_HEADERS: gateway: limits.max_headers: expected an integer",
+      (loading.error("services: []", { SLUICE_LIMITS_MAX_HEADERS = "x" })))
+  end)
+end)
