@@ -246,7 +246,8 @@ end
 ---@return string|nil code "full": queue full, at once; "timeout": it may yet arrive; "cluster": there is none of that
 --- name; "invalid"; else Kafka's name of the error, such as "MSG_SIZE_TOO_LARGE"
 function kafka.produce(options)
-  local key, value = text_of("kafka.produce", "key", options.key), text_of("kafka.produce", "value", options.value)
+  local key = text_of("kafka.produce", "key", options.key)
+  local value = text_of("kafka.produce", "value", options.value)
   lay_message("kafka.produce", options, key, value)
   local topic = options.topic
   local status = C.bridge_kafka_produce(worker, message, true)
@@ -378,6 +379,7 @@ end
 --- behind what is kept in memory
 ---@return sluice.kafka.reader|nil
 ---@return string|nil err
+---@return "topic"|"failed"|nil code "topic": there is none of that name
 function kafka.reader(options)
   check.table("kafka.reader", "options", options)
   check.string("kafka.reader", "topic", options.topic)
@@ -396,7 +398,10 @@ function kafka.reader(options)
   local status, handle = C.bridge_kafka_reader_open(worker, wanted), nil
   cells = nil -- luacheck: ignore 311 (held until here, while C read it)
   if status == AGAIN then status, handle = yield() end
-  if status ~= OK then return nil, core.reason(status) end
+  if status ~= OK then
+    local err = core.reason(status)
+    return nil, err, err:find("Unknown topic", 1, true) and "topic" or "failed"
+  end
   return setmetatable({ handle = handle, topic = options.topic, held = keep(handle) }, Reader)
 end
 

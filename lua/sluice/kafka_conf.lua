@@ -49,7 +49,8 @@ local function security(with_verify)
     { ssl = { type = "boolean", about = "TLS to the brokers" } },
   }
   if with_verify then
-    fields[#fields + 1] = { ssl_verify = { type = "boolean", default = true, about = "verify the brokers' certificates" } }
+    fields[#fields + 1] = { ssl_verify = { type = "boolean", default = true,
+      about = "verify the brokers' certificates" } }
   end
   return { type = "record", required = true, about = "TLS to the brokers", fields = fields }
 end
