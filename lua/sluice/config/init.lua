@@ -66,12 +66,14 @@ local function check(loader, options)
   rules.run(loader)
 end
 
--- Broken plugins that nothing uses are told, but stop nothing.
+-- The operator's broken plugins that nothing uses are told, but stop nothing. The bundled ones are not even loaded.
 local function warn_of_broken(loader)
   local registry = loader.registry
+  local bundled = home() .. "/plugins/"
   for _, name in ipairs(registry.codes and registry.names or {}) do
-    local _, problem = registry:get(name)
-    if problem then
+    local _, problem
+    if registry.codes[name].dir:sub(1, #bundled) ~= bundled then _, problem = registry:get(name) end
+    if problem and not loader.broken[problem.file .. ":" .. (problem.line or 0)] then
       errors.warn(loader.errors, { file = problem.file, line = problem.line, message = problem.message,
         entity = ('plugin "%s" (not used)'):format(name) })
     end
