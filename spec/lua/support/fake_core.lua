@@ -41,6 +41,7 @@ local C = {}
 function C.bridge_error() return fake.error end
 function C.bridge_board() return fake.board end
 function C.bridge_self() return 0 end
+function C.bridge_worker_id() return fake.worker_id end
 function C.bridge_now() return fake.now end
 function C.bridge_mono() return fake.now end
 
@@ -166,6 +167,7 @@ function fake.reset()
   fake.kept, fake.texts, fake.numbers, fake.bodies = {}, {}, {}, {}
   fake.fields = { [0] = {}, {}, {} }
   fake.captures, fake.capture_names, fake.upstreams = {}, {}, {}
+  fake.worker_id = 1
   fake.timers, fake.log, fake.answer, fake.now = {}, {}, nil, 1700000000
 end
 
