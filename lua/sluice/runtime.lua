@@ -97,11 +97,13 @@ end
 
 -- ---- Failures -----------------------------------------------------------------------------------------------------
 
--- "file:line: message\nstack traceback:..." in parts; an error that is no text has no place.
+-- "file:line: message\nstack traceback:..." in parts; an error that is no text has no place. Of the traceback, what is
+-- below the plugin is the runtime itself.
 local function parts(err)
   local text = tostring(err)
   local message, traceback = text:match("^(.-)\n(stack traceback:.*)$")
   message = message or text
+  traceback = traceback and (traceback:match("^(.*)\n%s*%[C%]: in function 'xpcall'") or traceback)
   local where, what = message:match("^(.-:%d+): (.*)$")
   return what or message, where or "", traceback or ""
 end

@@ -73,10 +73,21 @@ local function bounded_rep(text, count, separator)
   return rep(text, count, separator)
 end
 
--- Only the metatable of a table can be had: the one of strings would open the library to every plugin.
-local function safe_getmetatable(value)
-  if type(value) ~= "table" then return nil end
-  return getmetatable(value)
+-- A plugin sees the metatables that it set itself: those of strings, of the exchange and of other plugins' tables are
+-- shared by all.
+local function metatables()
+  local mine = setmetatable({}, { __mode = "k" })
+  local function safe_getmetatable(value)
+    if type(value) ~= "table" then return nil end
+    local meta = getmetatable(value)
+    if type(meta) == "table" and not mine[meta] then return false end
+    return meta
+  end
+  local function safe_setmetatable(value, meta)
+    if type(meta) == "table" then mine[meta] = true end
+    return setmetatable(value, meta)
+  end
+  return safe_getmetatable, safe_setmetatable
 end
 
 local function after_xpcall(handler, ok, ...)
@@ -192,10 +203,9 @@ local MATH = only(math, "abs acos asin atan atan2 ceil cos cosh deg exp floor fm
 MATH.randomseed = safe_random_seed
 local TABLE = only(table, "concat insert maxn remove sort unpack move")
 local OS = only(os, "clock date difftime time")
-local BASE = only(_G, "assert error ipairs next pairs pcall rawequal rawget rawset rawlen select setmetatable tonumber "
+local BASE = only(_G, "assert error ipairs next pairs pcall rawequal rawget rawset rawlen select tonumber "
   .. "tostring type unpack _VERSION")
 BASE.xpcall = safe_xpcall
-BASE.getmetatable = safe_getmetatable
 BASE.collectgarbage = counting_collectgarbage
 
 local LIBRARIES = { string = STRING, math = MATH, table = TABLE, os = OS, coroutine = COROUTINE, bit = require "bit" }
@@ -223,6 +233,7 @@ local function sandboxed_globals(env)
   for name, library in pairs(LIBRARIES) do globals[name] = read_only(library) end
   globals.load, globals.loadstring = loader(env)
   globals.getfenv, globals.setfenv = environments(env)
+  globals.getmetatable, globals.setmetatable = metatables()
   return globals
 end
 
@@ -234,8 +245,8 @@ local WITH_SETTINGS = { cjson = true, ["cjson.safe"] = true } -- each plugin get
 
 -- What plugins use of the gateway; everything else under `sluice.` is the runtime's own.
 local PUBLIC = {}
-for name in ("log http redis kafka dns sleep timer counters store lock json crypto uuid time metrics tracing vault "
-  .. "query multipart"):gmatch("%S+") do
+for name in ("counters crypto dns http ip json kafka lock log metrics multipart node query random redis sleep store "
+  .. "tables time timer uuid vault"):gmatch("%S+") do
   PUBLIC["sluice." .. name] = true
 end
 

@@ -62,8 +62,11 @@ describe("the sandbox", function()
     assert.equal("A", ("a"):upper())
   end)
 
-  it("does not give out the metatable of strings", function()
+  it("shows only metatables that the plugin set itself", function()
     assert.is_nil(run("return getmetatable('')"))
+    assert.equal(7, run("local class = { x = 7 }; return getmetatable(setmetatable({}, class)).x"))
+    package.loaded["sluice"].thing = function() return setmetatable({}, { __index = {} }) end
+    assert.is_false(run("return getmetatable(require('sluice').thing())"))
     assert.is_false(run("return getmetatable(string)"))
     assert.is_false(run("return getmetatable(_G)"))
     refused("setmetatable(_G, nil)", "protected metatable")
