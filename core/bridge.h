@@ -163,6 +163,9 @@ int bridge_service_target(struct worker *worker, double exchange, const char *ho
 int bridge_service_upstream(struct worker *worker, double exchange, const char *name, uint32_t len);
 int bridge_service_tls_verify(struct worker *worker, double exchange, int verify);
 
+// Presents this certificate (its chain behind it) in the handshake that phase certificate is about.
+int bridge_tls_certificate(struct worker *worker, double exchange, const char *certificate_pem, const char *key_pem);
+
 // ---- Waiting, coroutines, time ---------------------------------------------------------------------------------------
 
 int bridge_sleep(struct worker *worker, double seconds);

@@ -132,10 +132,7 @@ static void conn_on_writer(struct ev_loop *ev, ev_io *watcher, int events) {
     return;
   }
   bool was_congested = conn->out.bytes > CONN_LOW_WATER;
-  if (conn_flush(conn) < 0) {
-    conn->on_read(conn);
-    return;
-  }
+  if (conn_flush(conn) < 0) return;
   if (conn->out.bytes == 0 || (was_congested && conn->out.bytes <= CONN_LOW_WATER)) conn->on_write(conn);
 }
 
@@ -265,8 +262,15 @@ void conn_resume(struct conn *conn) {
 
 // ---- Writing -------------------------------------------------------------------------------------------------------
 
+// Whoever flushes may be in the middle of something: the owner hears of a failure from the loop.
+static int flush_failed(struct conn *conn) {
+  conn->failed = true;
+  if (!conn->closed) ev_feed_event(conn->loop->ev, &conn->reader, EV_READ);
+  return CONN_FAILED;
+}
+
 int conn_flush(struct conn *conn) {
-  if (conn->failed) return CONN_FAILED;
+  if (conn->failed || conn->closed) return flush_failed(conn);
   if (conn->connecting || conn->handshaking) return 0;
   struct iovec iov[IOV_MOST];
   while (conn->out.bytes > 0) {
@@ -274,7 +278,7 @@ int conn_flush(struct conn *conn) {
     size_t offered = 0;
     for (int i = 0; i < count; i++) offered += iov[i].iov_len;
     int64_t n = conn->ops->write(conn, iov, count);
-    if (n == CONN_FAILED || n == CONN_EOF) return CONN_FAILED;
+    if (n == CONN_FAILED || n == CONN_EOF) return flush_failed(conn);
     if (n > 0) buffer_consume(&conn->out, (size_t)n);
     if (n < 0 || (!conn->tls && (size_t)n < offered)) {
       ev_io_start(conn->loop->ev, &conn->writer);

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 8192 };
+enum { LINE_MAX_BYTES = 8192, PAIRS_MOST = 16 };
 
 struct line {
   uint32_t len;
@@ -70,8 +70,14 @@ static void line_put_time(struct line *line) {
   line_puts(line, text);
 }
 
+// Keys and values in turns, `count` of both together.
+struct pairs {
+  const char *const *texts;
+  uint32_t count;
+};
+
 static void put_text(struct line *line, const struct log *log, enum log_level level, const char *message,
-                     va_list pairs) {
+                     struct pairs pairs) {
   line_put_time(line);
   line_puts(line, " ");
   line_puts(line, level_names[level]);
@@ -79,11 +85,10 @@ static void put_text(struct line *line, const struct log *log, enum log_level le
   line_puts(line, log->source);
   line_puts(line, ": ");
   line_put_escaped(line, message);
-  for (const char *key; (key = va_arg(pairs, const char *));) {
-    const char *value = va_arg(pairs, const char *);
-    if (!value) value = "";
+  for (uint32_t i = 0; i + 1 < pairs.count; i += 2) {
+    const char *value = pairs.texts[i + 1] ? pairs.texts[i + 1] : "";
     line_puts(line, " ");
-    line_puts(line, key);
+    line_puts(line, pairs.texts[i]);
     line_puts(line, "=");
     if (is_plain_word(value))
       line_puts(line, value);
@@ -93,7 +98,7 @@ static void put_text(struct line *line, const struct log *log, enum log_level le
 }
 
 static void put_json(struct line *line, const struct log *log, enum log_level level, const char *message,
-                     va_list pairs) {
+                     struct pairs pairs) {
   line_puts(line, "{\"time\":\"");
   line_put_time(line);
   line_puts(line, "\",\"level\":\"");
@@ -102,27 +107,22 @@ static void put_json(struct line *line, const struct log *log, enum log_level le
   line_put_quoted(line, log->source);
   line_puts(line, ",\"message\":");
   line_put_quoted(line, message);
-  for (const char *key; (key = va_arg(pairs, const char *));) {
-    const char *value = va_arg(pairs, const char *);
+  for (uint32_t i = 0; i + 1 < pairs.count; i += 2) {
     line_puts(line, ",");
-    line_put_quoted(line, key);
+    line_put_quoted(line, pairs.texts[i]);
     line_puts(line, ":");
-    line_put_quoted(line, value ? value : "");
+    line_put_quoted(line, pairs.texts[i + 1] ? pairs.texts[i + 1] : "");
   }
   line->text[line->len++] = '}'; // line_put keeps a few bytes free for this end
 }
 
-void log_write(struct log *log, enum log_level level, const char *message, ...) {
-  if (level < log->level) return;
+static void log_line(struct log *log, enum log_level level, const char *message, struct pairs pairs) {
   struct line line;
   line.len = 0;
-  va_list pairs;
-  va_start(pairs, message);
   if (log->json)
     put_json(&line, log, level, message, pairs);
   else
     put_text(&line, log, level, message, pairs);
-  va_end(pairs);
   if (log->sink) {
     log->sink(log->sink_context, line.text, line.len);
     return;
@@ -131,6 +131,25 @@ void log_write(struct log *log, enum log_level level, const char *message, ...) 
   if (log->fd >= 0 && write(log->fd, line.text, line.len) < 0) {
     // A log that cannot be written has nowhere to be reported.
   }
+}
+
+void log_write(struct log *log, enum log_level level, const char *message, ...) {
+  if (level < log->level) return;
+  const char *texts[PAIRS_MOST * 2];
+  uint32_t count = 0;
+  va_list list;
+  va_start(list, message);
+  for (const char *key; count < PAIRS_MOST * 2 && (key = va_arg(list, const char *));) {
+    texts[count++] = key;
+    texts[count++] = va_arg(list, const char *);
+  }
+  va_end(list);
+  log_line(log, level, message, (struct pairs){texts, count});
+}
+
+void log_pairs(struct log *log, enum log_level level, const char *message, const char *const *pairs,
+               uint32_t pair_count) {
+  if (level >= log->level) log_line(log, level, message, (struct pairs){pairs, pair_count * 2});
 }
 
 int log_level_parse(const char *name) {

@@ -20,6 +20,10 @@ struct log {
 // Control bytes in values are escaped, so that a value from the network cannot forge a line.
 void log_write(struct log *log, enum log_level level, const char *message, ...) __attribute__((sentinel));
 
+// The same with the pairs in an array of `pair_count` times two texts.
+void log_pairs(struct log *log, enum log_level level, const char *message, const char *const *pairs,
+               uint32_t pair_count);
+
 // "notice" to LOG_NOTICE; -1 when there is no such level.
 int log_level_parse(const char *name);
 

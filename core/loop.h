@@ -2,6 +2,7 @@
 // What every module of a worker stands on: the event loop, the clock, the timers and the log.
 // The worker embeds one and passes it down; nothing in core/ has a loop of its own.
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "clock.h"
@@ -14,4 +15,20 @@ struct loop {
   struct clock clock;
   struct timers timers;
   struct log *log;
+};
+
+// Memory that ends with this turn of the loop: embedded in what may still be on the stack when it is closed.
+struct grave {
+  struct grave *next;
+  void *memory;
+};
+
+struct worker;
+
+// Work put off until the loop is about to wait: embedded in what it concerns, queued at most once.
+struct job {
+  struct job *next;
+  void (*run)(struct worker *worker, void *data);
+  void *data;
+  bool queued;
 };

@@ -1,0 +1,557 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Lua may do with an exchange: thin bodies that find it by its handle, check, and read or write its fields.
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "answer.h"
+#include "control.h"
+#include "exchange.h"
+#include "forward.h"
+#include "router.h"
+#include "server.h"
+#include "tls.h"
+#include "worker.h"
+
+enum { CERTIFICATE_MOST = 16384 };
+
+const char *bridge_error(struct worker *worker) {
+  return worker->error.text;
+}
+
+static int give(struct bytes *out, struct slice text) {
+  *out = (struct bytes){text.data ? text.data : "", text.len};
+  return BRIDGE_OK;
+}
+
+static int give_text(struct bytes *out, const char *text) {
+  return text ? give(out, slice_of(text)) : BRIDGE_NONE;
+}
+
+// ---- Texts -----------------------------------------------------------------------------------------------------------
+
+static int give_query(const struct exchange *exchange, struct bytes *out) {
+  return exchange->has_query ? give(out, exchange->query) : BRIDGE_NONE;
+}
+
+static int give_service_target(struct exchange *exchange, int what, struct bytes *out) {
+  struct slice path, query;
+  bool has_query;
+  if (!exchange->route || forward_target(exchange, &path, &query, &has_query) < 0) return BRIDGE_NONE;
+  if (what == TEXT_SERVICE_PATH) return give(out, path);
+  return has_query ? give(out, query) : BRIDGE_NONE;
+}
+
+static int give_service_scheme(const struct exchange *exchange, struct bytes *out) {
+  if (exchange->service_tls >= 0) return give(out, exchange->service_tls ? SLICE("https") : SLICE("http"));
+  if (!exchange->service) return BRIDGE_NONE;
+  return give(out, exchange->service->tls ? SLICE("https") : SLICE("http"));
+}
+
+static int give_service_host(const struct exchange *exchange, struct bytes *out) {
+  if (exchange->service_host.len) return give(out, exchange->service_host);
+  return exchange->service ? give(out, exchange->service->host) : BRIDGE_NONE;
+}
+
+static int give_certificate(struct exchange *exchange, struct bytes *out) {
+  if (!exchange->peer.tls || !exchange->stream) return BRIDGE_NONE;
+  char *pem = arena_alloc(&exchange->arena, CERTIFICATE_MOST);
+  if (!pem) return BRIDGE_FULL;
+  int64_t len = tls_peer_certificate(stream_tls(exchange->stream), pem, CERTIFICATE_MOST);
+  return len > 0 ? give(out, (struct slice){pem, (uint32_t)len}) : BRIDGE_NONE;
+}
+
+// The request line as the client sent it; the head's bytes are still there, so no copy.
+static int give_request_line(const struct exchange *exchange, struct bytes *out) {
+  if (!exchange->request.method.data || !exchange->request.target.data) return BRIDGE_NONE;
+  const char *end = exchange->request.target.data + exchange->request.target.len + sizeof " HTTP/1.1" - 1;
+  return give(out, (struct slice){exchange->request.method.data, (uint32_t)(end - exchange->request.method.data)});
+}
+
+int bridge_text(struct worker *worker, double handle, int what, struct bytes *out) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct slice prefix;
+  switch (what) {
+  case TEXT_ID:
+    return give_text(out, exchange_id(exchange));
+  case TEXT_METHOD:
+    return give(out, exchange->request.method);
+  case TEXT_SCHEME:
+    return give(out, exchange->scheme);
+  case TEXT_HOST:
+    return give(out, exchange->host);
+  case TEXT_RAW_TARGET:
+    return give(out, exchange->request.target);
+  case TEXT_RAW_PATH:
+    return give(out, exchange->raw_path);
+  case TEXT_PATH:
+    return give(out, exchange->path);
+  case TEXT_QUERY:
+    return give_query(exchange, out);
+  case TEXT_FORWARDED_SCHEME:
+    return give(out, forward_scheme(exchange));
+  case TEXT_FORWARDED_HOST:
+    return give(out, forward_host(exchange));
+  case TEXT_FORWARDED_PATH:
+    return give(out, forward_path(exchange));
+  case TEXT_FORWARDED_PREFIX:
+    prefix = forward_prefix(exchange);
+    return prefix.len ? give(out, prefix) : BRIDGE_NONE;
+  case TEXT_CLIENT_IP:
+    return give_text(out, exchange->peer.client_ip);
+  case TEXT_FORWARDED_IP:
+    return give(out, forward_ip(exchange));
+  case TEXT_SERVICE_METHOD:
+    return give(out, forward_method(exchange));
+  case TEXT_SERVICE_SCHEME:
+    return give_service_scheme(exchange, out);
+  case TEXT_SERVICE_PATH:
+  case TEXT_SERVICE_QUERY:
+    return give_service_target(exchange, what, out);
+  case TEXT_SERVICE_HOST:
+    return give_service_host(exchange, out);
+  case TEXT_TARGET_IP:
+    return exchange->target_ip[0] ? give_text(out, exchange->target_ip) : BRIDGE_NONE;
+  case TEXT_TLS_VERSION:
+    return give_text(out, exchange->tls_version);
+  case TEXT_TLS_CIPHER:
+    return give_text(out, exchange->tls_cipher);
+  case TEXT_TLS_SNI:
+    return exchange->tls_sni.len ? give(out, exchange->tls_sni) : BRIDGE_NONE;
+  case TEXT_TLS_CLIENT_CERTIFICATE:
+    return give_certificate(exchange, out);
+  case TEXT_ERROR:
+    return give(out, exchange->error);
+  case TEXT_REQUEST_LINE:
+    return give_request_line(exchange, out);
+  default:
+    return BRIDGE_INVALID;
+  }
+}
+
+static bool is_visible(struct slice text) {
+  for (uint32_t i = 0; i < text.len; i++)
+    if ((unsigned char)text.data[i] <= ' ' || text.data[i] == 0x7f) return false;
+  return true;
+}
+
+static int set_scheme(struct exchange *exchange, struct slice text) {
+  if (slice_equal(text, SLICE("http")))
+    exchange->service_tls = 0;
+  else if (slice_equal(text, SLICE("https")))
+    exchange->service_tls = 1;
+  else
+    return BRIDGE_INVALID;
+  return BRIDGE_OK;
+}
+
+int bridge_text_set(struct worker *worker, double handle, int what, const char *data, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct slice text = {data, len};
+  struct slice *place;
+  if (what == TEXT_SERVICE_SCHEME) return set_scheme(exchange, text);
+  if (what == TEXT_SERVICE_METHOD)
+    place = headers_name_is_valid(text) ? &exchange->service_method : NULL;
+  else if (what == TEXT_SERVICE_PATH)
+    place = is_visible(text) && len > 0 && data[0] == '/' && !memchr(data, '?', len) ? &exchange->service_path : NULL;
+  else if (what == TEXT_SERVICE_QUERY)
+    place = is_visible(text) ? &exchange->service_query : NULL;
+  else
+    place = NULL;
+  if (!place) return BRIDGE_INVALID;
+  if (exchange->state > EXCHANGE_ACCESS) return BRIDGE_LATE;
+  struct slice copy = arena_copy(&exchange->arena, data, len);
+  if (!copy.data) return BRIDGE_FULL;
+  *place = copy;
+  return BRIDGE_OK;
+}
+
+// ---- Numbers ---------------------------------------------------------------------------------------------------------
+
+static double span_us(int64_t from, int64_t to) {
+  return from > 0 && to > 0 ? (double)(to - from) : (double)NAN;
+}
+
+static double http_version(const struct exchange *exchange) {
+  return exchange->request.major + exchange->request.minor / 10.0;
+}
+
+double bridge_number(struct worker *worker, double handle, int what) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return (double)NAN;
+  int64_t now = exchange->ended_us ? exchange->ended_us : worker->loop.clock.mono_us;
+  switch (what) {
+  case NUMBER_HTTP_VERSION:
+    return http_version(exchange);
+  case NUMBER_PORT:
+    return exchange->peer.local_port;
+  case NUMBER_FORWARDED_PORT:
+    return forward_port(exchange);
+  case NUMBER_CLIENT_PORT:
+    return exchange->peer.client_port;
+  case NUMBER_STATUS:
+    return exchange->status > 0 ? exchange->status : (double)NAN;
+  case NUMBER_SERVICE_STATUS:
+    return exchange->service_status > 0 ? exchange->service_status : (double)NAN;
+  case NUMBER_RESPONSE_SOURCE:
+    return exchange->source;
+  case NUMBER_REQUEST_BYTES:
+    return (double)exchange->request_bytes;
+  case NUMBER_RESPONSE_BYTES:
+    return (double)exchange->response_bytes;
+  case NUMBER_RESPONSE_BODY_BYTES:
+    return (double)exchange->response_body_bytes;
+  case NUMBER_STARTED_US:
+    return (double)exchange->started_real_us;
+  case NUMBER_ELAPSED_US:
+    return (double)(now - exchange->started_us);
+  case NUMBER_GATEWAY_US:
+    return (double)((exchange->sent_us ? exchange->sent_us : now) - exchange->started_us);
+  case NUMBER_SERVICE_US:
+    return span_us(exchange->sent_us, exchange->first_byte_us);
+  case NUMBER_RECEIVE_US:
+    return span_us(exchange->first_byte_us, exchange->last_byte_us ? exchange->last_byte_us : now);
+  case NUMBER_ROUTE:
+    return exchange->route_index == ROUTE_STATUS ? 0 : exchange->route_index;
+  case NUMBER_SERVICE:
+    return exchange->service ? exchange->route->service : 0;
+  case NUMBER_GENERATION:
+    return exchange->generation ? exchange->generation->id : 0;
+  case NUMBER_TARGET_PORT:
+    return exchange->target_port ? exchange->target_port : (double)NAN;
+  case NUMBER_TRIES:
+    return exchange->tries;
+  case NUMBER_CONNECT_TIMEOUT_MS:
+    return exchange->connect_timeout_ms;
+  case NUMBER_SEND_TIMEOUT_MS:
+    return exchange->send_timeout_ms;
+  case NUMBER_READ_TIMEOUT_MS:
+    return exchange->read_timeout_ms;
+  case NUMBER_RETRIES:
+    return exchange->retries;
+  case NUMBER_CONTENT_LENGTH:
+    return exchange->request.content_length >= 0 ? (double)exchange->request.content_length : (double)NAN;
+  case NUMBER_HEAD_SENT:
+    return exchange->head_sent;
+  case NUMBER_CONNECTION_REQUESTS:
+    return exchange->peer.requests;
+  case NUMBER_TLS:
+    return exchange->peer.tls;
+  default:
+    return (double)NAN;
+  }
+}
+
+int bridge_number_set(struct worker *worker, double handle, int what, double value) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (!(value >= 0 && value <= INT32_MAX)) return BRIDGE_INVALID;
+  uint32_t number = (uint32_t)value;
+  switch (what) {
+  case NUMBER_STATUS:
+    if (exchange->head_sent) return BRIDGE_LATE;
+    if (number < 100 || number > 999) return BRIDGE_INVALID;
+    exchange->status = (int)number;
+    exchange->reason = (struct slice){NULL, 0};
+    return BRIDGE_OK;
+  case NUMBER_CONNECT_TIMEOUT_MS:
+    exchange->connect_timeout_ms = number;
+    return BRIDGE_OK;
+  case NUMBER_SEND_TIMEOUT_MS:
+    exchange->send_timeout_ms = number;
+    return BRIDGE_OK;
+  case NUMBER_READ_TIMEOUT_MS:
+    exchange->read_timeout_ms = number;
+    return BRIDGE_OK;
+  case NUMBER_RETRIES:
+    exchange->retries = number;
+    return BRIDGE_OK;
+  default:
+    return BRIDGE_INVALID;
+  }
+}
+
+int bridge_capture(struct worker *worker, double handle, uint32_t index, struct bytes *out) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (!exchange->match || index == 0 || index > exchange->match->group_count) return BRIDGE_NONE;
+  struct router_span span = exchange->match->groups[index - 1];
+  if (span.from == UINT32_MAX) return BRIDGE_NONE;
+  return give(out, (struct slice){exchange->path.data + span.from, span.to - span.from});
+}
+
+int bridge_capture_name(struct worker *worker, double handle, uint32_t index, struct bytes *name, uint32_t *group) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  struct slice text;
+  if (!exchange) return BRIDGE_STALE;
+  if (!exchange->match || !exchange->match->regex) return BRIDGE_NONE;
+  if (!router_capture_name(exchange->generation->router, exchange->match->regex, index, &text, group))
+    return BRIDGE_NONE;
+  return give(name, text);
+}
+
+// ---- Fields ----------------------------------------------------------------------------------------------------------
+
+static struct headers *fields_of(struct exchange *exchange, int message) {
+  switch (message) {
+  case MESSAGE_REQUEST:
+    return &exchange->request.headers;
+  case MESSAGE_RESPONSE:
+    return exchange->has_response ? &exchange->response : &exchange->preset;
+  case MESSAGE_SERVICE_RESPONSE:
+    return &exchange->service_response;
+  default:
+    return NULL;
+  }
+}
+
+uint32_t bridge_header_count(struct worker *worker, double handle, int message) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  struct headers *headers = exchange ? fields_of(exchange, message) : NULL;
+  return headers ? headers->count : 0;
+}
+
+int bridge_header_at(struct worker *worker, double handle, int message, uint32_t index, struct bytes *name,
+                     struct bytes *value) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct headers *headers = fields_of(exchange, message);
+  if (!headers) return BRIDGE_INVALID;
+  if (index >= headers->count) return BRIDGE_NONE;
+  give(name, headers->fields[index].name);
+  return give(value, headers->fields[index].value);
+}
+
+int bridge_header_get(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,
+                      uint32_t nth, struct bytes *out) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct headers *headers = fields_of(exchange, message);
+  if (!headers) return BRIDGE_INVALID;
+  struct field *field = headers_find(headers, (struct slice){name, name_len}, nth);
+  return field ? give(out, field->value) : BRIDGE_NONE;
+}
+
+// The fields that a plugin may change now, on their own: 0, or why not.
+static int fields_to_change(struct exchange *exchange, int message, struct headers **out) {
+  if (message == MESSAGE_REQUEST) {
+    *out = &exchange->request.headers;
+    return exchange->state <= EXCHANGE_SERVICE ? BRIDGE_OK : BRIDGE_LATE;
+  }
+  if (message != MESSAGE_RESPONSE) return BRIDGE_INVALID;
+  if (exchange->head_sent) return BRIDGE_LATE;
+  if (exchange->has_response && exchange_fork_response(exchange) < 0) return BRIDGE_FULL;
+  *out = fields_of(exchange, message);
+  return BRIDGE_OK;
+}
+
+static int change_field(struct worker *worker, double handle, int message, struct slice name, struct slice value,
+                        bool replace) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  struct headers *headers;
+  if (!exchange) return BRIDGE_STALE;
+  if (!headers_name_is_valid(name) || !headers_value_is_valid(value)) return BRIDGE_INVALID;
+  int status = fields_to_change(exchange, message, &headers);
+  if (status != BRIDGE_OK) return status;
+  struct slice kept_value = arena_copy(&exchange->arena, value.data, value.len);
+  if (!kept_value.data) return BRIDGE_FULL;
+  if (message == MESSAGE_REQUEST && headers_id(name, 0) == FIELD_HOST) {
+    exchange->host_field = kept_value; // routing is done: this is for the service alone
+    return BRIDGE_OK;
+  }
+  if (replace) headers_remove(headers, name);
+  struct slice kept_name = arena_copy(&exchange->arena, name.data, name.len);
+  if (!kept_name.data) return BRIDGE_FULL;
+  int result = headers_add(headers, &exchange->arena, kept_name, kept_value);
+  if (result < 0) return BRIDGE_FULL;
+  headers->fields[headers->count - 1].replaces = replace;
+  return BRIDGE_OK;
+}
+
+int bridge_header_set(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,
+                      const char *value, uint32_t value_len) {
+  return change_field(worker, handle, message, (struct slice){name, name_len}, (struct slice){value, value_len}, true);
+}
+
+int bridge_header_add(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,
+                      const char *value, uint32_t value_len) {
+  return change_field(worker, handle, message, (struct slice){name, name_len}, (struct slice){value, value_len}, false);
+}
+
+int bridge_header_clear(struct worker *worker, double handle, int message, const char *name, uint32_t name_len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  struct headers *headers;
+  if (!exchange) return BRIDGE_STALE;
+  int status = fields_to_change(exchange, message, &headers);
+  if (status != BRIDGE_OK) return status;
+  headers_remove(headers, (struct slice){name, name_len});
+  return BRIDGE_OK;
+}
+
+// ---- Bodies and answers ----------------------------------------------------------------------------------------------
+
+static int give_whole(struct exchange *exchange, const struct buffer *buffer, struct bytes *out) {
+  if (buffer->bytes == 0) return give(out, SLICE(""));
+  const struct segment *first = &buffer->segments[buffer->head];
+  if (first->len == buffer->bytes) return give(out, (struct slice){first->data, first->len});
+  if (exchange->whole_body.len != buffer->bytes) {
+    char *whole = malloc(buffer->bytes);
+    if (!whole || arena_defer(&exchange->arena, free, whole) < 0) {
+      free(whole);
+      return BRIDGE_FULL;
+    }
+    buffer_copy_out(buffer, whole);
+    exchange->whole_body = (struct slice){whole, (uint32_t)buffer->bytes};
+  }
+  return give(out, exchange->whole_body);
+}
+
+int bridge_body(struct worker *worker, double handle, int message, struct bytes *out) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (message == MESSAGE_REQUEST) {
+    int status = exchange_want_whole_body(exchange);
+    return status == BRIDGE_OK ? give_whole(exchange, &exchange->request_body, out) : status;
+  }
+  if (exchange->state != EXCHANGE_RESPONSE && !exchange->answered) return BRIDGE_LATE;
+  return give_whole(exchange, &exchange->answer, out);
+}
+
+int bridge_body_set(struct worker *worker, double handle, int message, const char *data, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  bool request = message == MESSAGE_REQUEST;
+  if (request ? exchange->state > EXCHANGE_ACCESS : exchange->state != EXCHANGE_RESPONSE) return BRIDGE_LATE;
+  struct buffer *buffer = request ? &exchange->request_body : &exchange->answer;
+  buffer_clear(buffer);
+  exchange->whole_body = (struct slice){NULL, 0};
+  if (request) exchange->body_replaced = true;
+  return buffer_append(buffer, data, len) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+}
+
+int bridge_exit(struct worker *worker, double handle, int status, const char *body, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_exit(exchange, status, body, len) : BRIDGE_STALE;
+}
+
+int bridge_exit_error(struct worker *worker, double handle, int status, const char *message, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_exit_error(exchange, status, message, len) : BRIDGE_STALE;
+}
+
+int bridge_stream_begin(struct worker *worker, double handle, int status) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_stream_begin(exchange, status) : BRIDGE_STALE;
+}
+
+int bridge_stream_send(struct worker *worker, double handle, const char *data, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_stream_send(exchange, data, len) : BRIDGE_STALE;
+}
+
+int bridge_stream_end(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_stream_end(exchange) : BRIDGE_STALE;
+}
+
+// ---- The service -----------------------------------------------------------------------------------------------------
+
+int bridge_service_target(struct worker *worker, double handle, const char *host, uint32_t len, uint32_t port) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (len == 0 || len > 255 || port == 0 || port > 65535 || !is_visible((struct slice){host, len}))
+    return BRIDGE_INVALID;
+  if (exchange->state > EXCHANGE_SERVICE) return BRIDGE_LATE;
+  // The name of an upstream means the upstream, as in a service's host.
+  struct upstream *upstream = generation_find_upstream(exchange->generation, (struct slice){host, len});
+  if (upstream) {
+    exchange->upstream = upstream;
+    exchange->service_host = (struct slice){NULL, 0};
+    return BRIDGE_OK;
+  }
+  struct slice copy = arena_copy(&exchange->arena, host, len);
+  if (!copy.data) return BRIDGE_FULL;
+  exchange->service_host = copy;
+  exchange->service_port = (uint16_t)port;
+  return BRIDGE_OK;
+}
+
+int bridge_service_upstream(struct worker *worker, double handle, const char *name, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct upstream *upstream = generation_find_upstream(exchange->generation, (struct slice){name, len});
+  if (!upstream) return BRIDGE_NONE;
+  exchange->upstream = upstream;
+  exchange->service_host = (struct slice){NULL, 0};
+  return BRIDGE_OK;
+}
+
+int bridge_service_tls_verify(struct worker *worker, double handle, int verify) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  exchange->service_verify = verify != 0;
+  return BRIDGE_OK;
+}
+
+int bridge_tls_certificate(struct worker *worker, double handle, const char *certificate_pem, const char *key_pem) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (!exchange->stream || exchange->ops) return BRIDGE_LATE; // no handshake
+  struct tls *tls = stream_tls(exchange->stream);
+  return tls_set_certificate(tls, certificate_pem, key_pem, &worker->error) < 0 ? BRIDGE_INVALID : BRIDGE_OK;
+}
+
+// ---- Time, chance, log, the master -----------------------------------------------------------------------------------
+
+double bridge_now(struct worker *worker) {
+  return (double)worker->loop.clock.real_us / 1e6;
+}
+
+double bridge_mono(struct worker *worker) {
+  return (double)worker->loop.clock.mono_us / 1e6;
+}
+
+double bridge_mono_fresh(struct worker *worker) {
+  struct clock clock;
+  (void)worker;
+  clock_init(&clock);
+  return (double)clock.mono_us / 1e6;
+}
+
+int bridge_random(struct worker *worker, char *out, uint32_t len) {
+  if (worker->seeded) {
+    for (uint32_t i = 0; i < len; i++) out[i] = (char)worker_random(worker);
+    return BRIDGE_OK;
+  }
+  while (len > 0) {
+    ssize_t n = getrandom(out, len, 0);
+    if (n <= 0) return BRIDGE_FAILED;
+    out += n;
+    len -= (uint32_t)n;
+  }
+  return BRIDGE_OK;
+}
+
+int bridge_worker_id(struct worker *worker) {
+  return worker->options.id;
+}
+
+void bridge_log(struct worker *worker, int level, const char *message, const char *const *pairs, uint32_t pair_count) {
+  if (level < LOG_DEBUG || level > LOG_CRIT) return;
+  log_pairs(&worker->log, (enum log_level)level, message, pairs, pair_count);
+}
+
+struct board *bridge_board(struct worker *worker) {
+  return worker->board;
+}
+
+int bridge_report(struct worker *worker, const char *line, uint32_t len) {
+  if (worker->control) return control_send(worker->control, line, len) < 0 ? BRIDGE_CLOSED : BRIDGE_OK;
+  free(worker->last_report);
+  worker->last_report = strndup(line, len);
+  return BRIDGE_OK;
+}

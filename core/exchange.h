@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// One request and its response, whatever protocol carried it: a state machine between a stream (the client's side),
+// the phases (Lua) and a try (the service's side). Owns an arena; all that it allocated goes with it.
+//
+//   HEAD → REWRITE → ACCESS → SERVICE → [RESPONSE] → SENDING → LOG → ENDED
+//                      │                                ▲
+//                      └── answered by a plugin, error ─┘            TUNNEL: after 101
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "bridge.h"
+#include "buffer.h"
+#include "generation.h"
+#include "h1.h"
+#include "phase.h"
+#include "slice.h"
+
+struct exchange;
+struct try;
+struct worker;
+
+enum exchange_state {
+  EXCHANGE_FREE,
+  EXCHANGE_HEAD,     // the head is arriving
+  EXCHANGE_REWRITE,  // plugins of rewrite
+  EXCHANGE_ACCESS,   // plugins of access
+  EXCHANGE_SERVICE,  // a try is on: connecting, sending, waiting for the response head
+  EXCHANGE_RESPONSE, // a response being gathered whole, then plugins of response
+  EXCHANGE_STREAM,   // a plugin sends the response piece by piece
+  EXCHANGE_SENDING,  // response head has gone to the stream; its body follows
+  EXCHANGE_TUNNEL,   // bytes both ways
+  EXCHANGE_LOG,      // plugins of log
+  EXCHANGE_ENDED
+};
+
+enum exchange_source { SOURCE_EXIT, SOURCE_SERVICE, SOURCE_ERROR };
+
+// The client's side as the exchange sees it: what h1 and h2 have in common. Each may free nothing of the exchange.
+struct stream_ops {
+  // Sends the response head (exchange->status, response fields, framing as decided by the exchange).
+  void (*head)(struct exchange *exchange);
+  void (*interim)(struct exchange *exchange, int status, const struct headers *fields); // 1xx
+  // Sends content; `chunk` holds the bytes (NULL: copied).
+  void (*body)(struct exchange *exchange, struct chunk *chunk, const char *data, uint32_t len);
+  // The response is whole. The stream may begin its next exchange; this one is no longer its own.
+  void (*end)(struct exchange *exchange, const struct headers *trailers);
+  // The response cannot be completed: the client must see that (close, RST_STREAM).
+  void (*abort)(struct exchange *exchange);
+  void (*flush)(struct exchange *exchange);
+  bool (*is_congested)(const struct exchange *exchange);
+  // More request content is wanted, or none for now.
+  void (*want_body)(struct exchange *exchange, bool wanted);
+  // After 101: raw bytes; gives what was read past the head.
+  void (*tunnel)(struct exchange *exchange);
+};
+
+// Who sent the request, over which connection. Copied: it outlives the connection until the log is written.
+struct peer {
+  char client_ip[46];
+  uint16_t client_port, local_port;
+  bool tls;
+  bool trusted;      // client_ip is one of trusted_ips
+  uint32_t requests; // on this connection so far
+};
+
+struct exchange {
+  struct worker *worker;
+  struct exchange *spare; // next of those that ended
+  uint32_t slot;
+  uint32_t serial; // with the slot: the handle
+  uint8_t state;   // enum exchange_state; changed by exchange_move only
+  uint8_t source;  // enum exchange_source
+  bool waiting;    // a phase waits
+  bool entered_lua;
+  bool gone;             // the client has left, or the stream took another course
+  bool answered;         // bridge_exit in the running phase
+  bool failed_response;  // cut off in the middle
+  bool request_complete; // all content of the request has come
+  bool body_refused;     // 413: past max_body_bytes
+  bool body_buffering;   // a plugin waits for the whole request body
+  bool body_replaced;    // by a plugin
+  bool sent_continue;
+  bool response_buffered; // phase response
+  bool response_replaced; // body set by a plugin
+  bool filtering_body;
+  bool head_sent, chunked_out, no_body_out, close_after;
+  bool has_response; // `response` is what a plugin changes; before, it is `preset`
+  struct generation *generation;
+  struct arena arena;
+  struct stream *stream; // NULL once gone
+  const struct stream_ops *ops;
+
+  struct peer peer;
+  const char *tls_version, *tls_cipher; // NULL: no TLS
+  struct slice tls_sni;
+
+  // Request
+  struct chunk *head_chunk; // holds the bytes of the head
+  struct h1_message request;
+  struct slice scheme, raw_path, path, query, host; // host: lower case without port
+  bool has_query;
+  uint16_t port; // of Host or target; 0: not given
+  struct buffer request_body; // content that has come and is not sent yet
+  uint64_t request_bytes, body_received;
+  struct slice whole_body; // content in one piece, made when asked for
+  double body_waiter; // coroutine that waits for the whole body, 0: none
+  char id[33];
+
+  // Route
+  uint32_t route_index;
+  const struct route *route;     // generation->routes[route_index]
+  const struct service *service; // NULL: none
+  struct router_result *match;   // in the arena; NULL: no route
+  uint32_t phases;               // mask of the plan
+
+  // To the service; NULL data: as the client sent it
+  struct slice service_method, service_path, service_query, service_host;
+  struct slice host_field; // Host, when a plugin has set it
+  uint16_t service_port;
+  int8_t service_tls;    // -1: as the service says
+  int8_t service_verify; // -1: as the service says
+  struct upstream *upstream; // chosen by a plugin, else the service's
+  uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
+  struct try *try;
+  uint32_t tries;
+  struct buffer replay; // references to request content already sent, while a retry is possible
+  bool replayable;
+  char target_ip[46];
+  uint16_t target_port;
+
+  // Response
+  int status, service_status;
+  struct slice reason;
+  struct headers preset;           // fields set by plugins before there was a response
+  struct headers response;         // what the client gets
+  struct headers service_response; // as the service sent them
+  struct h1_message service_message;
+  struct chunk *response_chunk; // holds the bytes of the service's head
+  struct buffer answer;         // body of an answer by the gateway, or the response gathered whole
+  uint64_t response_bytes, response_body_bytes;
+  double stream_waiter; // coroutine that waits for the stream to drain
+  struct slice error;
+  int64_t response_length; // -1: not known
+
+  // Times, microseconds of the monotonic clock; 0: did not happen
+  int64_t started_us, started_real_us, sent_us, first_byte_us, last_byte_us, ended_us;
+};
+
+// A new exchange of a stream, in state HEAD. NULL: no memory.
+struct exchange *exchange_new(struct worker *worker, struct stream *stream, const struct stream_ops *ops);
+double exchange_handle(const struct exchange *exchange);
+struct exchange *exchange_find(struct worker *worker, double handle); // NULL: stale
+
+// From the stream.
+void exchange_on_head(struct exchange *exchange);
+// Content, in `chunk`. Past the limit, or when nobody wants it any more, it is dropped.
+void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct slice piece);
+void exchange_on_request_end(struct exchange *exchange);
+void exchange_on_drained(struct exchange *exchange); // the stream can take more
+void exchange_on_gone(struct exchange *exchange);    // the client left
+// The head could not be read: answer and close.
+void exchange_refuse(struct exchange *exchange, int status, const char *message);
+
+// From the try.
+void exchange_on_service_interim(struct exchange *exchange, int status, const struct headers *fields);
+void exchange_on_service_head(struct exchange *exchange);
+void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, struct slice piece);
+void exchange_on_service_end(struct exchange *exchange);
+void exchange_on_service_failed(struct exchange *exchange, int status, const char *message);
+void exchange_on_service_drained(struct exchange *exchange);
+
+// From the bridge.
+int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len);
+int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
+int exchange_fork_response(struct exchange *exchange); // before the response's fields are changed
+int exchange_want_whole_body(struct exchange *exchange); // BRIDGE_OK, AGAIN, FULL
+int exchange_stream_begin(struct exchange *exchange, int status);
+int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len);
+int exchange_stream_end(struct exchange *exchange);
+const char *exchange_id(struct exchange *exchange);
+// In the middle of a handshake: plugins of phase certificate. 0 goes on, 1 waits (the stream is told by
+// server_continue), negative ends the handshake.
+int exchange_greet(struct worker *worker, struct stream *stream, struct generation *generation);

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fields on their way to the service.
+#include "forward.h"
+
+#include <stdio.h>
+
+#include "error.h"
+#include "exchange.h"
+#include "router.h"
+#include "target.h"
+
+#define BIT(id) (1u << FIELD_##id)
+
+// Never forwarded as they came: of this connection only, or written anew below.
+static const uint32_t own_fields = BIT(CONNECTION) | BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(HOST) |
+                                   BIT(UPGRADE) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(TE) | BIT(EXPECT) |
+                                   BIT(VIA) | BIT(X_FORWARDED_FOR) | BIT(X_FORWARDED_PROTO) | BIT(X_FORWARDED_HOST) |
+                                   BIT(X_FORWARDED_PORT) | BIT(X_FORWARDED_PATH) | BIT(X_FORWARDED_PREFIX) |
+                                   BIT(X_REAL_IP);
+static const uint32_t hop_fields = BIT(CONNECTION) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE) | BIT(KEEP_ALIVE) |
+                                   BIT(PROXY_CONNECTION) | BIT(TE);
+
+void forward_mark_hop_by_hop(struct headers *headers) {
+  if (!headers_has(headers, FIELD_CONNECTION)) return;
+  for (uint32_t i = 0; i < headers->count; i++) {
+    if (headers->fields[i].id != FIELD_CONNECTION) continue;
+    for (uint32_t j = 0; j < headers->count; j++)
+      if (headers_list_has(headers->fields[i].value, headers->fields[j].name))
+        headers->fields[j].named_by_connection = true;
+  }
+}
+
+bool forward_is_hop_by_hop(const struct field *field) {
+  return field->named_by_connection || ((hop_fields >> field->id) & 1);
+}
+
+// ---- As the client made it -----------------------------------------------------------------------------------------
+
+static struct slice trusted_field(const struct exchange *exchange, enum field_id id) {
+  if (!exchange->peer.trusted) return (struct slice){NULL, 0};
+  struct field *field = headers_find_id(&exchange->request.headers, id);
+  return field ? field->value : (struct slice){NULL, 0};
+}
+
+struct slice forward_scheme(const struct exchange *exchange) {
+  struct slice told = trusted_field(exchange, FIELD_X_FORWARDED_PROTO);
+  return told.len ? told : exchange->scheme;
+}
+
+struct slice forward_host(const struct exchange *exchange) {
+  struct slice told = trusted_field(exchange, FIELD_X_FORWARDED_HOST);
+  return told.len ? told : exchange->host;
+}
+
+uint16_t forward_port(const struct exchange *exchange) {
+  struct slice told = trusted_field(exchange, FIELD_X_FORWARDED_PORT);
+  uint32_t port = 0;
+  for (uint32_t i = 0; i < told.len && i < 5 && told.data[i] >= '0' && told.data[i] <= '9'; i++)
+    port = port * 10 + (uint32_t)(told.data[i] - '0');
+  if (port > 0 && port < 65536) return (uint16_t)port;
+  return exchange->peer.local_port;
+}
+
+struct slice forward_path(const struct exchange *exchange) {
+  struct slice told = trusted_field(exchange, FIELD_X_FORWARDED_PATH);
+  return told.len ? told : exchange->raw_path;
+}
+
+struct slice forward_prefix(const struct exchange *exchange) {
+  struct slice told = trusted_field(exchange, FIELD_X_FORWARDED_PREFIX);
+  if (told.len) return told;
+  if (!exchange->match || !exchange->route->strip_path || exchange->match->path_len == 0) return (struct slice){NULL, 0};
+  return (struct slice){exchange->path.data, exchange->match->path_len};
+}
+
+// From the right, the first address that is not one of our own proxies.
+struct slice forward_ip(const struct exchange *exchange) {
+  struct slice own = slice_of(exchange->peer.client_ip);
+  struct slice list = trusted_field(exchange, FIELD_X_FORWARDED_FOR);
+  struct slice found = own;
+  while (list.len > 0) {
+    uint32_t from = list.len;
+    while (from > 0 && list.data[from - 1] != ',') from--;
+    struct slice one = {list.data + from, list.len - from};
+    while (one.len && (one.data[0] == ' ' || one.data[0] == '\t')) one.data++, one.len--;
+    while (one.len && (one.data[one.len - 1] == ' ' || one.data[one.len - 1] == '\t')) one.len--;
+    struct address address;
+    if (!address_parse(one, 0, &address)) return found;
+    found = one;
+    if (!generation_trusts(exchange->generation, &address.socket.base)) return found;
+    list.len = from > 0 ? from - 1 : 0;
+  }
+  return found;
+}
+
+// ---- To the service ------------------------------------------------------------------------------------------------
+
+struct slice forward_method(const struct exchange *exchange) {
+  return exchange->service_method.data ? exchange->service_method : exchange->request.method;
+}
+
+static struct slice upstream_path(struct exchange *exchange) {
+  struct slice base = exchange->service ? exchange->service->path : (struct slice){NULL, 0};
+  bool strip = exchange->route->strip_path && exchange->match && exchange->match->path_len > 0;
+  if (base.len == 0 && !strip) return exchange->path;
+  size_t room = (size_t)base.len + exchange->path.len + 1;
+  char *out = arena_alloc(&exchange->arena, room);
+  if (!out) return (struct slice){NULL, 0};
+  uint32_t matched = exchange->match ? exchange->match->path_len : 0;
+  int len = router_upstream_path(base, exchange->path, matched, strip, exchange->route->path_handling_v1, out, room);
+  return len < 0 ? (struct slice){NULL, 0} : (struct slice){out, (uint32_t)len};
+}
+
+int forward_target(struct exchange *exchange, struct slice *path, struct slice *query, bool *has_query) {
+  if (!exchange->service_path.data) exchange->service_path = upstream_path(exchange);
+  *path = exchange->service_path;
+  bool replaced = exchange->service_query.data != NULL;
+  *query = replaced ? exchange->service_query : exchange->query;
+  *has_query = replaced ? query->len > 0 : exchange->has_query;
+  return path->data ? 0 : ERROR_MEMORY;
+}
+
+static struct slice host_for_service(const struct exchange *exchange) {
+  if (exchange->host_field.len) return exchange->host_field;
+  struct field *host = headers_find_id(&exchange->request.headers, FIELD_HOST);
+  if (exchange->route->preserve_host && host) return host->value;
+  if (exchange->upstream && exchange->upstream->host_header.len) return exchange->upstream->host_header;
+  if (exchange->service_host.len) return exchange->service_host;
+  return exchange->service->host_field;
+}
+
+// A head being written: room has been reserved for all of it.
+struct head {
+  char *at;
+};
+
+static void put(struct head *head, struct slice text) {
+  if (text.len) memcpy(head->at, text.data, text.len);
+  head->at += text.len;
+}
+
+static void put_field(struct head *head, struct slice name, struct slice value) {
+  put(head, name);
+  put(head, SLICE(": "));
+  put(head, value);
+  put(head, SLICE("\r\n"));
+}
+
+static void put_number(struct head *head, struct slice name, uint64_t number) {
+  char digits[24];
+  int len = snprintf(digits, sizeof digits, "%llu", (unsigned long long)number);
+  put_field(head, name, (struct slice){digits, (uint32_t)len});
+}
+
+// The values of all fields with that id in one list, ours at its end.
+static void put_list(struct head *head, const struct exchange *exchange, enum field_id id, struct slice name,
+                     struct slice own) {
+  put(head, name);
+  put(head, SLICE(": "));
+  for (uint32_t i = 0; headers_has(&exchange->request.headers, id) && i < exchange->request.headers.count; i++) {
+    const struct field *field = &exchange->request.headers.fields[i];
+    if (field->id != id || field->named_by_connection || field->value.len == 0) continue;
+    put(head, field->value);
+    put(head, SLICE(", "));
+  }
+  put(head, own);
+  put(head, SLICE("\r\n"));
+}
+
+static void put_forwarded(struct head *head, const struct exchange *exchange) {
+  struct slice host = forward_host(exchange), prefix = forward_prefix(exchange);
+  put_list(head, exchange, FIELD_X_FORWARDED_FOR, SLICE("X-Forwarded-For"),
+           slice_of(exchange->peer.client_ip));
+  put_field(head, SLICE("X-Real-IP"), forward_ip(exchange));
+  put_field(head, SLICE("X-Forwarded-Proto"), forward_scheme(exchange));
+  if (host.len) put_field(head, SLICE("X-Forwarded-Host"), host);
+  put_number(head, SLICE("X-Forwarded-Port"), forward_port(exchange));
+  put_field(head, SLICE("X-Forwarded-Path"), forward_path(exchange));
+  if (prefix.len) put_field(head, SLICE("X-Forwarded-Prefix"), prefix);
+}
+
+static bool passes_upgrade(const struct exchange *exchange) {
+  struct field *upgrade = headers_find_id(&exchange->request.headers, FIELD_UPGRADE);
+  // An upgrade to cleartext HTTP/2 would take the request out of the gateway's sight.
+  return exchange->request.upgrade && upgrade && !headers_list_has(upgrade->value, SLICE("h2c"));
+}
+
+static void put_framing(struct head *head, const struct exchange *exchange) {
+  if (exchange->body_replaced)
+    put_number(head, SLICE("Content-Length"), exchange->request_body.bytes);
+  else if (exchange->request.chunked)
+    put(head, SLICE("Transfer-Encoding: chunked\r\n"));
+  else if (exchange->request.content_length >= 0)
+    put_number(head, SLICE("Content-Length"), (uint64_t)exchange->request.content_length);
+  if (!passes_upgrade(exchange)) return;
+  put(head, SLICE("Connection: Upgrade\r\n"));
+  put_field(head, SLICE("Upgrade"), headers_find_id(&exchange->request.headers, FIELD_UPGRADE)->value);
+}
+
+static size_t head_bound(const struct exchange *exchange, struct slice path, struct slice query) {
+  size_t bound = 1024 + (size_t)path.len + query.len + host_for_service(exchange).len + exchange->raw_path.len +
+                 exchange->path.len + exchange->host.len * 2;
+  for (uint32_t i = 0; i < exchange->request.headers.count; i++)
+    bound += exchange->request.headers.fields[i].name.len + exchange->request.headers.fields[i].value.len + 8;
+  return bound;
+}
+
+int forward_request_head(struct exchange *exchange, struct buffer *out) {
+  struct slice path, query;
+  bool has_query;
+  if (forward_target(exchange, &path, &query, &has_query) < 0) return ERROR_MEMORY;
+  size_t bound = head_bound(exchange, path, query);
+  char *start = bound <= CHUNK_BYTES ? buffer_reserve(out, bound) : NULL;
+  if (!start) return ERROR_MEMORY;
+  struct head head = {start};
+  put(&head, forward_method(exchange));
+  put(&head, SLICE(" "));
+  put(&head, path);
+  if (has_query) put(&head, SLICE("?"));
+  if (has_query) put(&head, query);
+  put(&head, SLICE(" HTTP/1.1\r\n"));
+  put_field(&head, SLICE("Host"), host_for_service(exchange));
+  for (uint32_t i = 0; i < exchange->request.headers.count; i++) {
+    const struct field *field = &exchange->request.headers.fields[i];
+    if (field->named_by_connection || ((own_fields >> field->id) & 1)) continue;
+    put_field(&head, field->name, field->value);
+  }
+  put_forwarded(&head, exchange);
+  put_list(&head, exchange, FIELD_VIA, SLICE("Via"), exchange->request.minor ? SLICE("1.1 sluice") : SLICE("1.0 sluice"));
+  put_framing(&head, exchange);
+  put(&head, SLICE("\r\n"));
+  return buffer_commit(out, (size_t)(head.at - start));
+}

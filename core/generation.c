@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+// A generation: what Lua built through the bridge, held in one arena.
+#include "generation.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "clock.h"
+#include "router.h"
+#include "tls.h"
+#include "tls_cache.h"
+#include "worker.h"
+
+enum { RESOLVE_STRIDE = 64 };
+
+void limits_init(struct limits *limits) {
+  *limits = (struct limits){
+      .header_timeout_ms = 10000,
+      .body_timeout_ms = 30000,
+      .keepalive_timeout_ms = 60000,
+      .send_timeout_ms = 30000,
+      .upstream_idle_timeout_ms = 60000,
+      .max_buffered_body_bytes = 8 << 20,
+      .max_head_bytes = 32768,
+      .max_headers = 200,
+      .pool_size = 512,
+  };
+}
+
+int generation_setting(struct generation *generation, struct slice name, double value) {
+  struct limits *limits = &generation->limits;
+  const struct {
+    struct slice name;
+    int64_t *wide;
+    uint32_t *narrow;
+  } table[] = {
+      {SLICE("client_header_timeout"), &limits->header_timeout_ms, NULL},
+      {SLICE("client_body_timeout"), &limits->body_timeout_ms, NULL},
+      {SLICE("keepalive_timeout"), &limits->keepalive_timeout_ms, NULL},
+      {SLICE("send_timeout"), &limits->send_timeout_ms, NULL},
+      {SLICE("upstream_idle_timeout"), &limits->upstream_idle_timeout_ms, NULL},
+      {SLICE("max_body_bytes"), &limits->max_body_bytes, NULL},
+      {SLICE("max_buffered_body_bytes"), &limits->max_buffered_body_bytes, NULL},
+      {SLICE("max_connections"), &limits->max_connections, NULL},
+      {SLICE("max_head_bytes"), NULL, &limits->max_head_bytes},
+      {SLICE("max_headers"), NULL, &limits->max_headers},
+      {SLICE("keepalive_requests"), NULL, &limits->keepalive_requests},
+      {SLICE("upstream_pool_size"), NULL, &limits->pool_size},
+  };
+  if (!(value >= 0 && value < 9e15)) return BRIDGE_INVALID;
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    if (!slice_equal(table[i].name, name)) continue;
+    if (table[i].wide)
+      *table[i].wide = (int64_t)value;
+    else
+      *table[i].narrow = value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+    // A head must fit a chunk with room to read on.
+    if (limits->max_head_bytes > CHUNK_BYTES - 8192) limits->max_head_bytes = CHUNK_BYTES - 8192;
+    return BRIDGE_OK;
+  }
+  return BRIDGE_NONE;
+}
+
+struct generation *generation_new(struct worker *worker, int id, double revision) {
+  struct generation *generation = calloc(1, sizeof *generation);
+  if (!generation) return NULL;
+  generation->worker = worker;
+  generation->id = id;
+  generation->revision = revision;
+  generation->refs = 1;
+  arena_init(&generation->arena, SIZE_MAX / 2);
+  limits_init(&generation->limits);
+  generation->router = router_new();
+  struct route_conf none = {.phases = 0};
+  struct error error;
+  if (!generation->router || generation_route(generation, &none, &error) < 0) {
+    if (generation->router) router_free(generation->router);
+    arena_close(&generation->arena);
+    free(generation);
+    return NULL;
+  }
+  return generation;
+}
+
+void generation_release(struct generation *generation) {
+  if (--generation->refs > 0) return;
+  worker_generation_end(generation->worker, generation);
+  router_free(generation->router);
+  if (generation->tls) tls_context_free(generation->tls);
+  arena_close(&generation->arena);
+  free(generation->services);
+  free(generation->routes);
+  free(generation->upstreams);
+  free(generation->trusted);
+  free(generation);
+}
+
+// ---- Entities --------------------------------------------------------------------------------------------------------
+
+static struct slice keep(struct generation *generation, const char *text) {
+  if (!text) return (struct slice){NULL, 0};
+  return arena_copy(&generation->arena, text, strlen(text));
+}
+
+// Room for one more element of a heap array.
+static int grow(void **array, uint32_t count, uint32_t *room, size_t size) {
+  if (count < *room) return 0;
+  uint32_t wanted = *room ? *room * 2 : 16;
+  void *bigger = realloc(*array, wanted * size);
+  if (!bigger) return ERROR_MEMORY;
+  *array = bigger;
+  *room = wanted;
+  return 0;
+}
+
+static struct slice host_field(struct generation *generation, const struct service_conf *conf) {
+  char text[320];
+  bool plain = conf->port == (conf->tls ? 443 : 80) || conf->port == 0;
+  int len = plain ? snprintf(text, sizeof text, "%s", conf->host)
+                  : snprintf(text, sizeof text, "%s:%u", conf->host, conf->port);
+  return arena_copy(&generation->arena, text, len < (int)sizeof text ? (size_t)len : sizeof text - 1);
+}
+
+int generation_service(struct generation *generation, const struct service_conf *conf, struct error *error) {
+  if (grow((void **)&generation->services, generation->service_count + 1, &generation->service_room,
+           sizeof *generation->services) < 0)
+    return error_set(error, ERROR_MEMORY, "no memory for services");
+  if (!conf->host || !conf->host[0] || conf->port > 65535)
+    return error_set(error, ERROR_INVALID, "service %s: host and port are needed", conf->name ? conf->name : "");
+  uint32_t index = ++generation->service_count;
+  generation->services[index] = (struct service){
+      .id = keep(generation, conf->id),
+      .name = keep(generation, conf->name),
+      .host = keep(generation, conf->host),
+      .path = keep(generation, conf->path),
+      .port = (uint16_t)conf->port,
+      .tls = conf->tls,
+      .connect_timeout_ms = conf->connect_timeout_ms,
+      .send_timeout_ms = conf->send_timeout_ms,
+      .read_timeout_ms = conf->read_timeout_ms,
+      .retries = conf->retries,
+      .host_field = host_field(generation, conf),
+      .client_tls = {.verify = conf->tls_verify,
+                     .depth = conf->tls_verify_depth,
+                     .ca_pem = keep(generation, conf->ca_pem).data,
+                     .certificate_pem = keep(generation, conf->client_certificate_pem).data,
+                     .key_pem = keep(generation, conf->client_key_pem).data},
+  };
+  return (int)index;
+}
+
+int generation_route(struct generation *generation, const struct route_conf *conf, struct error *error) {
+  if (grow((void **)&generation->routes, generation->route_count, &generation->route_room,
+           sizeof *generation->routes) < 0)
+    return error_set(error, ERROR_MEMORY, "no memory for routes");
+  if (conf->service > generation->service_count)
+    return error_set(error, ERROR_INVALID, "route %s: there is no service %u", conf->name ? conf->name : "",
+                     conf->service);
+  uint32_t index = generation->route_count++;
+  if (index > 0) {
+    struct router_route route = {
+        .protocols = conf->protocols, .regex_priority = conf->regex_priority, .created_at = conf->created_at};
+    int added = router_add(generation->router, &route);
+    if (added != (int)index) return error_set(error, ERROR_MEMORY, "no memory for routes");
+  }
+  generation->routes[index] = (struct route){
+      .id = keep(generation, conf->id),
+      .name = keep(generation, conf->name),
+      .service = conf->service,
+      .phases = conf->phases,
+      .protocols = conf->protocols,
+      .https_redirect_status = (uint16_t)conf->https_redirect_status,
+      .strip_path = conf->strip_path,
+      .preserve_host = conf->preserve_host,
+      .request_buffering = conf->request_buffering,
+      .response_buffering = conf->response_buffering,
+      .path_handling_v1 = conf->path_handling_v1,
+  };
+  return (int)index;
+}
+
+static struct upstream *upstream_make(struct generation *generation) {
+  struct upstream *upstream = arena_alloc(&generation->arena, sizeof *upstream);
+  if (upstream) *upstream = (struct upstream){0};
+  return upstream;
+}
+
+int generation_upstream(struct generation *generation, struct slice name, struct slice algorithm,
+                        struct slice host_header) {
+  struct upstream *upstream = upstream_make(generation);
+  if (!upstream || grow((void **)&generation->upstreams, generation->upstream_count, &generation->upstream_room,
+                        sizeof *generation->upstreams) < 0)
+    return ERROR_MEMORY;
+  generation->upstreams[generation->upstream_count++] = upstream;
+  upstream->name = arena_copy(&generation->arena, name.data, name.len);
+  upstream->algorithm = arena_copy(&generation->arena, algorithm.data, algorithm.len);
+  if (host_header.len) upstream->host_header = arena_copy(&generation->arena, host_header.data, host_header.len);
+  upstream->index = generation->upstream_count;
+  return (int)upstream->index;
+}
+
+// Few: services look theirs up once, when the generation compiles; plugins that switch upstreams are rare.
+struct upstream *generation_find_upstream(const struct generation *generation, struct slice name) {
+  for (uint32_t i = 0; i < generation->upstream_count; i++)
+    if (slice_equal_nocase(generation->upstreams[i]->name, name)) return generation->upstreams[i];
+  return NULL;
+}
+
+static int service_resolve(struct generation *generation, struct service *service) {
+  service->upstream = generation_find_upstream(generation, service->host);
+  if (service->upstream) return 0;
+  service->upstream = upstream_make(generation);
+  if (!service->upstream) return ERROR_MEMORY;
+  return upstream_add_target(service->upstream, &generation->arena, service->host, service->port, 100) < 0
+             ? ERROR_MEMORY
+             : 0;
+}
+
+int generation_compile(struct generation *generation, double budget_us, struct error *error) {
+  struct clock clock;
+  clock_init(&clock);
+  int64_t until = clock.mono_us + (int64_t)budget_us;
+  while (generation->resolved < generation->service_count) {
+    if (service_resolve(generation, &generation->services[++generation->resolved]) < 0)
+      return error_set(error, ERROR_MEMORY, "no memory for services");
+    if (generation->resolved % RESOLVE_STRIDE) continue;
+    clock_update(&clock);
+    if (clock.mono_us >= until) return BRIDGE_AGAIN;
+  }
+  clock_update(&clock);
+  if (clock.mono_us >= until) return BRIDGE_AGAIN;
+  int result = router_compile(generation->router, (double)(until - clock.mono_us));
+  if (result == BRIDGE_FULL) return error_set(error, ERROR_MEMORY, "no memory for the router");
+  return result;
+}
+
+// ---- Trusted addresses -----------------------------------------------------------------------------------------------
+
+static bool mapped(const struct sockaddr *address, uint8_t out[16]) {
+  static const uint8_t prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  if (address->sa_family == AF_INET) {
+    memcpy(out, prefix, 12);
+    memcpy(out + 12, &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
+    return true;
+  }
+  if (address->sa_family != AF_INET6) return false;
+  memcpy(out, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, 16);
+  return true;
+}
+
+int generation_trust(struct generation *generation, struct slice cidr, struct error *error) {
+  const char *slash = memchr(cidr.data, '/', cidr.len);
+  struct slice host = {cidr.data, slash ? (uint32_t)(slash - cidr.data) : cidr.len};
+  struct address address;
+  struct cidr entry = {.bits = 128};
+  if (!address_parse(host, 0, &address) || !mapped(&address.socket.base, entry.bytes))
+    return error_set(error, ERROR_INVALID, "'%.*s' is no address", (int)cidr.len, cidr.data);
+  uint32_t widest = address.socket.base.sa_family == AF_INET ? 32 : 128;
+  if (slash) {
+    char *end;
+    unsigned long bits = strtoul(slash + 1, &end, 10);
+    if (end != cidr.data + cidr.len || bits > widest)
+      return error_set(error, ERROR_INVALID, "'%.*s' has no valid prefix length", (int)cidr.len, cidr.data);
+    entry.bits = (uint8_t)(bits + 128 - widest);
+  }
+  if (grow((void **)&generation->trusted, generation->trusted_count, &generation->trusted_room, sizeof entry) < 0)
+    return error_set(error, ERROR_MEMORY, "no memory for trusted addresses");
+  generation->trusted[generation->trusted_count++] = entry;
+  return 0;
+}
+
+static bool cidr_has(const struct cidr *cidr, const uint8_t bytes[16]) {
+  uint32_t whole = cidr->bits / 8, rest = cidr->bits % 8;
+  if (memcmp(cidr->bytes, bytes, whole) != 0) return false;
+  if (rest == 0) return true;
+  uint8_t mask = (uint8_t)(0xff << (8 - rest));
+  return ((cidr->bytes[whole] ^ bytes[whole]) & mask) == 0;
+}
+
+bool generation_trusts(const struct generation *generation, const struct sockaddr *address) {
+  uint8_t bytes[16];
+  if (generation->trusted_count == 0) return false;
+  if (address->sa_family == AF_UNIX) return true; // whoever may open the socket's file
+  if (!mapped(address, bytes)) return false;
+  for (uint32_t i = 0; i < generation->trusted_count; i++)
+    if (cidr_has(&generation->trusted[i], bytes)) return true;
+  return false;
+}
+
+// ---- TLS to services -------------------------------------------------------------------------------------------------
+
+struct tls_context *generation_client_tls(struct generation *generation, const struct service *service, int verify,
+                                          struct slice name, uint64_t *key) {
+  static const struct client_tls none = {0};
+  const struct client_tls *tls = service ? &service->client_tls : &none;
+  struct tls_client_options options = {
+      .verify = verify >= 0 ? verify > 0 : tls->verify,
+      .verify_depth = tls->depth,
+      .ca_pem = tls->ca_pem,
+      .certificate_pem = tls->certificate_pem,
+      .key_pem = tls->key_pem,
+  };
+  struct tls_context *context = tls_cache_get(generation->worker, &options, key);
+  for (uint32_t i = 0; i < name.len; i++) *key = (*key ^ (uint8_t)name.data[i]) * 1099511628211u;
+  *key |= 1; // 0 is plain
+  return context;
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// One consistent set of configuration as the core runs it: services, routes, upstreams, certificates, settings.
+// Built by Lua through the bridge beside the running one, then immutable (but for cursors). Counted: an exchange keeps
+// the generation that it began with.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "bridge.h"
+#include "error.h"
+#include "target.h"
+
+struct router;
+struct tls_context;
+struct worker;
+
+// What a service's configuration says about TLS to it; texts in the generation's arena, NULL: not given.
+struct client_tls {
+  bool verify;
+  uint32_t depth;
+  const char *ca_pem, *certificate_pem, *key_pem;
+};
+
+struct service {
+  struct slice id, name, host, path;
+  uint16_t port;
+  bool tls;
+  uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
+  struct upstream *upstream;
+  struct client_tls client_tls;
+  struct slice host_field;         // Host sent when the client's is not preserved
+};
+
+struct route {
+  struct slice id, name;
+  uint32_t service; // index, 0: none
+  uint32_t phases;
+  uint32_t protocols;
+  uint16_t https_redirect_status;
+  bool strip_path, preserve_host, request_buffering, response_buffering, path_handling_v1;
+};
+
+// Numbers of `gateway.limits` and the like that an exchange obeys; their names are in generation.c.
+struct limits {
+  int64_t header_timeout_ms, body_timeout_ms, keepalive_timeout_ms, send_timeout_ms;
+  int64_t upstream_idle_timeout_ms;
+  int64_t max_body_bytes, max_connections, max_buffered_body_bytes;
+  uint32_t max_head_bytes, max_headers, keepalive_requests, pool_size;
+};
+
+struct cidr {
+  uint8_t bytes[16]; // IPv4 as v4-mapped
+  uint8_t bits;
+};
+
+struct generation {
+  struct worker *worker;
+  struct generation *next; // in the worker's list of all that live
+  int id;
+  double revision;
+  uint32_t refs; // exchanges, plus one while it is the running one or being built
+  bool live; // immutable from then on
+  uint32_t resolved; // services that have found their upstream, while compiling
+  struct arena arena;
+  struct service *services; // index 0 unused
+  uint32_t service_count, service_room;
+  struct route *routes; // index 0: the plan for no route
+  uint32_t route_count, route_room;
+  struct upstream **upstreams;
+  uint32_t upstream_count, upstream_room;
+  struct router *router;
+  struct tls_context *tls; // of the listeners
+  struct limits limits;
+  struct cidr *trusted;
+  uint32_t trusted_count, trusted_room;
+};
+
+struct generation *generation_new(struct worker *worker, int id, double revision);
+static inline struct generation *generation_retain(struct generation *generation) {
+  generation->refs++;
+  return generation;
+}
+// Drops one reference; the last tells the worker (worker_generation_end) and frees it.
+void generation_release(struct generation *generation);
+
+// The limits that hold before any generation is live.
+void limits_init(struct limits *limits);
+
+int generation_service(struct generation *generation, const struct service_conf *conf, struct error *error);
+int generation_route(struct generation *generation, const struct route_conf *conf, struct error *error);
+int generation_upstream(struct generation *generation, struct slice name, struct slice algorithm,
+                        struct slice host_header);
+struct upstream *generation_find_upstream(const struct generation *generation, struct slice name);
+// A number of `gateway.limits` by its name. BRIDGE_NONE when the core has no use for it.
+int generation_setting(struct generation *generation, struct slice name, double value);
+int generation_trust(struct generation *generation, struct slice cidr, struct error *error);
+bool generation_trusts(const struct generation *generation, const struct sockaddr *address);
+// The TLS context for a try: the service's own, or with verification turned on or off by a plugin
+// (`verify` -1: as the service says). `*key` tells which connections are
+// alike. NULL: no memory.
+struct tls_context *generation_client_tls(struct generation *generation, const struct service *service, int verify,
+                                          struct slice name, uint64_t *key);
+// Services find their upstreams, the router compiles; BRIDGE_AGAIN while there is more.
+int generation_compile(struct generation *generation, double budget_us, struct error *error);
+

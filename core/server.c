@@ -1,0 +1,606 @@
+// SPDX-License-Identifier: Apache-2.0
+// The client's side over HTTP/1.1.
+//
+//   idle ──bytes──> head ──> exchange ──response whole──> idle (or the next pipelined request)
+//                                   └──> lingering: answered, but the client still sends; read and drop, then close
+#include "server.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "answer.h"
+#include "exchange.h"
+#include "forward.h"
+#include "tls.h"
+#include "worker.h"
+
+enum { LINGER_BYTES = 1 << 20, LINGER_MS = 2000, COPY_MOST = 4096, HEAD_SLACK = 4096 };
+
+static void server_pump(struct server *server);
+
+static struct server *server_of_stream(const struct exchange *exchange) {
+  return (struct server *)(void *)exchange->stream;
+}
+
+static struct server *server_of_conn(struct conn *conn) {
+  return (struct server *)(void *)((char *)conn - offsetof(struct server, conn));
+}
+
+static const struct limits *limits_of(const struct worker *worker) {
+  return worker->generation ? &worker->generation->limits : &worker->first_limits;
+}
+
+static void server_timeout(struct server *server, int64_t ms) {
+  conn_deadline(&server->conn, ms > 0 ? server->stream.worker->loop.clock.mono_us + ms * 1000 : 0);
+}
+
+struct tls *stream_tls(const struct stream *stream) {
+  return ((const struct server *)(const void *)stream)->conn.tls;
+}
+
+struct slice stream_sni(const struct stream *stream) {
+  const char *sni = stream->peer.tls ? tls_sni(stream_tls(stream)) : NULL;
+  return sni ? slice_of(sni) : (struct slice){NULL, 0};
+}
+
+// ---- Closing -------------------------------------------------------------------------------------------------------
+
+void server_close(struct server *server) {
+  struct worker *worker = server->stream.worker;
+  if (server->conn.closed) return;
+  conn_close(&server->conn);
+  struct exchange *exchange = server->exchange;
+  server->exchange = NULL;
+  if (exchange) exchange_on_gone(exchange);
+  if (server->previous)
+    server->previous->next = server->next;
+  else
+    worker->servers = server->next;
+  if (server->next) server->next->previous = server->previous;
+  worker->server_count--;
+  worker->board->connections_open--;
+  if (server->generation) generation_release(server->generation);
+  worker_bury(worker, &server->grave, server);
+}
+
+// Closing with unread input would reset the connection and could destroy the answer on its way: so the write side is
+// shut first, and what still comes is read and dropped, within bounds.
+static void server_linger(struct server *server) {
+  if (server->lingering) return;
+  server->lingering = true;
+  if (server->conn.eof || server->conn.failed) {
+    server_close(server);
+    return;
+  }
+  if (server->conn.tls) tls_shutdown(server->conn.tls);
+  shutdown(server->conn.fd, SHUT_WR);
+  server_timeout(server, LINGER_MS);
+  conn_resume(&server->conn);
+}
+
+static void server_drop_input(struct server *server) {
+  for (int turns = 0; turns < 16; turns++) {
+    int64_t n = conn_fill(&server->conn);
+    if (n == CONN_AGAIN) return;
+    server->lingered_bytes += n > 0 ? n : 0;
+    if (n <= 0 || server->lingered_bytes > LINGER_BYTES) {
+      server_close(server);
+      return;
+    }
+    conn_consume(&server->conn, (uint32_t)n);
+  }
+}
+
+// The response has gone (or is in `out`): close once it has been written.
+static void server_close_after_write(struct server *server) {
+  server->closing = true;
+  server_timeout(server, limits_of(server->stream.worker)->send_timeout_ms);
+  if (server->conn.failed)
+    server_close(server);
+  else if (server->conn.out.bytes == 0)
+    server_linger(server);
+}
+
+void server_retire(struct server *server) {
+  if (!server->exchange && server->conn.out.bytes == 0)
+    server_close(server);
+  else
+    server->keep_alive = false;
+}
+
+// ---- Responses -----------------------------------------------------------------------------------------------------
+
+struct writer {
+  char *at;
+};
+
+static void put(struct writer *writer, struct slice text) {
+  if (text.len) memcpy(writer->at, text.data, text.len);
+  writer->at += text.len;
+}
+
+static void put_field(struct writer *writer, struct slice name, struct slice value) {
+  put(writer, name);
+  put(writer, SLICE(": "));
+  put(writer, value);
+  put(writer, SLICE("\r\n"));
+}
+
+static void put_number(struct writer *writer, uint64_t number) {
+  char digits[20];
+  int at = sizeof digits;
+  do digits[--at] = (char)('0' + number % 10);
+  while (number /= 10);
+  put(writer, (struct slice){digits + at, (uint32_t)(sizeof digits - (size_t)at)});
+}
+
+static void put_status_line(struct writer *writer, int status, struct slice reason) {
+  put(writer, SLICE("HTTP/1.1 "));
+  put_number(writer, (uint64_t)status);
+  put(writer, SLICE(" "));
+  put(writer, reason.data ? reason : slice_of(answer_reason(status)));
+  put(writer, SLICE("\r\n"));
+}
+
+static size_t fields_bound(const struct headers *fields) {
+  size_t bound = 512;
+  for (uint32_t i = 0; i < fields->count; i++) bound += fields->fields[i].name.len + fields->fields[i].value.len + 4;
+  return bound;
+}
+
+static void put_fields(struct writer *writer, const struct headers *fields) {
+  for (uint32_t i = 0; i < fields->count; i++) {
+    const struct field *field = &fields->fields[i];
+    if (field->id == FIELD_CONTENT_LENGTH || field->id == FIELD_VIA || forward_is_hop_by_hop(field)) continue;
+    put_field(writer, field->name, field->value);
+  }
+}
+
+static void put_via(struct writer *writer, const struct exchange *exchange) {
+  put(writer, SLICE("Via: "));
+  for (uint32_t i = 0; headers_has(&exchange->response, FIELD_VIA) && i < exchange->response.count; i++) {
+    const struct field *field = &exchange->response.fields[i];
+    if (field->id != FIELD_VIA) continue;
+    put(writer, field->value);
+    put(writer, SLICE(", "));
+  }
+  put(writer, exchange->service_message.minor ? SLICE("1.1 sluice\r\n") : SLICE("1.0 sluice\r\n"));
+}
+
+static void put_connection(struct writer *writer, const struct server *server, const struct exchange *exchange) {
+  if (exchange->state == EXCHANGE_TUNNEL) {
+    struct field *upgrade = headers_find_id(&exchange->response, FIELD_UPGRADE);
+    put(writer, SLICE("Connection: Upgrade\r\n"));
+    if (upgrade) put_field(writer, SLICE("Upgrade"), upgrade->value);
+  } else if (exchange->status == 426) {
+    struct field *upgrade = headers_find_id(&exchange->response, FIELD_UPGRADE);
+    put(writer, server->keep_alive ? SLICE("Connection: Upgrade\r\n") : SLICE("Connection: Upgrade, close\r\n"));
+    if (upgrade) put_field(writer, SLICE("Upgrade"), upgrade->value);
+  } else if (!server->keep_alive) {
+    put(writer, SLICE("Connection: close\r\n"));
+  } else if (exchange->request.minor == 0) {
+    put(writer, SLICE("Connection: keep-alive\r\n"));
+  }
+}
+
+static void put_framing(struct writer *writer, const struct exchange *exchange) {
+  if (exchange->state == EXCHANGE_TUNNEL || exchange->status == 204) return;
+  // A response to HEAD, or 304, may tell the length that the content would have (RFC 9110 8.6).
+  if (exchange->response_length >= 0 && (exchange->response_length > 0 || exchange->status != 304)) {
+    put(writer, SLICE("Content-Length: "));
+    put_number(writer, (uint64_t)exchange->response_length);
+    put(writer, SLICE("\r\n"));
+  } else if (exchange->chunked_out) {
+    put(writer, SLICE("Transfer-Encoding: chunked\r\n"));
+  }
+}
+
+// Whether another request may follow on this connection, as far as the head of the response shows.
+static bool decide_keep_alive(const struct server *server, const struct exchange *exchange) {
+  const struct limits *limits = limits_of(server->stream.worker);
+  bool has_end = exchange->response_length >= 0 || exchange->chunked_out || exchange->no_body_out;
+  return server->keep_alive && exchange->request.keep_alive && !exchange->close_after && has_end &&
+         !server->stream.worker->draining && !server->h1.problem &&
+         (limits->keepalive_requests == 0 || server->stream.peer.requests < limits->keepalive_requests);
+}
+
+static void server_head(struct exchange *exchange) {
+  struct server *server = server_of_stream(exchange);
+  struct clock *clock = &server->stream.worker->loop.clock;
+  server->keep_alive = decide_keep_alive(server, exchange);
+  size_t bound = fields_bound(&exchange->response) + exchange->reason.len;
+  char *start = bound <= CHUNK_BYTES ? buffer_reserve(&server->conn.out, bound) : NULL;
+  if (!start) {
+    server->conn.failed = true;
+    return;
+  }
+  struct writer writer = {start};
+  put_status_line(&writer, exchange->status, exchange->reason);
+  put_fields(&writer, &exchange->response);
+  if (!headers_has(&exchange->response, FIELD_DATE))
+    put_field(&writer, SLICE("Date"), (struct slice){clock_http_date(clock), 29});
+  if (exchange->source == SOURCE_SERVICE)
+    put_via(&writer, exchange);
+  else if (!headers_has(&exchange->response, FIELD_SERVER))
+    put(&writer, SLICE("Server: sluice\r\n"));
+  put_framing(&writer, exchange);
+  put_connection(&writer, server, exchange);
+  put(&writer, SLICE("\r\n"));
+  exchange->response_bytes += (uint64_t)(writer.at - start);
+  buffer_commit(&server->conn.out, (size_t)(writer.at - start));
+}
+
+static void server_interim(struct exchange *exchange, int status, const struct headers *fields) {
+  struct server *server = server_of_stream(exchange);
+  size_t bound = fields ? fields_bound(fields) : 128;
+  char *start = bound <= CHUNK_BYTES ? buffer_reserve(&server->conn.out, bound) : NULL;
+  if (!start) return;
+  struct writer writer = {start};
+  put_status_line(&writer, status, (struct slice){NULL, 0});
+  if (fields) put_fields(&writer, fields);
+  put(&writer, SLICE("\r\n"));
+  buffer_commit(&server->conn.out, (size_t)(writer.at - start));
+  conn_flush(&server->conn);
+}
+
+static void server_body(struct exchange *exchange, struct chunk *chunk, const char *data, uint32_t len) {
+  struct server *server = server_of_stream(exchange);
+  struct buffer *out = &server->conn.out;
+  exchange->response_bytes += len;
+  int failed = 0;
+  if (exchange->chunked_out) {
+    char size[16];
+    int digits = snprintf(size, sizeof size, "%x\r\n", len);
+    failed |= buffer_append(out, size, (size_t)digits);
+  }
+  // A small piece behind a head is cheaper copied than as a vector of its own.
+  failed |= chunk && len > COPY_MOST ? buffer_append_ref(out, chunk, data, len) : buffer_append(out, data, len);
+  if (exchange->chunked_out) failed |= buffer_append(out, "\r\n", 2);
+  if (failed) server->conn.failed = true;
+}
+
+static void server_put_trailers(struct server *server, const struct headers *trailers) {
+  struct buffer *out = &server->conn.out;
+  buffer_append(out, "0\r\n", 3);
+  for (uint32_t i = 0; trailers && i < trailers->count; i++) {
+    const struct field *field = &trailers->fields[i];
+    if (field->id != FIELD_OTHER) continue; // framing and routing fields are no trailers (RFC 9110 6.5.1)
+    buffer_append(out, field->name.data, field->name.len);
+    buffer_append(out, ": ", 2);
+    buffer_append(out, field->value.data, field->value.len);
+    buffer_append(out, "\r\n", 2);
+  }
+  buffer_append(out, "\r\n", 2);
+}
+
+static void server_next_later(struct worker *worker, void *data) {
+  (void)worker;
+  server_pump(data);
+}
+
+static void server_end(struct exchange *exchange, const struct headers *trailers) {
+  struct server *server = server_of_stream(exchange);
+  if (exchange->chunked_out) server_put_trailers(server, trailers);
+  server->exchange = NULL;
+  conn_flush(&server->conn);
+  if (server->conn.failed) return; // the loop closes it
+  if (!server->keep_alive) {
+    server_close_after_write(server);
+  } else if (!server->pumping) {
+    // Input that has come meanwhile is looked at when the stack is no longer the exchange's.
+    if (conn_input(&server->conn).len > 0 || server->conn.eof || server->request_open)
+      worker_later_call(server->stream.worker, server_next_later, server, &server->next_job);
+    else
+      server_pump(server);
+  }
+}
+
+static void server_abort(struct exchange *exchange) {
+  struct server *server = server_of_stream(exchange);
+  server->exchange = NULL;
+  server->keep_alive = false;
+  conn_flush(&server->conn);
+  // Nothing may look like a regular end: no last chunk, no quiet FIN where the connection's end is the content's.
+  if (!exchange->chunked_out && exchange->response_length < 0 && server->conn.fd >= 0) {
+    struct linger reset = {1, 0};
+    setsockopt(server->conn.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  }
+  server_close(server);
+}
+
+static void server_flush(struct exchange *exchange) {
+  struct server *server = server_of_stream(exchange);
+  conn_flush(&server->conn);
+  if (server->conn.out.bytes > 0) server_timeout(server, limits_of(server->stream.worker)->send_timeout_ms);
+}
+
+static bool server_is_congested(const struct exchange *exchange) {
+  return conn_is_congested(&server_of_stream(exchange)->conn);
+}
+
+static void server_want_body(struct exchange *exchange, bool wanted) {
+  struct server *server = server_of_stream(exchange);
+  server->want_body = wanted;
+  if (!wanted) {
+    if (!server->conn.eof) conn_pause(&server->conn);
+    return;
+  }
+  if (!server->request_open || server->pumping) return;
+  conn_resume(&server->conn);
+  if (conn_input(&server->conn).len > 0)
+    worker_later_call(server->stream.worker, server_next_later, server, &server->next_job);
+}
+
+static void server_tunnel(struct exchange *exchange) {
+  struct server *server = server_of_stream(exchange);
+  server->tunnel = true;
+  server->keep_alive = false;
+  server->request_open = true;
+  server_timeout(server, 0);
+  server_want_body(exchange, true);
+}
+
+static const struct stream_ops server_ops = {
+    .head = server_head,
+    .interim = server_interim,
+    .body = server_body,
+    .end = server_end,
+    .abort = server_abort,
+    .flush = server_flush,
+    .is_congested = server_is_congested,
+    .want_body = server_want_body,
+    .tunnel = server_tunnel,
+};
+
+// ---- Requests ------------------------------------------------------------------------------------------------------
+
+static bool server_begin(struct server *server) {
+  struct worker *worker = server->stream.worker;
+  const struct limits *limits = limits_of(worker);
+  server->stream.peer.requests++;
+  struct exchange *exchange = exchange_new(worker, &server->stream, &server_ops);
+  if (!exchange) {
+    server_close(server);
+    return false;
+  }
+  server->exchange = exchange;
+  server->h1.max_head_bytes = limits->max_head_bytes;
+  h1_begin(&server->h1, &exchange->request, &exchange->arena, limits->max_headers, false);
+  server_timeout(server, limits->header_timeout_ms);
+  // The whole head will fit behind where it begins, so that its slices never have to move.
+  if (conn_make_room(&server->conn, limits->max_head_bytes + HEAD_SLACK) == 0) {
+    exchange->head_chunk = chunk_retain(server->conn.in);
+    return true;
+  }
+  server_close(server);
+  return false;
+}
+
+static void server_on_head(struct server *server, uint32_t head_bytes) {
+  struct exchange *exchange = server->exchange;
+  exchange->request_bytes = head_bytes;
+  server->request_open = true;
+  server->want_body = true;
+  server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
+  exchange_on_head(exchange);
+}
+
+static void server_on_request_end(struct server *server) {
+  server->request_open = false;
+  server_timeout(server, 0);
+  if (server->exchange) exchange_on_request_end(server->exchange);
+}
+
+static void server_on_problem(struct server *server) {
+  static const struct {
+    int status;
+    const char *message;
+  } answers[] = {
+      [H1_PROBLEM_SYNTAX] = {400, "Bad request"},
+      [H1_PROBLEM_TARGET_LONG] = {414, "Request target is too long"},
+      [H1_PROBLEM_HEAD_LARGE] = {431, "Request header fields are too large"},
+      [H1_PROBLEM_METHOD] = {501, "Method is not known"},
+      [H1_PROBLEM_VERSION] = {505, "HTTP version is not supported"},
+      [H1_PROBLEM_MEMORY] = {500, "An unexpected error occurred"},
+  };
+  struct exchange *exchange = server->exchange;
+  server->keep_alive = false;
+  conn_pause(&server->conn);
+  if (!exchange) {
+    server_close_after_write(server);
+  } else if (exchange->state == EXCHANGE_HEAD) {
+    exchange_refuse(exchange, answers[server->h1.problem].status, answers[server->h1.problem].message);
+  } else {
+    server_close(server); // content that breaks off: what was sent upstream cannot be taken back
+  }
+}
+
+// Raw bytes of a tunnel go to the other side as they are.
+static void server_pump_tunnel(struct server *server) {
+  struct slice input = conn_input(&server->conn);
+  if (input.len == 0 || !server->exchange) return;
+  exchange_on_body(server->exchange, server->conn.in, input);
+  if (!server->conn.closed) conn_consume(&server->conn, input.len);
+}
+
+// One event of the parser. False: nothing more can be done with what is there.
+static bool server_step(struct server *server) {
+  struct slice input = conn_input(&server->conn);
+  struct chunk *chunk = server->conn.in;
+  uint32_t used;
+  if (server->tunnel) {
+    server_pump_tunnel(server);
+    return false;
+  }
+  if (server->exchange && !server->request_open) return false; // the next request waits for this response
+  if (server->request_open && !server->want_body && server->exchange) return false;
+  if (!server->exchange && !server->request_open) {
+    if (input.len == 0 || !server->keep_alive || server->closing) return false;
+    if (!server_begin(server)) return false;
+    input = conn_input(&server->conn);
+    chunk = server->conn.in;
+  }
+  enum h1_event event = h1_next(&server->h1, input, &used);
+  switch (event) {
+  case H1_HEAD:
+    server_on_head(server, used);
+    break;
+  case H1_BODY:
+    server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
+    if (server->exchange) exchange_on_body(server->exchange, chunk, server->h1.body);
+    break;
+  case H1_END:
+    server_on_request_end(server);
+    break;
+  case H1_ERROR:
+    server_on_problem(server);
+    return false;
+  case H1_NEED_MORE:
+    break;
+  }
+  if (server->conn.closed) return false;
+  // A head in the middle stays where it is; it is consumed with its last byte.
+  conn_consume(&server->conn, used);
+  return event != H1_NEED_MORE;
+}
+
+static void server_rest(struct server *server) {
+  const struct limits *limits = limits_of(server->stream.worker);
+  if (server->exchange || server->request_open || server->closing) return;
+  conn_release_input(&server->conn);
+  if (server->stream.worker->draining || !server->keep_alive)
+    server_close_after_write(server);
+  else
+    server_timeout(server, limits->keepalive_timeout_ms);
+}
+
+// Uses up the input that is there: any number of requests, as far as their responses allow.
+static void server_pump(struct server *server) {
+  if (server->conn.closed || server->pumping) return;
+  server->pumping = true;
+  while (!server->conn.closed && !server->closing && !server->conn.failed && server_step(server)) {
+  }
+  server->pumping = false;
+  if (server->conn.closed || server->closing) return;
+  if (!server->exchange || (server->request_open && server->want_body)) conn_resume(&server->conn);
+  server_rest(server);
+}
+
+// The client closed its side. Between requests that is the end; in one, it is as good as gone.
+static void server_on_eof(struct server *server) {
+  server_close(server);
+}
+
+static void server_on_read(struct conn *conn) {
+  struct server *server = server_of_conn(conn);
+  if (server->lingering) {
+    server_drop_input(server);
+    return;
+  }
+  int64_t n = conn_fill(conn);
+  if (n > 0) {
+    server_pump(server);
+    // A client that pipelines on and on while a response is made waits in the kernel's buffer.
+    if (!conn->closed && server->exchange && conn_input(conn).len > 0 && !server->request_open) conn_pause(conn);
+  } else if (n == CONN_EOF) {
+    server_on_eof(server);
+  } else if (n == CONN_FAILED) {
+    server_close(server);
+  }
+}
+
+static void server_on_write(struct conn *conn) {
+  struct server *server = server_of_conn(conn);
+  if (server->closing) {
+    if (conn->out.bytes == 0) server_linger(server);
+    return;
+  }
+  if (server->exchange) {
+    if (!server->request_open && !server->tunnel && conn->out.bytes == 0) server_timeout(server, 0);
+    exchange_on_drained(server->exchange);
+  }
+}
+
+static void server_on_deadline(struct conn *conn) {
+  struct server *server = server_of_conn(conn);
+  struct exchange *exchange = server->exchange;
+  bool in_request = exchange && (exchange->state == EXCHANGE_HEAD || server->request_open);
+  if (server->lingering || server->closing || !in_request || exchange->head_sent || conn->out.bytes > 0) {
+    server_close(server);
+    return;
+  }
+  if (!server->want_body) { // it is us who do not read
+    server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
+    return;
+  }
+  exchange_refuse(exchange, 408, "The request did not arrive in time");
+}
+
+// ---- Greeting ------------------------------------------------------------------------------------------------------
+
+void server_greets(struct stream *stream, struct exchange *exchange) {
+  ((struct server *)(void *)stream)->exchange = exchange;
+}
+
+void server_continue(struct stream *stream, bool good) {
+  struct server *server = (struct server *)(void *)stream;
+  server->exchange = NULL;
+  if (!good) {
+    server_close(server);
+    return;
+  }
+  tls_continue(server->conn.tls);
+  conn_continue_tls(&server->conn);
+}
+
+int server_on_certificate(void *data, struct tls *tls) {
+  (void)data;
+  struct server *server = tls_owner(tls);
+  return exchange_greet(server->stream.worker, &server->stream, server->generation);
+}
+
+// ---- Accepting -----------------------------------------------------------------------------------------------------
+
+void server_open(struct worker *worker, const struct listener *listener, int fd, const struct sockaddr *address) {
+  struct server *server = calloc(1, sizeof *server);
+  if (!server) {
+    close(fd);
+    return;
+  }
+  server->stream.worker = worker;
+  server->stream.listener = listener;
+  server->stream.peer.local_port = listener ? listener->port : 80;
+  server->stream.peer.client_port = address_port(address);
+  server->stream.peer.trusted = worker->generation && generation_trusts(worker->generation, address);
+  address_text(address, server->stream.peer.client_ip);
+  server->conn.on_read = server_on_read;
+  server->conn.on_write = server_on_write;
+  server->conn.on_deadline = server_on_deadline;
+  server->keep_alive = true;
+  conn_init(&server->conn, &worker->loop, &worker->chunks, fd);
+  h1_init(&server->h1, H1_SERVER, limits_of(worker)->max_head_bytes);
+  server->next = worker->servers;
+  if (server->next) server->next->previous = server;
+  worker->servers = server;
+  worker->server_count++;
+  worker->board->connections++;
+  worker->board->connections_open++;
+  server_timeout(server, limits_of(worker)->header_timeout_ms);
+  if (listener && listener->tls) {
+    struct tls *tls = worker->generation ? tls_server_new(worker->generation->tls, fd) : NULL;
+    if (!tls) {
+      server_close(server);
+      return;
+    }
+    server->stream.peer.tls = true;
+    server->generation = generation_retain(worker->generation); // its certificates serve this connection
+    tls_set_owner(tls, server);
+    conn_start_tls(&server->conn, tls);
+  } else {
+    conn_resume(&server->conn);
+  }
+}

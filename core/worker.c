@@ -1,0 +1,496 @@
+// SPDX-License-Identifier: Apache-2.0
+// The worker: loop, listeners, jobs, drain. Everything else hangs from its struct.
+#include "worker.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "counters.h"
+#include "dns.h"
+#include "exchange.h"
+#include "kafka.h"
+#include "phase.h"
+#include "server.h"
+#include "store.h"
+#include "tls_cache.h"
+#include "vm.h"
+
+enum {
+  CHUNKS_KEPT = 64,
+  ACCEPT_MOST = 32,
+  JOBS_MOST = 100000,
+  DRAIN_GRACE_US = 1000000,
+  DRAIN_TICK_US = 20000,
+  ACCEPT_PAUSE_US = 100000,
+  KAFKA_FLUSH_MS = 5000,
+  STORE_BYTES = 1 << 30,
+  COUNTER_SLOTS = 1 << 14,
+  COUNTER_TEXT = 1 << 20
+};
+
+extern const char bridge_declarations[]; // bridge.h, as text
+
+struct loop *worker_loop(struct worker *worker) {
+  return &worker->loop;
+}
+
+struct counters *worker_counters(struct worker *worker) {
+  return worker->counters;
+}
+
+struct dns *worker_dns(struct worker *worker) {
+  return worker->dns;
+}
+
+struct vm *worker_vm(struct worker *worker) {
+  return worker->vm;
+}
+
+// Opened when first asked for: most gateways keep nothing.
+struct store *worker_store(struct worker *worker) {
+  if (worker->store || !worker->options.state_dir) return worker->store;
+  char folder[4096];
+  snprintf(folder, sizeof folder, "%s/store", worker->options.state_dir);
+  worker->store = store_open(folder, STORE_BYTES, &worker->error);
+  return worker->store;
+}
+
+struct kafka *worker_kafka(struct worker *worker) {
+  if (!worker->kafka) worker->kafka = kafka_new(&worker->loop);
+  return worker->kafka;
+}
+
+// xorshift128+: for ids, not for secrets.
+uint64_t worker_random(struct worker *worker) {
+  uint64_t a = worker->random[0], b = worker->random[1];
+  worker->random[0] = b;
+  a ^= a << 23;
+  worker->random[1] = a ^ b ^ (a >> 17) ^ (b >> 26);
+  return worker->random[1] + b;
+}
+
+// ---- Jobs and graves -------------------------------------------------------------------------------------------------
+
+void worker_later_call(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
+                       struct job *job) {
+  if (job->queued) return;
+  *job = (struct job){.run = run, .data = data, .queued = true};
+  *worker->jobs_end = job;
+  worker->jobs_end = &job->next;
+}
+
+struct later {
+  struct job job;
+  void (*run)(struct worker *worker, double number);
+  double number, coroutine;
+  int status;
+};
+
+static void later_run(struct worker *worker, void *data) {
+  struct later later = *(struct later *)data;
+  free(data);
+  if (later.run)
+    later.run(worker, later.number);
+  else
+    phase_resume(worker, later.coroutine, later.status, later.number);
+}
+
+static int later_queue(struct worker *worker, struct later later) {
+  struct later *copy = malloc(sizeof *copy);
+  if (!copy) return ERROR_MEMORY;
+  *copy = later;
+  worker_later_call(worker, later_run, copy, &copy->job);
+  return 0;
+}
+
+int worker_later(struct worker *worker, void (*run)(struct worker *worker, double number), double number) {
+  return later_queue(worker, (struct later){.run = run, .number = number});
+}
+
+int worker_wake(struct worker *worker, double coroutine, int status, double number) {
+  return later_queue(worker, (struct later){.coroutine = coroutine, .status = status, .number = number});
+}
+
+static void run_jobs(struct worker *worker) {
+  for (int most = JOBS_MOST; worker->jobs && most > 0; most--) {
+    struct job *job = worker->jobs;
+    worker->jobs = job->next;
+    if (!worker->jobs) worker->jobs_end = &worker->jobs;
+    job->queued = false;
+    job->next = NULL;
+    job->run(worker, job->data);
+  }
+}
+
+void worker_bury(struct worker *worker, struct grave *grave, void *memory) {
+  grave->memory = memory;
+  grave->next = worker->graves;
+  worker->graves = grave;
+}
+
+static void free_graves(struct worker *worker) {
+  while (worker->graves) {
+    struct grave *grave = worker->graves;
+    worker->graves = grave->next;
+    free(grave->memory);
+  }
+}
+
+// ---- The loop --------------------------------------------------------------------------------------------------------
+
+static void arm_clock(struct worker *worker) {
+  int64_t next = timers_next(&worker->loop.timers);
+  if (worker->loop.clock.manual || next == worker->armed_us) return;
+  worker->armed_us = next;
+  ev_timer_stop(worker->loop.ev, &worker->clock_timer);
+  if (next == INT64_MAX) return;
+  double delay = (double)(next - worker->loop.clock.mono_us) / 1e6;
+  ev_timer_set(&worker->clock_timer, delay > 0 ? delay : 0, 0);
+  ev_timer_start(worker->loop.ev, &worker->clock_timer);
+}
+
+static void on_before(struct ev_loop *ev, ev_prepare *watcher, int events) {
+  (void)ev;
+  (void)events;
+  struct worker *worker = watcher->data;
+  run_jobs(worker);
+  free_graves(worker);
+  arm_clock(worker);
+}
+
+static void on_after(struct ev_loop *ev, ev_check *watcher, int events) {
+  (void)ev;
+  (void)events;
+  struct worker *worker = watcher->data;
+  clock_update(&worker->loop.clock);
+  __atomic_store_n(&worker->board->heartbeat_us, worker->loop.clock.mono_us, __ATOMIC_RELAXED);
+}
+
+static void on_clock(struct ev_loop *ev, ev_timer *watcher, int events) {
+  (void)ev;
+  (void)events;
+  struct worker *worker = watcher->data;
+  worker->armed_us = 0;
+  clock_update(&worker->loop.clock);
+  timers_run(&worker->loop.timers, worker->loop.clock.mono_us);
+}
+
+void worker_turn(struct worker *worker, bool block) {
+  if (worker->loop.clock.manual) timers_run(&worker->loop.timers, worker->loop.clock.mono_us);
+  ev_run(worker->loop.ev, block ? EVRUN_ONCE : EVRUN_NOWAIT);
+}
+
+// ---- Accepting -------------------------------------------------------------------------------------------------------
+
+static void listeners_watch(struct worker *worker, bool on) {
+  for (uint32_t i = 0; i < worker->listener_count; i++) {
+    if (on)
+      ev_io_start(worker->loop.ev, &worker->listeners[i].watcher);
+    else
+      ev_io_stop(worker->loop.ev, &worker->listeners[i].watcher);
+  }
+}
+
+static void on_accept_timer(struct timer *timer) {
+  struct worker *worker = (struct worker *)(void *)((char *)timer - offsetof(struct worker, accept_timer));
+  if (!worker->draining) listeners_watch(worker, true);
+}
+
+// Too many connections, or no descriptors: what is queued waits in the kernel for a moment.
+static void pause_accepting(struct worker *worker, const char *why) {
+  listeners_watch(worker, false);
+  timer_set(&worker->loop.timers, &worker->accept_timer, worker->loop.clock.mono_us + ACCEPT_PAUSE_US);
+  if (worker->loop.clock.mono_us - worker->accept_logged_us < 10000000 && worker->accept_logged_us) return;
+  worker->accept_logged_us = worker->loop.clock.mono_us;
+  log_warn(&worker->log, "not accepting for a moment", "cause", why);
+}
+
+static bool is_full(const struct worker *worker) {
+  int64_t most = worker->generation ? worker->generation->limits.max_connections : 0;
+  return most > 0 && worker->server_count >= most;
+}
+
+// Accepts one connection. False: no more for now.
+static bool accept_one(struct listener *listener) {
+  struct worker *worker = listener->worker;
+  struct sockaddr_storage address = {0};
+  socklen_t len = sizeof address;
+  if (is_full(worker)) {
+    pause_accepting(worker, "max_connections is reached");
+    return false;
+  }
+  int fd = accept4(listener->fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) {
+    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+      pause_accepting(worker, strerror(errno));
+    return errno == ECONNABORTED || errno == EINTR;
+  }
+  if (address.ss_family != AF_UNIX) {
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  server_open(worker, listener, fd, (struct sockaddr *)&address);
+  return true;
+}
+
+static void on_accept(struct ev_loop *ev, ev_io *watcher, int events) {
+  (void)ev;
+  (void)events;
+  for (int i = 0; i < ACCEPT_MOST && accept_one(watcher->data); i++) {
+  }
+}
+
+static bool has_word(const char *words, const char *word) {
+  size_t len = strlen(word);
+  for (const char *at = strstr(words, word); at; at = strstr(at + 1, word))
+    if ((at == words || at[-1] == ' ') && (at[len] == 0 || at[len] == ' ')) return true;
+  return false;
+}
+
+static void listener_init(struct listener *listener, struct worker *worker, const struct listen_socket *socket) {
+  struct sockaddr_storage address = {0};
+  socklen_t len = sizeof address;
+  getsockname(socket->fd, (struct sockaddr *)&address, &len);
+  *listener = (struct listener){
+      .worker = worker,
+      .fd = socket->fd,
+      .kind = (uint8_t)socket->kind,
+      .tls = has_word(socket->flags, "ssl"),
+      .http2 = has_word(socket->flags, "http2"),
+      .port = address_port((struct sockaddr *)&address),
+  };
+  ev_io_init(&listener->watcher, on_accept, socket->fd, EV_READ);
+  listener->watcher.data = listener;
+}
+
+static void start_listening(struct worker *worker) {
+  if (worker->listening) return;
+  worker->listening = true;
+  if (!worker->draining) listeners_watch(worker, true);
+}
+
+// ---- Drain -----------------------------------------------------------------------------------------------------------
+
+static void drain_step(struct worker *worker) {
+  int64_t now = worker->loop.clock.mono_us;
+  bool past_limit = now >= worker->drain_until_us;
+  for (struct server *server = worker->servers, *next; server; server = next) {
+    next = server->next;
+    // A connection at rest may have a request on its way: it gets a moment, and an answer with Connection: close.
+    if (past_limit || now >= worker->drain_from_us + DRAIN_GRACE_US) {
+      if (past_limit)
+        server_close(server);
+      else
+        server_retire(server);
+    }
+  }
+  if (worker->server_count == 0 && (worker->board->exchanges_open == 0 || past_limit)) {
+    worker->stopped = true;
+    ev_break(worker->loop.ev, EVBREAK_ALL);
+    return;
+  }
+  timer_set(&worker->loop.timers, &worker->drain_timer, now + DRAIN_TICK_US);
+}
+
+static void on_drain_timer(struct timer *timer) {
+  drain_step((struct worker *)(void *)((char *)timer - offsetof(struct worker, drain_timer)));
+}
+
+void worker_drain(struct worker *worker, int64_t limit_ms) {
+  if (worker->draining) return;
+  // What the kernel has queued was promised an answer.
+  for (uint32_t i = 0; i < worker->listener_count; i++)
+    while (worker->listening && accept_one(&worker->listeners[i])) {
+    }
+  worker->draining = true;
+  listeners_watch(worker, false);
+  worker->drain_from_us = worker->loop.clock.mono_us;
+  worker->drain_until_us = worker->drain_from_us + limit_ms * 1000;
+  phase_event(worker, EVENT_STOP, 0, (struct slice){NULL, 0});
+  timer_set(&worker->loop.timers, &worker->drain_timer, worker->drain_from_us + DRAIN_TICK_US);
+}
+
+// ---- Generations -----------------------------------------------------------------------------------------------------
+
+static void generation_over(struct worker *worker, double id) {
+  phase_event(worker, EVENT_GENERATION_END, id, (struct slice){NULL, 0});
+}
+
+// Called with the last reference; Lua hears of it when nothing of the generation is on the stack.
+void worker_generation_end(struct worker *worker, struct generation *generation) {
+  struct generation **at = &worker->generations;
+  while (*at && *at != generation) at = &(*at)->next;
+  if (*at) *at = generation->next;
+  if (!worker->closing) worker_later(worker, generation_over, generation->id);
+}
+
+void worker_generation_live(struct worker *worker, struct generation *generation) {
+  struct generation *before = worker->generation;
+  worker->generation = generation_retain(generation);
+  worker->board->generation = (uint32_t)generation->revision;
+  worker->pool.most = generation->limits.pool_size;
+  if (before) generation_release(before);
+  start_listening(worker);
+}
+
+// ---- The master's lines ----------------------------------------------------------------------------------------------
+
+static void on_line(void *context, char *line, uint32_t len) {
+  struct worker *worker = context;
+  (void)len;
+  char *rest = strchr(line, ' ');
+  if (rest) *rest++ = 0;
+  if (strcmp(line, "stage") == 0 && rest) {
+    char *path = strchr(rest, ' ');
+    if (path) phase_event(worker, EVENT_STAGE, strtod(rest, NULL), slice_of(path + 1));
+  } else if (strcmp(line, "drain") == 0) {
+    worker_drain(worker, rest ? strtoll(rest, NULL, 10) : 0);
+  } else if (strcmp(line, "status") == 0 && rest) {
+    phase_event(worker, EVENT_STATUS, strtod(rest, NULL), (struct slice){NULL, 0});
+  } else if (strcmp(line, "advance") == 0 && rest && worker->options.manual_clock) {
+    clock_advance(&worker->loop.clock, strtoll(rest, NULL, 10));
+  } else if (strcmp(line, "reopen") != 0) {
+    log_warn(&worker->log, "a line of the master that is not known", "line", line);
+  }
+}
+
+static void on_master_gone(void *context) {
+  struct worker *worker = context;
+  control_close(worker->control);
+  worker->control = NULL;
+  worker->stopped = true;
+  ev_break(worker->loop.ev, EVBREAK_ALL);
+}
+
+// ---- Life ------------------------------------------------------------------------------------------------------------
+
+static void seed_random(struct worker *worker) {
+  if (getrandom(worker->random, sizeof worker->random, 0) != sizeof worker->random || !worker->random[0])
+    worker->random[0] = (uint64_t)worker->loop.clock.real_us | 1;
+}
+
+static int worker_open(struct worker *worker, struct error *error) {
+  const struct worker_options *options = &worker->options;
+  struct vm_options vm = {
+      .home = options->home,
+      .bridge_text = bridge_declarations,
+      .cpu_budget_ms = 100,
+      .log = &worker->log,
+      .board = worker->board,
+  };
+  for (uint32_t i = 0; i < options->limit_count; i++)
+    if (strcmp(options->limits[i].name, "plugin_cpu_budget_ms") == 0) vm.cpu_budget_ms = options->limits[i].value;
+  worker->dns = dns_new(&worker->loop, &worker->dns_options, error);
+  if (!worker->dns) return error->code;
+  worker->vm = vm_new(worker, &vm, error);
+  if (!worker->vm) return error->code;
+  worker->listeners = calloc(options->socket_count + 1, sizeof *worker->listeners);
+  if (!worker->listeners) return error_set(error, ERROR_MEMORY, "no memory for listeners");
+  for (uint32_t i = 0; i < options->socket_count; i++)
+    listener_init(&worker->listeners[worker->listener_count++], worker, &options->sockets[i]);
+  return 0;
+}
+
+static void worker_init(struct worker *worker, const struct worker_options *options) {
+  worker->options = *options;
+  worker->log = options->log;
+  worker->board = options->board ? options->board : &worker->own_board;
+  worker->jobs_end = &worker->jobs;
+  worker->loop.log = &worker->log;
+  worker->loop.ev = ev_loop_new(EVFLAG_AUTO);
+  clock_init(&worker->loop.clock);
+  worker->loop.clock.manual = options->manual_clock;
+  timers_init(&worker->loop.timers);
+  timer_init(&worker->drain_timer, on_drain_timer);
+  timer_init(&worker->accept_timer, on_accept_timer);
+  chunk_pool_init(&worker->chunks, CHUNKS_KEPT);
+  limits_init(&worker->first_limits);
+  pool_init(&worker->pool, worker->first_limits.pool_size);
+  seed_random(worker);
+  ev_init(&worker->clock_timer, on_clock);
+  ev_prepare_init(&worker->before, on_before);
+  ev_check_init(&worker->after, on_after);
+  ev_set_priority(&worker->after, EV_MAXPRI);
+  worker->clock_timer.data = worker->before.data = worker->after.data = worker;
+}
+
+struct worker *worker_new(const struct worker_options *options, struct error *error) {
+  struct worker *worker = calloc(1, sizeof *worker);
+  if (!worker) {
+    error_set(error, ERROR_MEMORY, "no memory for a worker");
+    return NULL;
+  }
+  worker_init(worker, options);
+  worker->counters = options->counters;
+  if (!worker->counters) worker->counters = worker->own_counters = counters_new(COUNTER_SLOTS, COUNTER_TEXT, error);
+  if (!worker->loop.ev || !worker->counters || worker_open(worker, error) < 0) {
+    worker_free(worker);
+    return NULL;
+  }
+  ev_prepare_start(worker->loop.ev, &worker->before);
+  ev_check_start(worker->loop.ev, &worker->after);
+  phase_event(worker, EVENT_START, options->id, (struct slice){NULL, 0});
+  return worker;
+}
+
+static void free_exchanges(struct worker *worker) {
+  for (uint32_t i = 0; i < worker->slot_count; i++) {
+    if (!worker->slots[i]) continue;
+    arena_close(&worker->slots[i]->arena);
+    free(worker->slots[i]);
+  }
+  free(worker->slots);
+  free(worker->free_slots);
+}
+
+void worker_free(struct worker *worker) {
+  while (worker->servers) server_close(worker->servers);
+  pool_close(&worker->pool);
+  if (worker->loop.ev) run_jobs(worker);
+  worker->closing = true;
+  if (worker->generation) generation_release(worker->generation);
+  if (worker->kafka) kafka_close(worker->kafka, KAFKA_FLUSH_MS);
+  if (worker->vm) vm_free(worker->vm);
+  clients_close(worker);
+  waits_close(worker);
+  free(worker->last_report);
+  free(worker->self_certificate);
+  free(worker->self_key);
+  if (worker->dns) dns_free(worker->dns);
+  if (worker->store) store_close(worker->store);
+  if (worker->own_counters) counters_free(worker->own_counters);
+  if (worker->control) control_close(worker->control);
+  tls_cache_close(worker);
+  run_jobs(worker);
+  free_graves(worker);
+  free_exchanges(worker);
+  free(worker->listeners);
+  timers_close(&worker->loop.timers);
+  chunk_pool_close(&worker->chunks);
+  if (worker->loop.ev) ev_loop_destroy(worker->loop.ev);
+  free(worker);
+}
+
+int worker_main(const struct worker_options *options) {
+  struct error error = {0};
+  struct worker *worker = worker_new(options, &error);
+  if (!worker) {
+    struct log log = options->log;
+    log_crit(&log, "the worker cannot start", "cause", error.text);
+    return 1;
+  }
+  static const struct control_handler handler = {on_line, on_master_gone};
+  worker->control = control_open(&worker->loop, options->control_fd, &handler, worker);
+  if (options->snapshot) phase_event(worker, EVENT_STAGE, (double)options->revision, slice_of(options->snapshot));
+  while (!worker->stopped) ev_run(worker->loop.ev, 0);
+  int code = worker->exit_code;
+  worker_free(worker);
+  return code;
+}

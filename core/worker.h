@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// A worker: one event loop, one VM, everything that carries traffic hangs from here.
+#pragma once
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bridge.h"
+#include "conn.h"
+#include "dns.h"
+#include "error.h"
+#include "buffer.h"
+#include "generation.h"
+#include "loop.h"
+#include "process.h"
+#include "try.h"
+
+struct control;
+struct counters;
+struct dns;
+struct exchange;
+struct kafka;
+struct link;
+struct server;
+struct store;
+struct client;
+struct vm;
+struct wait;
+
+enum { WAIT_BUCKETS = 256 };
+
+struct listener {
+  struct worker *worker;
+  ev_io watcher;
+  int fd;
+  uint8_t kind; // enum listen_kind
+  bool tls, http2, proxy_protocol;
+  uint16_t port;
+};
+
+struct tls_entry { // of tls_cache.c
+  struct tls_entry *next;
+  uint64_t key;
+  struct tls_context *context;
+};
+
+struct worker {
+  struct loop loop; // first: a worker is a loop with things on it
+  struct log log;
+  struct worker_options options;
+  struct board *board;
+  struct board own_board; // where there is no master
+  struct chunk_pool chunks;
+  struct listener *listeners;
+  uint32_t listener_count;
+  struct server *servers; // all downstream connections
+  uint32_t server_count;
+  struct exchange **slots;
+  uint32_t slot_count;
+  uint32_t *free_slots;
+  uint32_t free_slot_count;
+  struct exchange *spare; // ended exchanges, ready for use
+  uint32_t spare_count;
+  struct generation *generation; // the running one; NULL until the first is live
+  struct generation *generations;
+  int next_generation;
+  struct pool pool;
+  struct tls_entry *tls_entries; // newest first
+  uint32_t tls_entry_count;
+  struct client **clients; // sockets of Lua, by slot
+  uint32_t client_count;
+  uint32_t client_serial;
+  struct wait *waits[WAIT_BUCKETS]; // coroutines that sleep or wait to be woken; timers of Lua
+  struct dns *dns;
+  struct dns_options dns_options;
+  struct counters *counters, *own_counters;
+  struct store *store;
+  struct kafka *kafka;
+  struct vm *vm;
+  struct control *control;
+  struct error error; // bridge_error
+  char *last_report;  // where there is no master
+  struct grave *graves;
+  // The spec kit's network: takes the place of connect(2). 0, or negative. NULL: the kernel's.
+  int (*connect)(struct worker *worker, struct conn *conn, const struct address *address);
+  struct job *jobs, **jobs_end; // what is to run before the loop waits
+  struct limits first_limits;   // until the first generation is live
+  uint64_t random[2]; // state of the quick generator, for ids
+  bool seeded; // by a spec: ids and random bytes repeat
+  bool listening, draining, stopped, closing;
+  int64_t drain_from_us, drain_until_us, accept_logged_us;
+  int exit_code;
+  ev_timer clock_timer;
+  ev_prepare before;
+  ev_check after;
+  int64_t armed_us;
+  struct timer drain_timer, accept_timer;
+  char *self_certificate, *self_key; // for listeners without a certificate; made when first needed
+};
+
+// A worker without master or sockets, for the spec kit; worker_main uses it too.
+struct worker *worker_new(const struct worker_options *options, struct error *error);
+void worker_free(struct worker *worker);
+// One turn of the loop; waits when `block`.
+void worker_turn(struct worker *worker, bool block);
+void worker_drain(struct worker *worker, int64_t limit_ms);
+// Frees memory when no callback of this turn can still hold it.
+void worker_bury(struct worker *worker, struct grave *grave, void *memory);
+// Runs `run` with the number before the loop waits next: for what may not happen inside a call from Lua.
+int worker_later(struct worker *worker, void (*run)(struct worker *worker, double number), double number);
+// The same without an allocation, for what embeds its job; `data` must stay, or be buried, until it has run.
+void worker_later_call(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data, struct job *job);
+// Resumes a coroutine before the loop waits next. Safe inside a call from Lua.
+int worker_wake(struct worker *worker, double coroutine, int status, double number);
+void worker_generation_end(struct worker *worker, struct generation *generation);
+// Exchanges from now on run in this generation.
+void worker_generation_live(struct worker *worker, struct generation *generation);
+uint64_t worker_random(struct worker *worker);
+
+// Of bridge_socket.c and bridge_wait.c: what Lua left open.
+void clients_close(struct worker *worker);
+void waits_close(struct worker *worker);
+
+struct loop *worker_loop(struct worker *worker);
+struct counters *worker_counters(struct worker *worker);
+struct store *worker_store(struct worker *worker); // NULL, with worker->error, when it cannot be opened
+struct dns *worker_dns(struct worker *worker);
+struct kafka *worker_kafka(struct worker *worker);
