@@ -97,6 +97,3 @@ const char *kafka_mock_servers(const struct kafka_mock *mock);
 int kafka_mock_topic(struct kafka_mock *mock, const char *topic, int32_t partitions);
 // All brokers refuse connections, or take them again.
 void kafka_mock_down(struct kafka_mock *mock, bool down);
-// Forks a process that runs a mock cluster until this process ends, so that all workers share it: called by the master,
-// which has no threads. The child's pid, or negative; `servers` gets its bootstrap.servers.
-int32_t kafka_mock_fork(int32_t brokers, char *servers, uint32_t servers_bytes, struct error *error);

@@ -183,6 +183,7 @@ static struct workers *workers_make(struct master *master, struct error *error) 
                                     .log_path = *master->log_path ? master->log_path : NULL,
                                     .counters = master->counters,
                                     .tickets = master->tickets,
+                                    .embedded = &master->reload.embedded,
                                     .watchdog_ms = environment_ms("SLUICE_WATCHDOG_MS", WATCHDOG_MS),
                                     .stage_ms = STAGE_MS,
                                     .on_settled = on_settled,
@@ -383,6 +384,8 @@ static void children_reap(struct master *master) {
   int status;
   for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
     if (reload_reap(&master->reload, pid, status)) continue;
+    const char *kafka = embedded_reap(&master->reload.embedded, pid);
+    if (kafka) log_error(&master->log, "an embedded Kafka cluster has ended", "cluster", kafka);
     if (master->upgrade && pid == upgrade_pid(master->upgrade))
       upgrade_exited(master->upgrade, status);
     else if (master->workers)

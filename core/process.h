@@ -42,6 +42,12 @@ struct limit {
   double value;
 };
 
+// An embedded Kafka cluster that the master runs: gateway.kafka.NAME with embedded: true.
+struct embedded_cluster {
+  char name[128];
+  char servers[128]; // its bootstrap.servers
+};
+
 struct worker_options {
   int32_t id;           // from 1
   int32_t worker_count;
@@ -53,6 +59,8 @@ struct worker_options {
   const struct ticket_keys *tickets;
   const struct limit *limits;
   uint32_t limit_count;
+  const struct embedded_cluster *embedded;
+  uint32_t embedded_count;
   const char *home;      // folder that holds lua/ and plugins/
   const char *state_dir; // absolute
   struct log log;        // to be copied; source is "worker N"

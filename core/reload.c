@@ -99,6 +99,7 @@ static void reload_commit(struct reload *reload) {
     log_warn(log_of(reload), "a new state_dir needs a restart", "state_dir", now->state_dir);
   struct workers_plan plan = {now, &reload->listeners};
   workers_replan(reload->workers, &plan);
+  embedded_keep(&reload->embedded, (const char *const *)now->embedded, now->embedded_count);
   log_configure(reload, now);
   watch_paths(reload, NULL);
   // Only now: those of attempts that failed had to stay, for a revision is never used twice.
@@ -164,7 +165,11 @@ static void on_checked(void *context, struct settings *settings) {
     return;
   }
   reload->candidate = settings;
-  if (is_first(reload))
+  struct error error;
+  const char *const *embedded = (const char *const *)settings->embedded;
+  if (embedded_run(&reload->embedded, embedded, settings->embedded_count, &error) < 0)
+    candidate_fail_text(reload, error.text);
+  else if (is_first(reload))
     reload_first(reload);
   else
     reload_stage(reload);
@@ -237,10 +242,12 @@ void reload_stop(struct reload *reload) {
 
 void reload_init(struct reload *reload, const struct reload_options *options, const struct listeners *inherited) {
   *reload = (struct reload){.options = *options, .listeners = *inherited};
+  embedded_init(&reload->embedded, options->title);
 }
 
 void reload_close(struct reload *reload) {
   if (!reload->stopped) reload_stop(reload);
+  embedded_close(&reload->embedded);
   settings_free(reload->candidate);
   settings_free(reload->settings);
   history_close(&reload->history);

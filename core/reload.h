@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "embedded.h"
 #include "error.h"
 #include "history.h"
 #include "listen.h"
@@ -42,6 +43,7 @@ struct reload {
   struct settings *candidate; // of the reload that runs
   struct listeners listeners, next_listeners;
   struct history history;
+  struct embedded embedded; // Kafka clusters that run
   struct workers *workers; // NULL before the first
   struct check *check;     // that runs now
   bool staging;            // the workers are at it

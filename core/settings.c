@@ -31,6 +31,7 @@ void settings_free(struct settings *settings) {
   free(settings->state_dir);
   free(settings->listens);
   free(settings->limits);
+  strings_free(settings->embedded, settings->embedded_count);
   strings_free(settings->watch, settings->watch_count);
   strings_free(settings->errors, settings->error_count);
   strings_free(settings->warnings, settings->warning_count);
@@ -115,6 +116,8 @@ void settings_line(struct settings *settings, const char *line) {
     listen_add(settings, LISTEN_PROXY, value);
   else if (key_is(line, "listen.status"))
     listen_add(settings, LISTEN_STATUS, value);
+  else if (key_is(line, "kafka.embedded"))
+    string_add(&settings->embedded, &settings->embedded_count, value);
   else if (key_is(line, "watch"))
     string_add(&settings->watch, &settings->watch_count, value);
   else if (key_is(line, "error"))
@@ -137,6 +140,9 @@ double settings_limit(const struct settings *settings, const char *name, double 
 
 bool settings_differ(const struct settings *a, const struct settings *b) {
   if (a->workers != b->workers || a->listen_count != b->listen_count) return true;
+  if (a->embedded_count != b->embedded_count) return true;
+  for (uint32_t i = 0; i < a->embedded_count; i++)
+    if (strcmp(a->embedded[i], b->embedded[i]) != 0) return true;
   for (uint32_t i = 0; i < a->listen_count; i++) {
     const struct listen_spec *x = &a->listens[i], *y = &b->listens[i];
     if (x->kind != y->kind || strcmp(x->address, y->address) != 0 || strcmp(x->flags, y->flags) != 0) return true;

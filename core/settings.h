@@ -16,6 +16,8 @@ struct settings {
   uint32_t listen_count;
   struct limit *limits;
   uint32_t limit_count;
+  char **embedded; // names of Kafka clusters that the master runs
+  uint32_t embedded_count;
   char **watch; // files and folders
   uint32_t watch_count;
   char **errors; // each a JSON object: file, line, entity, field, expected, found, message
@@ -39,5 +41,5 @@ void settings_fail(struct settings *settings, const char *format, ...) __attribu
 // gateway.limits.NAME, or `otherwise` when it was not told.
 double settings_limit(const struct settings *settings, const char *name, double otherwise);
 
-// True when workers have to be replaced to get from `a` to `b`: their sockets or their number differ.
+// True when workers have to be replaced to get from `a` to `b`: their sockets, their number or the embedded Kafka clusters differ.
 bool settings_differ(const struct settings *a, const struct settings *b);

@@ -63,7 +63,11 @@ struct store *worker_store(struct worker *worker) {
 }
 
 struct kafka *worker_kafka(struct worker *worker) {
-  if (!worker->kafka) worker->kafka = kafka_new(&worker->loop);
+  const struct worker_options *options = &worker->options;
+  if (worker->kafka) return worker->kafka;
+  worker->kafka = kafka_new(&worker->loop);
+  for (uint32_t i = 0; worker->kafka && i < options->embedded_count; i++)
+    kafka_embedded(worker->kafka, options->embedded[i].name, options->embedded[i].servers);
   return worker->kafka;
 }
 

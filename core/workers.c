@@ -16,6 +16,7 @@
 #include "bridge.h"
 #include "child.h"
 #include "control.h"
+#include "embedded.h"
 #include "text.h"
 #include "title.h"
 
@@ -119,6 +120,8 @@ static void options_fill(struct workers *workers, const struct process *process,
       .tickets = workers->options.tickets,
       .limits = settings->limits,
       .limit_count = settings->limit_count,
+      .embedded = workers->options.embedded->clusters,
+      .embedded_count = workers->options.embedded->count,
       .home = workers->options.home,
       .state_dir = settings->state_dir,
       .log = {.level = (enum log_level)settings->log_level, .json = settings->log_json, .fd = log_of(workers)->fd},

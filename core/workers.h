@@ -15,6 +15,7 @@
 #include "settings.h"
 
 struct counters;
+struct embedded;
 struct text;
 struct title;
 struct workers;
@@ -32,6 +33,7 @@ struct workers_options {
   const char *log_path; // NULL: stderr
   struct counters *counters;
   const struct ticket_keys *tickets;
+  const struct embedded *embedded; // Kafka clusters, as they are when a worker is forked
   int64_t watchdog_ms; // a worker whose heart stands still for longer is killed
   int64_t stage_ms;    // a staging that takes longer has failed
   bool manual_clock;

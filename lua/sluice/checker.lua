@@ -41,6 +41,16 @@ local function tell_listeners(section, tell)
   for _, address in ipairs(section.status_listen) do tell("listen.status", address) end
 end
 
+-- Those that the master runs for all workers.
+local function tell_kafka(section, tell)
+  local names = {}
+  for name, cluster in pairs(section.kafka or {}) do
+    if cluster.embedded then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do tell("kafka.embedded", name) end
+end
+
 local function tell_limits(section, tell)
   local names = {}
   for name in pairs(section.limits) do names[#names + 1] = name end
@@ -60,6 +70,7 @@ local function tell_settings(loaded, state_dir, tell)
   tell("state_dir", state_dir)
   tell("workers", ("%d"):format(section.workers == "auto" and cpu_count() or section.workers))
   tell_listeners(section, tell)
+  tell_kafka(section, tell)
   tell("log.level", section.log.level)
   tell("log.format", section.log.format)
   tell_limits(section, tell)

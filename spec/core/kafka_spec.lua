@@ -3,7 +3,7 @@
 local ffi = require "ffi"
 local core = require "spec.support.core"
 
-local C = core.load("kafka.h", "errands.h")
+local C = core.load("kafka.h", "errands.h", "embedded.h")
 if not pcall(function() return C.ev_loop_new end) then
   ffi.cdef [[
     struct ev_loop *ev_loop_new(unsigned flags);
@@ -179,18 +179,20 @@ describe("kafka", function()
     end)
 
     it("shares one embedded cluster that another process runs", function()
-      local servers = ffi.new("char[256]")
-      local pid = C.kafka_mock_fork(1, servers, 256, err)
-      assert(pid > 0, ffi.string(err.text))
+      local processes = ffi.new("struct embedded")
+      C.embedded_init(processes, nil)
+      local names = ffi.new("const char *[1]", { "main" })
+      assert.equal(0, C.embedded_run(processes, names, 1, err), ffi.string(err.text))
+      local servers = ffi.string(processes.clusters[0].servers)
       C.kafka_embedded(kafka, "main", servers)
       cluster("main", { embedded = "true" })
-      cluster("other", { ["bootstrap.servers"] = ffi.string(servers) })
+      cluster("other", { ["bootstrap.servers"] = servers })
       local from = open { cluster = "other", from = C.KAFKA_EARLIEST }
       send { value = "across" }
       assert.equal("across", read(from))
       C.kafka_reader_free(from)
-      if not pcall(function() return C.kill end) then ffi.cdef "int kill(int pid, int signal);" end
-      C.kill(pid, 15)
+      C.embedded_close(processes)
+      assert.equal(0, processes.count)
     end)
   end)
 
