@@ -11,7 +11,7 @@ local buffer = require "string.buffer"
 local cjson = require("cjson.safe").new()
 
 local byte, char, find, format = string.byte, string.char, string.find, string.format
-local gsub, sub = string.gsub, string.sub
+local gsub, match, sub = string.gsub, string.match, string.sub
 local type, tonumber, tostring, pairs, next, rawequal = type, tonumber, tostring, pairs, next, rawequal
 local getmetatable, setmetatable = getmetatable, setmetatable
 local istype, cast = ffi.istype, ffi.cast
@@ -193,11 +193,11 @@ local UNESCAPES = { ['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f",
 local function read_escape(text, at)
   local c = sub(text, at + 1, at + 1)
   if UNESCAPES[c] then return UNESCAPES[c], at + 1 end
-  local digits = c == "u" and text:match("^%x%x%x%x", at + 2)
+  local digits = c == "u" and match(text, "^%x%x%x%x", at + 2)
   if not digits then return nil end
   local code = tonumber(digits, 16)
   if code < 0xD800 or code > 0xDFFF then return utf8(code), at + 5 end
-  local low = text:match("^\\u([dD][c-fC-F]%x%x)", at + 6)
+  local low = match(text, "^\\u([dD][c-fC-F]%x%x)", at + 6)
   if code > 0xDBFF or not low then return nil end -- half of a pair
   return utf8(0x10000 + (code - 0xD800) * 1024 + tonumber(low, 16) - 0xDC00), at + 11
 end
@@ -240,18 +240,25 @@ local function exact(digits)
 end
 
 local function read_number(text, at, options)
-  local digits = text:match("^-?%d+%.?%d*[eE]?[+-]?%d*", at)
-  if not digits or not (digits:match("^-?0$") or digits:match("^-?[1-9]%d*$") or digits:match("^-?0%.%d+$")
-    or digits:match("^-?[1-9]%d*%.%d+$") or digits:match("^-?0%.?%d*[eE][+-]?%d+$")
-    or digits:match("^-?[1-9]%d*%.?%d*[eE][+-]?%d+$")) or find(digits, "%.[eE]") then
-    return fail(at, "an invalid number")
+  local digits = match(text, "^-?%d+", at)
+  if not digits or find(digits, "^-?0%d") then return fail(at, "an invalid number") end
+  local after = at + #digits
+  local c = byte(text, after)
+  if c == 46 or c == 101 or c == 69 then -- . e E
+    local fraction = c == 46 and (match(text, "^%.%d+", after) or "?") or ""
+    local exponent = match(text, "^[eE][+-]?%d+", after + #fraction) or ""
+    if fraction == "?" or fraction .. exponent == "" then return fail(at, "an invalid number") end
+    digits = digits .. fraction .. exponent
+    after = at + #digits
   end
-  return options.exact and exact(digits) or tonumber(digits), at + #digits
+  return options.exact and exact(digits) or tonumber(digits), after
 end
 
 local read_value
 
 local function skip(text, at)
+  local c = byte(text, at)
+  if c and c > 32 then return at end
   return find(text, "[^ \t\r\n]", at) or #text + 1
 end
 
@@ -294,7 +301,7 @@ local function read_object(text, at, options, depth)
 end
 
 local function read_word(text, at)
-  local word = text:match("^%a+", at)
+  local word = match(text, "^%a+", at)
   if word == "true" then return true, at + 4 end
   if word == "false" then return false, at + 5 end
   if word == "null" then return null, at + 4 end
@@ -322,9 +329,12 @@ local function decode_here(text, options)
   return value
 end
 
--- cjson takes hexadecimal numbers and its own forms of zeroes as JSON; such texts are read here, and refused.
-local function faithful(text)
-  return not find(text, "%[%s*%]") and not find(text, "[%[:,%s]-?0[%dxX]") and not find(text, "^-?0[%dxX]")
+-- Whether an empty array may stand in the text. Plain searches cost a tenth of a pattern.
+local function may_hold_empty_array(text)
+  if find(text, "[]", 1, true) then return true end
+  local spaced = find(text, "[ ", 1, true) or find(text, "[\n", 1, true) or find(text, "[\r", 1, true)
+    or find(text, "[\t", 1, true)
+  return spaced and find(text, "%[%s+%]", spaced) ~= nil
 end
 
 ---@param text string
@@ -333,7 +343,7 @@ end
 ---@return string|nil err
 function json.decode(text, options)
   if type(text) ~= "string" then return nil, "expected a string, got " .. type(text) end
-  if options or not faithful(text) then return decode_here(text, options or NO_OPTIONS) end
+  if options or may_hold_empty_array(text) then return decode_here(text, options or NO_OPTIONS) end
   local value, err = cjson.decode(text)
   if err then return nil, err end
   return value
