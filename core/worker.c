@@ -29,6 +29,7 @@ enum {
   DRAIN_GRACE_US = 1000000,
   DRAIN_TICK_US = 20000,
   ACCEPT_PAUSE_US = 100000,
+  PULSE_US = 1000000,
   KAFKA_FLUSH_MS = 5000,
   STORE_BYTES = 1 << 30,
   COUNTER_SLOTS = 1 << 14,
@@ -175,6 +176,12 @@ static void on_after(struct ev_loop *ev, ev_check *watcher, int events) {
   struct worker *worker = watcher->data;
   clock_update(&worker->loop.clock);
   __atomic_store_n(&worker->board->heartbeat_us, worker->loop.clock.mono_us, __ATOMIC_RELAXED);
+}
+
+// An idle worker turns all the same: a heart that stands still is what the watchdog looks for.
+static void on_pulse(struct timer *timer) {
+  struct worker *worker = (struct worker *)(void *)((char *)timer - offsetof(struct worker, pulse));
+  timer_set(&worker->loop.timers, timer, worker->loop.clock.mono_us + PULSE_US);
 }
 
 static void on_clock(struct ev_loop *ev, ev_timer *watcher, int events) {
@@ -414,6 +421,7 @@ static void worker_init(struct worker *worker, const struct worker_options *opti
   timers_init(&worker->loop.timers);
   timer_init(&worker->drain_timer, on_drain_timer);
   timer_init(&worker->accept_timer, on_accept_timer);
+  timer_init(&worker->pulse, on_pulse);
   chunk_pool_init(&worker->chunks, CHUNKS_KEPT);
   limits_init(&worker->first_limits);
   pool_init(&worker->pool, worker->first_limits.pool_size);
@@ -490,6 +498,7 @@ int worker_main(const struct worker_options *options) {
     log_crit(&log, "the worker cannot start", "cause", error.text);
     return 1;
   }
+  on_pulse(&worker->pulse);
   static const struct control_handler handler = {on_line, on_master_gone};
   worker->control = control_open(&worker->loop, options->control_fd, &handler, worker);
   if (options->snapshot) phase_event(worker, EVENT_STAGE, (double)options->revision, slice_of(options->snapshot));
