@@ -18,12 +18,15 @@ local function fail(entity, kind, message)
   error({ entity = kind .. " " .. tostring(entity.name or entity.id), message = message }, 0)
 end
 
+-- Why the core refused something.
+function build.reason()
+  local why = C.bridge_error(worker)
+  return why ~= nil and ffi.string(why) or "refused by the core"
+end
+
 -- The index or id that the core gave, or the end of the build.
 local function must(status, entity, kind)
-  if status < 0 then
-    local why = C.bridge_error(worker)
-    fail(entity, kind, why ~= nil and ffi.string(why) or "refused by the core")
-  end
+  if status < 0 then fail(entity, kind, build.reason()) end
   return status
 end
 
@@ -81,7 +84,7 @@ end
 -- A policy that can say its order beforehand spares each exchange a call into Lua.
 local function give_schedule(held, upstream, index, policy)
   local order = policy:schedule()
-  if not order then return end
+  if not order or #order == 0 then return end
   local cells = ffi.new("uint32_t[?]", #order)
   for i, target in ipairs(order) do cells[i - 1] = target end
   must(C.bridge_gen_schedule(worker, held.id, index, cells, #order), upstream, "upstream")

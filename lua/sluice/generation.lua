@@ -287,7 +287,7 @@ local function retire(gone)
 end
 
 local function go_live(held)
-  if C.bridge_gen_live(worker, held.id) ~= C.BRIDGE_OK then error({ message = "the core refused to go live" }, 0) end
+  if C.bridge_gen_live(worker, held.id) ~= C.BRIDGE_OK then error({ message = build.reason() }, 0) end
   held.code = nil
   held.live_at = C.bridge_now(worker)
   live, staging, runtime.live, last_failure = held, nil, held.id, nil
@@ -326,11 +326,7 @@ local function failure_of(err)
   return { message = message_of(err) }
 end
 
-local function revision_in(path)
-  return tonumber(path:match("(%d+)$")) or 0
-end
-
-local function on_stage(_, path)
+local function on_stage(revision, path)
   local held = new_held()
   staging = held
   local ok, err = xpcall(run_stage, function(raised)
@@ -342,7 +338,7 @@ local function on_stage(_, path)
   staging = nil
   if type(err) ~= "table" then runtime.log("error", "stage failed", "path", path, "error", err) end
   last_failure = failure_of(err)
-  report(("failed %.0f "):format(held.revision or revision_in(path)) .. cjson.encode(last_failure))
+  report(("failed %.0f "):format(held.revision or revision) .. cjson.encode(last_failure))
 end
 
 -- ---- The end, and status ------------------------------------------------------------------------------------------

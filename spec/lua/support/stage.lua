@@ -107,7 +107,7 @@ function stage.new()
   forget_modules()
   local world = setmetatable({
     built = {}, generations = 0, now = 1000, tick = 0, sleeps = 0, timers = {}, cancelled = {}, log = {}, reports = {},
-    files = {}, place = 0, places = 0, idle = {}, board = ffi.new("struct board"),
+    files = {}, revisions = {}, place = 0, places = 0, idle = {}, board = ffi.new("struct board"),
   }, World)
   package.loaded["sluice.ffi"] = { C = core_of(world), worker = ffi.cast("struct worker *", 1),
     on_error = function(err) return err end }
@@ -135,6 +135,7 @@ end
 function World:snapshot(revision, records)
   local path = os.tmpname()
   self.files[#self.files + 1] = path
+  self.revisions[path] = revision
   local parts = { with_length(buffer.encode { kind = "meta", revision = revision, gateway = self.gateway or {},
     counts = {} }) }
   self.bytes = self.bytes or {}
@@ -209,7 +210,7 @@ function World:event(event, number, text)
 end
 
 function World:stage(path)
-  self:event("stage", 0, path)
+  self:event("stage", self.revisions[path], path)
   return self.reports[#self.reports]
 end
 
