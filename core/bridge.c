@@ -453,6 +453,12 @@ int bridge_stream_send(struct worker *worker, double handle, const char *data, u
   return exchange ? exchange_stream_send(exchange, data, len) : BRIDGE_STALE;
 }
 
+int bridge_stream_open(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  return exchange->state == EXCHANGE_STREAM && exchange->stream ? BRIDGE_OK : BRIDGE_CLOSED;
+}
+
 int bridge_stream_end(struct worker *worker, double handle) {
   struct exchange *exchange = exchange_find(worker, handle);
   return exchange ? exchange_stream_end(exchange) : BRIDGE_STALE;

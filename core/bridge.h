@@ -156,6 +156,8 @@ int bridge_exit_error(struct worker *worker, double exchange, int status, const 
 int bridge_stream_begin(struct worker *worker, double exchange, int status);
 int bridge_stream_send(struct worker *worker, double exchange, const char *data, uint32_t len);
 int bridge_stream_end(struct worker *worker, double exchange);
+// CLOSED when the client has left: for who has nothing to send for now.
+int bridge_stream_open(struct worker *worker, double exchange);
 
 // Where this exchange goes: host (name or address) and port.
 int bridge_service_target(struct worker *worker, double exchange, const char *host, uint32_t len, uint32_t port);

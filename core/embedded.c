@@ -45,7 +45,7 @@ static int start(struct embedded *embedded, const char *name, struct error *erro
   if (embedded->count == EMBEDDED_MAX || strlen(name) >= sizeof cluster->name)
     return error_set(error, ERROR_INVALID, "embedded Kafka %.64s: too many, or too long a name", name);
   if (pipe(ends) < 0) return error_system(error, "no pipe for an embedded Kafka");
-  pid_t pid = child_fork(&ends[1], 1);
+  int32_t pid = child_fork(&ends[1], 1);
   if (pid == 0) serve(embedded, name, ends[1]);
   close(ends[1]);
   uint32_t len = pid > 0 ? read_all(ends[0], cluster->servers, sizeof cluster->servers) : 0;
@@ -95,7 +95,7 @@ void embedded_close(struct embedded *embedded) {
   embedded_keep(embedded, NULL, 0);
 }
 
-const char *embedded_reap(struct embedded *embedded, pid_t pid) {
+const char *embedded_reap(struct embedded *embedded, int32_t pid) {
   for (uint32_t i = 0; i < embedded->count; i++) {
     if (embedded->pids[i] != pid) continue;
     struct embedded_cluster gone = embedded->clusters[i];

@@ -4,7 +4,6 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "error.h"
 #include "process.h"
@@ -16,7 +15,7 @@ enum { EMBEDDED_MAX = 16 };
 struct embedded {
   struct title *title; // NULL: processes keep their name
   struct embedded_cluster clusters[EMBEDDED_MAX]; // running ones
-  pid_t pids[EMBEDDED_MAX];
+  int32_t pids[EMBEDDED_MAX];
   uint32_t count;
 };
 
@@ -28,4 +27,4 @@ int embedded_run(struct embedded *embedded, const char *const *names, uint32_t c
 // Ends those whose names are not among these.
 void embedded_keep(struct embedded *embedded, const char *const *names, uint32_t count);
 // The master reaped a child: the name of the cluster that it was, which is forgotten, or NULL. Static until the next call.
-const char *embedded_reap(struct embedded *embedded, pid_t pid);
+const char *embedded_reap(struct embedded *embedded, int32_t pid);

@@ -27,6 +27,13 @@ function Stream:send(bytes)
   return false
 end
 
+-- For who has nothing to send for now, such as a reader of events: ask now and then.
+---@return boolean false when the client has left
+function Stream:is_open()
+  if not self.over and C.bridge_stream_open(worker, self.handle) ~= 0 then self.over = true end
+  return not self.over
+end
+
 -- Ends the answer. Finishing twice is no error.
 function Stream:finish()
   if self.over then return end
