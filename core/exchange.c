@@ -420,6 +420,19 @@ static void take_route(struct exchange *exchange, uint32_t index) {
   exchange->retries = exchange->service->retries;
 }
 
+// The gateway's own answer where the router gives no route to go by. False: it does.
+static bool answer_unrouted(struct exchange *exchange, enum router_outcome outcome) {
+  if (outcome == ROUTER_FOUND || outcome == ROUTER_NEEDS_TLS) return false;
+  exchange->match = NULL;
+  if (outcome == ROUTER_NOTHING)
+    exchange_fail(exchange, 404, "no Route matched with those values");
+  else if (outcome == ROUTER_AMBIGUOUS)
+    exchange_fail(exchange, 400, "the path can be read in more than one way");
+  else
+    exchange_fail(exchange, 500, "An unexpected error occurred");
+  return true;
+}
+
 static void exchange_route(struct exchange *exchange) {
   bool tls = exchange->peer.tls;
   bool secure = slice_equal(forward_scheme(exchange), SLICE("https"));
@@ -440,14 +453,7 @@ static void exchange_route(struct exchange *exchange) {
     return;
   }
   enum router_outcome outcome = router_match(exchange->generation->router, &request, exchange->match);
-  if (outcome == ROUTER_NOTHING || outcome == ROUTER_OVERRUN) {
-    exchange->match = NULL;
-    if (outcome == ROUTER_NOTHING)
-      exchange_fail(exchange, 404, "no Route matched with those values");
-    else
-      exchange_fail(exchange, 500, "An unexpected error occurred");
-    return;
-  }
+  if (answer_unrouted(exchange, outcome)) return;
   take_route(exchange, exchange->match->route);
   if (outcome == ROUTER_NEEDS_TLS)
     redirect_to_https(exchange, exchange->route->https_redirect_status);

@@ -69,6 +69,7 @@ void router_free(struct router *router) {
                           &router->headers, &router->values, &router->choices};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) free(lists[i]->at);
   arena_close(&router->arena);
+  free(router->loose);
   free(router);
 }
 

@@ -25,7 +25,8 @@ enum router_outcome {
   ROUTER_NOTHING,    // no route: 404
   ROUTER_FOUND,
   ROUTER_NEEDS_TLS,  // `route` takes the request, but only over TLS: 426, or a redirect by its https_redirect_status
-  ROUTER_OVERRUN     // a regex passed its limits: answer 500, for the next route may have other plugins
+  ROUTER_OVERRUN,    // a regex passed its limits: answer 500, for the next route may have other plugins
+  ROUTER_AMBIGUOUS   // a lenient server would read the path as that of a better route, or climb out: answer 400
 };
 
 struct router_request {

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which route takes a request: candidates from the index, each checked whole, the best one kept.
+//
+// A path that servers may read in several ways is matched in all. When another reading leads to a better route the
+// request is refused: it would reach what that route guards by way of this one. "/open/..%2Fadmin" is an example,
+// "/admin;x/keys" beside a route for "/admin/" another.
 #include "router_parts.h"
 
 #include <assert.h>
+#include <stdlib.h>
+
+#include "loose.h"
 
 // ---- Attributes ----
 
@@ -159,14 +166,60 @@ static void name_host(const struct search *search) {
   search->result->host = host == NONE ? (struct slice){NULL, 0} : host_at(router, host)->pattern;
 }
 
+static void search_groups(struct search *search) {
+  uint32_t groups[INDEX_MAX_GROUPS];
+  uint32_t count = route_index_groups(&search->router->index, search->request->host, groups);
+  for (uint32_t i = 0; i < count; i++) search_group(search, groups[i]);
+}
+
+// ---- Other readings ----
+
+// A path that mixes kinds has up to 60 readings, so a long one would be a way to keep a worker busy.
+enum { MIXED_BYTES = 2048 };
+
+static bool reserve_loose(struct router *router, uint32_t room) {
+  if (room <= router->loose_room) return true;
+  char *buffer = realloc(router->loose, room);
+  if (!buffer) return false;
+  router->loose = buffer;
+  router->loose_room = room;
+  return true;
+}
+
+// Whether a path leads to another route, better than that of item `best`.
+static bool leads_elsewhere(struct router *router, const struct router_request *request, struct slice path,
+                            uint32_t best) {
+  struct router_request other = *request;
+  struct router_result result;
+  other.path = path;
+  struct search search = {.router = router, .request = &other, .result = &result, .best = best};
+  search.method = method_bit(router, request->method);
+  search_groups(&search);
+  const struct route_item *items = router->index.items;
+  return search.overrun > best || items[search.best].rule != items[best].rule;
+}
+
+// In doubt it is.
+static bool is_ambiguous(struct router *router, const struct router_request *request, uint32_t best) {
+  struct slice path = request->path;
+  uint32_t kinds = loose_kinds(path);
+  if (kinds == 0) return false;
+  if (kinds & (kinds - 1) && path.len > MIXED_BYTES) return true;
+  if (!reserve_loose(router, path.len)) return true;
+  for (uint32_t reading = 1; reading < LOOSE_READINGS; reading++) {
+    if (!loose_applies(reading, kinds)) continue;
+    int64_t len = loose_read(path, reading, router->loose);
+    if (len < 0 || leads_elsewhere(router, request, (struct slice){router->loose, (uint32_t)len}, best)) return true;
+  }
+  return false;
+}
+
 enum router_outcome router_match(struct router *router, const struct router_request *request,
                                  struct router_result *result) {
   assert(router->stage == STAGE_DONE);
-  uint32_t groups[INDEX_MAX_GROUPS];
   struct search search = {.router = router, .request = request, .result = result};
   search.method = method_bit(router, request->method);
-  uint32_t count = route_index_groups(&router->index, request->host, groups);
-  for (uint32_t i = 0; i < count; i++) search_group(&search, groups[i]);
+  search_groups(&search);
   if (search.overrun > search.best) {
     *result = (struct router_result){.route = router->index.items[search.overrun].rule + 1};
     return ROUTER_OVERRUN;
@@ -176,6 +229,7 @@ enum router_outcome router_match(struct router *router, const struct router_requ
     return ROUTER_NOTHING;
   }
   name_host(&search);
+  if (is_ambiguous(router, request, search.best)) return ROUTER_AMBIGUOUS;
   return needs_tls(rule_at(router, result->route - 1), request) ? ROUTER_NEEDS_TLS : ROUTER_FOUND;
 }
 

@@ -60,6 +60,8 @@ struct router {
   struct regex_scratch *scratch; // NULL: no regex
   struct route_index index;
   struct arena arena; // texts
+  char *loose;        // buffer for another reading of a path
+  uint32_t loose_room;
 };
 
 static inline struct rule *rule_at(const struct router *router, uint32_t index) {

@@ -155,6 +155,53 @@ describe("paths", function()
   end)
 end)
 
+describe("a path that servers may read in several ways", function()
+  local routes = {
+    { paths = { "/" } }, { paths = { "/open" } }, { paths = { "/admin/" } }, { paths = { "~/x/[^/]+$" } },
+  }
+  local compiled
+
+  setup(function() compiled = build(routes) end)
+
+  local function outcome(path)
+    return compiled:match({ path = path }).outcome
+  end
+
+  it("is refused when another reading leads to a better route", function()
+    for _, path in ipairs { "/admin;x/keys", "/admin;/keys", "/admin%2Fkeys", "/admin%5Ckeys", "/admin%3Bx/keys",
+      "/admin;a=b;c/keys", "/open/%2F..;/..%2F..%2Fadmin/keys" } do
+      assert.equal("ambiguous", outcome(path), path)
+    end
+  end)
+
+  it("is refused when dot segments come to light in it", function()
+    for _, path in ipairs { "/open/..%2Fadmin/keys", "/open/x%2F..", "/open%2F../admin/", "/open/.%5Cx", "/..%2F",
+      "/open/%2F..%2F..%2Fadmin" } do
+      assert.equal("ambiguous", outcome(path), path)
+    end
+  end)
+
+  it("goes through when all readings lead to the same route, or another one to a lesser", function()
+    assert.equal("found", outcome("/open;v=1/a"))
+    assert.equal("found", outcome("/open/a%2Fb"))
+    assert.equal("found", outcome("/open/..a%2F...;x"))
+    assert.equal(4, compiled:match({ path = "/x/group%2Fproject" }).route)
+    assert.equal("found", outcome("/admin/keys;x"))
+    assert.equal("found", outcome("/100%25;"))
+  end)
+
+  it("gives no answer that a route would not take anyway", function()
+    local guarded = build { { paths = { "/admin/" } } }
+    assert.equal("nothing", guarded:match({ path = "/admin;x/keys" }).outcome)
+  end)
+
+  it("may be longer than any before", function()
+    assert.equal("ambiguous", outcome("/admin;" .. ("x"):rep(20000) .. "/keys"))
+    assert.equal("found", outcome("/open/" .. ("x;y/"):rep(5000)))
+    assert.equal("ambiguous", outcome("/open/%2F" .. ("x;y/"):rep(5000)), "too long for all its readings")
+  end)
+end)
+
 describe("hosts", function()
   it("matches wildcards at either end, over several labels, but not for nothing", function()
     local routes = { { hosts = { "*.example.com" } }, { hosts = { "shop.*" } } }

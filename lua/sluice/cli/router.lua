@@ -9,7 +9,7 @@ local ffi = require "ffi"
 local router = {}
 router.__index = router
 
-local outcomes = { [0] = "nothing", "found", "needs_tls", "overrun" }
+local outcomes = { [0] = "nothing", "found", "needs_tls", "overrun", "ambiguous" }
 local verdicts = { [0] = "unset", "matched", "failed" }
 local protocol_bits = { http = "HTTP", https = "HTTPS", grpc = "GRPC", grpcs = "GRPCS", ws = "WS", wss = "WSS" }
 

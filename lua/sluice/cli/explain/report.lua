@@ -254,6 +254,8 @@ local function put_outcome(out, findings)
   local outcome, status = findings.match.outcome, findings.route.https_redirect_status_code or 426
   if outcome == "overrun" then
     out[#out + 1] = "  answered 500: its regex passes its limits on this request"
+  elseif outcome == "ambiguous" then
+    out[#out + 1] = "  answered 400: a lenient server would read the path otherwise, as that of a better route"
   elseif outcome == "needs_tls" and status == 426 then
     out[#out + 1] = "  answered 426: it takes HTTPS only"
   elseif outcome == "needs_tls" then
