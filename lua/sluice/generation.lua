@@ -286,7 +286,15 @@ local function retire(gone)
   end
 end
 
+-- Kafka clusters are the worker's, not the generation's: records in flight outlive it. Loaded only where there are any.
+local function configure_kafka(held)
+  local clusters = held.meta.gateway and held.meta.gateway.kafka or {}
+  local kafka = package.loaded["sluice.kafka"] or (next(clusters) and require "sluice.kafka")
+  if kafka then kafka.configure(clusters) end
+end
+
 local function go_live(held)
+  configure_kafka(held)
   if C.bridge_gen_live(worker, held.id) ~= C.BRIDGE_OK then error({ message = build.reason() }, 0) end
   held.code = nil
   held.live_at = C.bridge_now(worker)

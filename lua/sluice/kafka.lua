@@ -11,9 +11,10 @@
 local ffi = require "ffi"
 local check = require "sluice.api.check"
 local core = require "sluice.api.core"
-local kong_form = require "sluice.kafka_conf"
+local kafka_conf = require "sluice.kafka_conf"
 
 local C, worker, E = core.C, core.worker, core.E
+local pairs_of = kafka_conf.pairs_of
 local ffi_string, tostring, type, pairs, ipairs = ffi.string, tostring, type, pairs, ipairs
 local yield = coroutine.yield
 
@@ -26,32 +27,6 @@ local HEADERS_MAX = 256
 local kafka = {}
 
 -- ---- Clusters -----------------------------------------------------------------------------------------------------
-
--- Pairs for C, in an order that does not depend on the table's.
-local function pairs_of(properties)
-  local names = {}
-  for name in pairs(properties) do names[#names + 1] = name end
-  table.sort(names)
-  local texts = {}
-  for _, name in ipairs(names) do
-    texts[#texts + 1] = name
-    texts[#texts + 1] = tostring(properties[name])
-  end
-  return ffi.new("const char *[?]", #texts + 1, texts), #names, texts
-end
-
-local said = ffi.new("char[256]")
-
--- Whether librdkafka takes these properties; needs no running gateway.
----@param properties table<string, string|number|boolean>
----@return boolean|nil
----@return string|nil err that names the property
-function kafka.check(properties)
-  local array, count, texts = pairs_of(properties)
-  local status = require("sluice.ffi").C.bridge_kafka_check(array, count, said, ffi.sizeof(said))
-  if status == OK and texts then return true end
-  return nil, ffi_string(said)
-end
 
 local configured = {} -- names from gateway.kafka
 local stage = 0       -- counts generations that went live
@@ -78,8 +53,8 @@ end
 ---@param clusters table<string, table<string, string|number|boolean>>
 function kafka.configure(clusters)
   for name, properties in pairs(clusters) do
-    local ok, err = kafka.check(properties)
-    if not ok then error({ entity = "gateway.kafka." .. name, message = err }, 0) end
+    local ok, property, why = kafka_conf.check(properties)
+    if not ok then error({ entity = "gateway.kafka." .. name, message = property .. ": " .. why }, 0) end
   end
   for name, properties in pairs(clusters) do
     local ok, err = set_cluster(name, properties)
@@ -130,13 +105,13 @@ end
 function kafka.cluster_of(conf)
   if conf.cluster then return conf.cluster end
   if not conf.bootstrap_servers then return DEFAULT_CLUSTER end
-  local properties, err = kong_form.properties(conf, certificate)
+  local properties, err = kafka_conf.properties(conf, certificate)
   if not properties then return nil, err end
   return kafka.define(properties)
 end
 
 -- Fields of Kong's Kafka plugins for a schema; `kafka.schema { producer = true }` with those of a producer.
-kafka.schema = kong_form.schema
+kafka.schema = kafka_conf.schema
 
 local cluster_status = ffi.new("struct kafka_cluster_status")
 
@@ -265,7 +240,8 @@ end
 ---@return string|nil err
 ---@return string|nil code
 function kafka.send(options)
-  local key, value = text_of("kafka.send", "key", options.key), text_of("kafka.send", "value", options.value)
+  local key = text_of("kafka.send", "key", options.key)
+  local value = text_of("kafka.send", "value", options.value)
   lay_message("kafka.send", options, key, value)
   local status = C.bridge_kafka_produce(worker, message, false)
   if status == OK then return true end

@@ -2,6 +2,8 @@
 -- The part that Kong's Kafka plugins have in common: fields that say which brokers and how, as a schema, and as
 -- librdkafka's properties.
 
+local ffi = require "ffi"
+
 local kafka_conf = {}
 
 local MECHANISMS = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512" }
@@ -148,6 +150,35 @@ function kafka_conf.properties(conf, certificate)
   properties["security.protocol"] = (login and "sasl_" or "") .. (tls and "ssl" or "plaintext")
   if conf.producer_request_acks then put_producer(properties, conf) end
   return properties
+end
+
+-- ---- librdkafka's word -------------------------------------------------------------------------------------------
+
+-- Pairs for C, in an order that does not depend on the table's; the texts are to be held while C reads.
+function kafka_conf.pairs_of(properties)
+  local names, texts = {}, {}
+  for name in pairs(properties) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    texts[#texts + 1] = name
+    texts[#texts + 1] = tostring(properties[name])
+  end
+  return ffi.new("const char *[?]", #texts + 1, texts), #names, texts
+end
+
+-- Whether librdkafka takes these properties. True where there is no librdkafka to ask: in a plain Lua process.
+---@param properties table<string, string|number|boolean>
+---@return boolean|nil
+---@return string|nil property that is wrong
+---@return string|nil why
+function kafka_conf.check(properties)
+  if not package.loaded["sluice.native"] then return true end
+  local said = ffi.new("char[256]")
+  local array, count, texts = kafka_conf.pairs_of(properties)
+  local status = require("sluice.ffi").C.bridge_kafka_check(array, count, said, ffi.sizeof(said))
+  if status == 0 and texts then return true end
+  local property, why = ffi.string(said):match("^([^:]*): (.*)$")
+  return nil, property or "", why or ffi.string(said)
 end
 
 return kafka_conf

@@ -4,6 +4,7 @@
 local cjson = require "cjson"
 local compile = require "sluice.schema.compile"
 local errors = require "sluice.config.errors"
+local kafka_conf = require "sluice.kafka_conf"
 local listen = require "sluice.config.listen"
 local typedefs = require "sluice.schema.typedefs"
 local words = require "sluice.schema.words"
@@ -151,6 +152,12 @@ local function check_kafka(section, found)
     end
     if not cluster.embedded and not cluster["bootstrap.servers"] and not cluster["metadata.broker.list"] then
       note(found, { "kafka", name }, "bootstrap.servers, or embedded: true", "neither")
+    else
+      local ok, property, why = kafka_conf.check(cluster)
+      if not ok then
+        local keys = { "kafka", name, cluster[property] ~= nil and property or nil }
+        note(found, keys, "what librdkafka takes (" .. why .. ")", words.value(cluster[property]))
+      end
     end
   end
 end
