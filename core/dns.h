@@ -31,7 +31,7 @@ struct dns_address {
 // Embedded in what waits for the answer.
 struct dns_query {
   void (*on_done)(struct dns_query *query); // set by the caller
-  // The answer, readable during on_done, or right after DNS_READY until control returns to the loop.
+  // The answer, readable during on_done or after DNS_READY, until the next call on this `dns`: copy what is needed.
   const struct dns_address *addresses;
   uint32_t count;
   double ttl_s;       // how long it still holds
