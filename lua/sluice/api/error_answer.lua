@@ -62,7 +62,7 @@ function error_answer.body(content_type, message, request_id)
   if find(kind, "text/html", 1, true) then return format(HTML, markup(message), request_id) end
   if find(kind, "xml", 1, true) then return format(XML, markup(message), request_id) end
   if find(kind, "text/plain", 1, true) then return format("%s\nrequest_id: %s\n", message, request_id) end
-  return format('{\n  "message":%s,\n  "request_id":%s\n}', json.encode(message), json.encode(request_id))
+  return format('{"message":%s,"request_id":%s}', json.encode(message), json.encode(request_id))
 end
 
 -- A template of the operator's: its first %s is the message, its second the request id.

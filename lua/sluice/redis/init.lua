@@ -8,7 +8,6 @@
 local buffer = require "string.buffer"
 local Pool = require "sluice.pool"
 local Socket = require "sluice.socket"
-local crypto = require "sluice.crypto"
 local resp = require "sluice.redis.resp"
 
 local concat, type, tostring = table.concat, type, tostring
@@ -104,6 +103,7 @@ local scripts = {}
 function redis.script(source)
   local script = scripts[source]
   if not script then
+    local crypto = require "sluice.crypto"
     script = { source = source, digest = crypto.hex(crypto.digest("sha1", source)) }
     scripts[source] = script
   end
