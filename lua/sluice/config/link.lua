@@ -25,8 +25,16 @@ end
 
 local function known_names(index)
   local names = {}
-  for name in pairs(index.by_name) do names[#names + 1] = name end
+  for _, entries in pairs(index.by_field) do
+    for name in pairs(entries) do names[#names + 1] = name end
+  end
   return names
+end
+
+local function find(definition, index, text)
+  local found = index.by_id[text]
+  for _, field in ipairs(definition.names) do found = found or index.by_field[field][text] end
+  return found
 end
 
 local function article(kind)
@@ -42,7 +50,7 @@ local function resolve(loader, entry, field, collection)
   end
   local definition, index = entities.by_collection[collection], loader.index[collection]
   local text = reference_text(definition, value)
-  local target = type(text) == "string" and (index.by_id[text] or index.by_name[text])
+  local target = type(text) == "string" and find(definition, index, text)
   if target then
     entry.record[field] = target.record.id
     return
@@ -63,6 +71,7 @@ local function made_id(loader, entry)
   -- Nothing names it, so its content does; the second of two equal ones counts on.
   local count = (loader.unnamed[name] or 0) + 1
   loader.unnamed[name] = count
+  if count > 1 then loader.twins = true end
   return uuid.from_name(count == 1 and name or name .. ":" .. count)
 end
 
@@ -79,18 +88,13 @@ local function index_entry(loader, index, entry)
   if other and not entry.failed then
     local by_name = definition.names[1] and other.record[definition.names[1]] == record[definition.names[1]]
       and record[definition.names[1]] ~= nil and definition.names[1]
-    return collides(loader, entry, other, by_name or (entry.item.id and "id") or nil)
+    return collides(loader, entry, other, by_name or (entry.item and entry.item.id and "id") or nil)
   end
   index.by_id[record.id] = entry
   for _, field in ipairs(definition.names) do
-    local name = record[field]
-    if name ~= nil then
-      if index.by_name[name] and index.by_name[name].record[field] == name then
-        collides(loader, entry, index.by_name[name], field)
-      else
-        index.by_name[name] = entry
-      end
-    end
+    local name, by_name = record[field], index.by_field[field]
+    if name ~= nil and by_name[name] then collides(loader, entry, by_name[name], field) end
+    if name ~= nil and not by_name[name] then by_name[name] = entry end
   end
 end
 
@@ -98,7 +102,8 @@ end
 local function check_key(loader, seen, entry)
   local definition = entry.definition
   if entry.failed or #definition.names > 0 and definition.kind ~= "plugin" or not definition.key then return end
-  local key = definition.key(entry.record)
+  local key = entry.known and entry.known.key or definition.key(entry.record)
+  entry.key = key
   if seen[key] then
     entry.failed = true
     collides(loader, entry, seen[key])
@@ -107,24 +112,33 @@ local function check_key(loader, seen, entry)
   end
 end
 
+local function link_entry(loader, entry)
+  for field, target in pairs(entry.definition.refs) do resolve(loader, entry, field, target) end
+  local record = entry.record
+  if record.target and not entry.failed then record.target = entities.full_target(record.target) end
+end
+
+local function identify(loader, entry)
+  local record = entry.record
+  record.id = record.id or (entry.failed and "failed:" .. tostring(entry) or made_id(loader, entry))
+end
+
 local function link_collection(loader, collection)
   local definition = entities.by_collection[collection]
-  local index = { by_id = {}, by_name = {} }
+  local index, seen = { by_id = {}, by_field = {} }, {}
+  for _, field in ipairs(definition.names) do index.by_field[field] = {} end
   loader.index[collection] = index
-  local seen = {}
   for _, entry in ipairs(loader.entries[collection]) do
-    local record = entry.record
-    if record then
-      for field, target in pairs(definition.refs) do resolve(loader, entry, field, target) end
-      if collection == "targets" and not entry.failed then record.target = entities.full_target(record.target) end
+    if entry.record then
+      if not entry.known then link_entry(loader, entry) end
       check_key(loader, seen, entry)
-      if not record.id then record.id = entry.failed and ("failed:" .. tostring(entry)) or made_id(loader, entry) end
+      if not entry.known then identify(loader, entry) end
       index_entry(loader, index, entry)
     end
   end
 end
 
--- Works on loader.entries, makes loader.index[collection] = { by_id, by_name } of entries.
+-- Works on loader.entries, makes loader.index[collection] = { by_id, by_field = { name = {} } } of entries.
 function link.run(loader)
   loader.index, loader.unnamed = {}, {}
   for _, collection in ipairs(entities.order) do link_collection(loader, collection) end

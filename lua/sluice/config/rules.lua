@@ -53,6 +53,8 @@ end
 -- ---- Services, credentials ----------------------------------------------------------------------------------------
 
 local function check_service(loader, entry)
+  local host = entry.record.host
+  entry.record.host = host and (host:match("^%[(.*)%]$") or host) -- the brackets of an IPv6 address
   for i, id in ipairs(entry.record.ca_certificates or {}) do
     if not loader.index.ca_certificates.by_id[id] then
       note(loader, entry, { "ca_certificates", i }, "the id of a ca certificate in the configuration", words.value(id))
@@ -158,13 +160,13 @@ end
 
 local function each(loader, collection, check, even_failed)
   for _, entry in ipairs(loader.entries[collection]) do
-    if entry.record and (even_failed or not entry.failed) then check(loader, entry) end
+    if entry.record and not entry.known and (even_failed or not entry.failed) then check(loader, entry) end
   end
 end
 
 -- Needs linked entries; fills loader.used (plugins by name).
 function rules.run(loader)
-  loader.used, loader.broken = {}, {}
+  loader.used, loader.broken = loader.used or {}, {}
   each(loader, "routes", check_route, true)
   each(loader, "services", check_service)
   each(loader, "basicauth_credentials", hash_password)
