@@ -380,3 +380,119 @@ int bridge_kafka_reader_next(struct worker *worker, double reader, double timeou
 // Position in partition `index` (from 0); NONE past the last one.
 int bridge_kafka_reader_position(struct worker *worker, double reader, uint32_t index, struct kafka_position *out);
 int bridge_kafka_reader_close(struct worker *worker, double reader);
+
+// ---- Counters: shared by all workers, atomic ---------------------------------------------------------------------------
+
+enum { BRIDGE_DIFFERS = 3 }; // another value stands there, or any at all
+
+struct counter_usage {
+  uint32_t slots, used, named; // `used` counts what lives, named ones included
+  double text_bytes, text_used;
+  double refused; // what found the table full
+};
+
+// Adds and gives the new value; NaN: no room. A new key begins at 0 and ends after `ttl_s` (0: never); adding to a
+// living one does not prolong it. Numbers are whole and below 2^53.
+double bridge_counter_add(struct worker *worker, const char *key, uint32_t len, double delta, double ttl_s);
+double bridge_counter_get(struct worker *worker, const char *key, uint32_t len); // NaN: none
+double bridge_counter_ttl(struct worker *worker, const char *key, uint32_t len); // seconds left; 0: never ends; NaN: none
+int bridge_counter_set(struct worker *worker, const char *key, uint32_t len, double value, double ttl_s); // OK, FULL
+// OK, NONE, or BRIDGE_DIFFERS.
+int bridge_counter_compare_set(struct worker *worker, const char *key, uint32_t len, double expected, double value);
+int bridge_counter_delete(struct worker *worker, const char *key, uint32_t len);
+// Named counters never end and can be listed. The handle stays good for the life of the gateway; 0: no room.
+double bridge_counter_name(struct worker *worker, const char *key, uint32_t len);
+double bridge_counter_add_at(struct worker *worker, double handle, double delta); // the new value; NaN: no such handle
+double bridge_counter_at(struct worker *worker, double handle);
+// The named counters whose key begins with `prefix`, in the order of their making: begin with *cursor 0. OK or NONE.
+int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
+                        double *value);
+void bridge_counter_usage(struct worker *worker, struct counter_usage *out);
+
+// ---- Store: key-value data shared by all workers, on disk ----------------------------------------------------------------
+
+struct store_usage {
+  double entries, bytes_used, bytes_limit;
+  double evicted; // by this worker, to make room
+};
+
+// OK; INVALID: empty key, or longer than 480 bytes; FULL: larger than the store takes; FAILED.
+int bridge_store_set(struct worker *worker, const char *key, uint32_t key_len, const char *value, uint32_t value_len,
+                     double ttl_s); // 0: never ends
+// Only where the key is not there: BRIDGE_DIFFERS else.
+int bridge_store_add(struct worker *worker, const char *key, uint32_t key_len, const char *value, uint32_t value_len,
+                     double ttl_s);
+// OK, NONE or FAILED. The bytes live until the next call on the store. `*ttl_s` (may be NULL): seconds left, 0: never ends.
+int bridge_store_get(struct worker *worker, const char *key, uint32_t len, struct bytes *out, double *ttl_s);
+int bridge_store_delete(struct worker *worker, const char *key, uint32_t len);                // OK, NONE, FAILED
+double bridge_store_delete_prefix(struct worker *worker, const char *prefix, uint32_t len);   // how many; NaN: failed
+// The first key behind `after` (empty: the first of all) that begins with `prefix`: OK, NONE or FAILED.
+int bridge_store_next(struct worker *worker, const char *prefix, uint32_t prefix_len, const char *after,
+                      uint32_t after_len, struct bytes *key, struct bytes *value, double *ttl_s);
+int bridge_store_usage(struct worker *worker, struct store_usage *out);
+
+// ---- Crypto: everything in the caller's buffers ----------------------------------------------------------------------------
+
+enum crypto_digest { CRYPTO_MD5, CRYPTO_SHA1, CRYPTO_SHA256, CRYPTO_SHA384, CRYPTO_SHA512, CRYPTO_DIGESTS };
+
+enum crypto_encoding { CRYPTO_HEX, CRYPTO_BASE64, CRYPTO_BASE64URL }; // base64url is written without padding
+
+enum crypto_signature {
+  CRYPTO_RSA,       // PKCS#1 v1.5 with the digest (JWT RS256...)
+  CRYPTO_RSA_PSS,   // salt as long as the digest (PS256...)
+  CRYPTO_ECDSA,     // raw r and s side by side (ES256...), as JOSE has it
+  CRYPTO_ECDSA_DER,
+  CRYPTO_EDDSA      // Ed25519, Ed448; the digest is not used
+};
+
+enum { CRYPTO_DIGEST_MAX = 64, CRYPTO_SIGNATURE_MAX = 1024, CRYPTO_GCM_IV = 12, CRYPTO_GCM_TAG = 16 };
+
+int bridge_crypto_digest_parse(const char *name, uint32_t len); // "sha256" to CRYPTO_SHA256; -1: none of them
+// Both give the bytes written (at most CRYPTO_DIGEST_MAX), or INVALID.
+int bridge_crypto_digest(int digest, const char *data, uint32_t len, char *out);
+int bridge_crypto_hmac(int digest, const char *key, uint32_t key_len, const char *data, uint32_t len, char *out);
+// How many bytes encoding gives, and decoding at most; then the bytes written, or INVALID.
+uint32_t bridge_crypto_encoded_len(int encoding, uint32_t len);
+uint32_t bridge_crypto_decoded_len(int encoding, uint32_t len);
+int bridge_crypto_encode(int encoding, const char *data, uint32_t len, char *out);
+int bridge_crypto_decode(int encoding, const char *text, uint32_t len, char *out);
+bool bridge_crypto_equal(const char *a, uint32_t a_len, const char *b, uint32_t b_len); // in constant time
+// Signs with a private key as PEM: bytes written (at most CRYPTO_SIGNATURE_MAX), or FAILED.
+int bridge_crypto_sign(struct worker *worker, int kind, int digest, const struct bytes *key, const struct bytes *data,
+                       char *out);
+// Verifies with a public key or certificate as PEM: OK, NONE when the signature is not good, or FAILED.
+int bridge_crypto_verify(struct worker *worker, int kind, int digest, const struct bytes *key, const struct bytes *data,
+                         const struct bytes *signature);
+// AES-GCM; the key has 16, 24 or 32 bytes, the IV CRYPTO_GCM_IV; sealed text is CRYPTO_GCM_TAG longer. Bytes written, or
+// FAILED. `associated` may be NULL.
+int bridge_crypto_seal(struct worker *worker, const struct bytes *key, const struct bytes *iv, const struct bytes *data,
+                       const struct bytes *associated, char *out);
+int bridge_crypto_open(struct worker *worker, const struct bytes *key, const struct bytes *iv,
+                       const struct bytes *sealed, const struct bytes *associated, char *out);
+// OK or FAILED. Slow by intent.
+int bridge_crypto_scrypt(struct worker *worker, const struct bytes *password, const struct bytes *salt, double n,
+                         uint32_t r, uint32_t p, char *out, uint32_t len);
+
+// ---- DNS -----------------------------------------------------------------------------------------------------------------
+
+enum dns_kind {
+  DNS_ADDRESS, // A, and AAAA where there is no A
+  DNS_A,
+  DNS_AAAA,
+  DNS_SRV      // the targets' addresses, each with port, priority and weight; lowest priority first
+};
+
+struct dns_record {
+  char address[48];
+  uint32_t port, priority, weight; // of SRV; else 0
+};
+
+// OK: read the records by bridge_dns_at before the coroutine yields again. AGAIN: yield, and be resumed with (status,
+// how many records). FAILED: bridge_error names the name.
+int bridge_dns_resolve(struct worker *worker, const char *name, uint32_t len, int kind);
+int bridge_dns_at(struct worker *worker, uint32_t index, struct dns_record *out, double *ttl_s); // from 0; OK or NONE
+
+// For the spec kit. The answer for a name: addresses as texts; none: there is no such name.
+int bridge_dns_fake(struct worker *worker, const char *name, uint32_t len, const char *const *addresses, uint32_t count,
+                    double ttl_s);
+void bridge_dns_offline(struct worker *worker, bool offline); // no server is asked

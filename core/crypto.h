@@ -4,22 +4,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bridge.h"
 #include "error.h"
 #include "slice.h"
-
-enum crypto_digest { CRYPTO_MD5, CRYPTO_SHA1, CRYPTO_SHA256, CRYPTO_SHA384, CRYPTO_SHA512, CRYPTO_DIGESTS };
-
-enum crypto_encoding { CRYPTO_HEX, CRYPTO_BASE64, CRYPTO_BASE64URL }; // base64url has no padding
-
-enum crypto_signature {
-  CRYPTO_RSA,     // PKCS#1 v1.5 with the digest (JWT RS256...)
-  CRYPTO_RSA_PSS, // salt as long as the digest (PS256...)
-  CRYPTO_ECDSA,   // raw r and s side by side (ES256...), as JOSE has it
-  CRYPTO_ECDSA_DER,
-  CRYPTO_EDDSA    // Ed25519, Ed448; the digest is not used
-};
-
-enum { CRYPTO_DIGEST_MAX = 64, CRYPTO_SIGNATURE_MAX = 1024, CRYPTO_GCM_IV = 12, CRYPTO_GCM_TAG = 16 };
 
 // "sha256" to CRYPTO_SHA256; -1: none of them.
 int crypto_digest_parse(struct slice name);

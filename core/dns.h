@@ -6,19 +6,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bridge.h"
 #include "error.h"
 #include "loop.h"
 #include "slice.h"
 
 struct dns;
 struct dns_entry;
-
-enum dns_kind {
-  DNS_ADDRESS, // A, and AAAA where there is no A
-  DNS_A,
-  DNS_AAAA,
-  DNS_SRV // the targets' addresses, each with port, priority and weight; lowest priority first
-};
 
 enum { DNS_READY = 0, DNS_WAITING = 1 };
 

@@ -20,8 +20,6 @@ struct store_use {
   uint64_t evicted; // by this process, to make room
 };
 
-struct store_walk; // one run over keys with a prefix, at one moment's state
-
 // Opens (or makes) the store in `folder`, which is made too, bounded to `bytes`. NULL, and why.
 struct store *store_open(const char *folder, uint64_t bytes, struct error *error);
 void store_close(struct store *store);
@@ -41,10 +39,9 @@ int store_delete(struct store *store, struct slice key, struct error *error); //
 // Deletes every key with that prefix, in bounded transactions. How many, or negative.
 int64_t store_delete_prefix(struct store *store, struct slice prefix, struct error *error);
 
-// Walks keys with a prefix in their order, skipping what has expired; ends with store_walk_free. NULL: memory.
-struct store_walk *store_walk_new(struct store *store, struct slice prefix, int64_t now_us, struct error *error);
-// The next one, valid until the next call; false at the end.
-bool store_walk_next(struct store_walk *walk, struct slice *key, struct slice *value, int64_t *expires_us);
-void store_walk_free(struct store_walk *walk);
+// The first key behind `after` (empty: the first of all) that begins with `prefix` and has not expired: so a walk holds
+// nothing open between two steps. Valid until the next call on this store. STORE_OK, STORE_NONE, or negative.
+int store_next(struct store *store, struct slice prefix, struct slice after, int64_t now_us, struct slice *key,
+               struct slice *value, int64_t *expires_us, struct error *error);
 
 void store_use(struct store *store, struct store_use *out);
