@@ -32,7 +32,6 @@ enum {
   CHECK_MS = 60000,
   STAGE_MS = 60000,
   UPGRADE_MS = 120000,
-  WATCHDOG_MS = 5000,
   DRAIN_MS = 30000,
   STATUS_WAIT_MS = 1000
 };
@@ -184,7 +183,6 @@ static struct workers *workers_make(struct master *master, struct error *error) 
                                     .counters = master->counters,
                                     .tickets = master->tickets,
                                     .embedded = &master->reload.embedded,
-                                    .watchdog_ms = environment_ms("SLUICE_WATCHDOG_MS", WATCHDOG_MS),
                                     .stage_ms = STAGE_MS,
                                     .on_settled = on_settled,
                                     .on_status = on_status,

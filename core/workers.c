@@ -27,6 +27,8 @@ enum {
   DRAIN_GRACE_MS = 1000,    // a worker ends its drain by itself; the master kills only one that does not
   DEATHS_FAIL = 2,          // of one worker within one staging: the snapshot is to blame, not an accident
   TICK_MS = 250,
+  WATCHDOG_MS = 5000,       // where the configuration does not say: watchdog_timeout, drain_timeout
+  DRAIN_MS = 30000,
 };
 
 enum worker_state {
@@ -209,7 +211,7 @@ static void drain_one(struct process *process, int64_t ms) {
 }
 
 static int64_t drain_ms(const struct workers *workers) {
-  return (int64_t)settings_limit(workers->plan.settings, "drain_timeout", 30000);
+  return (int64_t)settings_limit(workers->plan.settings, "drain_timeout", DRAIN_MS);
 }
 
 static void stage_one(struct process *process, int64_t revision, const char *snapshot) {
@@ -462,13 +464,19 @@ bool workers_reap(struct workers *workers, pid_t pid, int status) {
 
 // ---- Watchdog ---------------------------------------------------------------------------------------------------
 
-static void heart_check(struct process *process, int64_t now) {
+static int64_t watchdog_us(const struct workers *workers) {
+  const struct workers_plan *plan = workers->set ? &workers->plan : &workers->pending;
+  return plan->settings ? (int64_t)(settings_limit(plan->settings, "watchdog_timeout", WATCHDOG_MS) * 1000) : INT64_MAX;
+}
+
+// A worker whose heart stands still for longer than `limit_us` is killed.
+static void heart_check(struct process *process, int64_t now, int64_t limit_us) {
   int64_t beat = __atomic_load_n(&process->board->heartbeat_us, __ATOMIC_RELAXED);
   if (beat != process->heartbeat) {
     process->heartbeat = beat;
     process->still_since_us = now;
   }
-  if (now - process->still_since_us > process->workers->options.watchdog_ms * 1000) {
+  if (now - process->still_since_us > limit_us) {
     process->stuck = true;
     kill(process->pid, SIGKILL);
   }
@@ -489,9 +497,10 @@ static void on_tick(struct ev_loop *ev, ev_timer *timer, int events) {
   // When the master itself did not get to run, the workers cannot be blamed for the same.
   bool late = now - workers->last_tick_us > 4 * TICK_MS * 1000;
   workers->last_tick_us = now;
+  int64_t limit_us = watchdog_us(workers);
   for (struct process *p = workers->first; p; p = p->next) {
     if (late) p->still_since_us = now;
-    heart_check(p, now);
+    heart_check(p, now, limit_us);
     if (p->kill_at_us && now > p->kill_at_us) drain_end(p);
   }
   if (workers->target && now > workers->stage_deadline_us)
