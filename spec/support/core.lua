@@ -35,8 +35,9 @@ function core.declare(header)
   declared[header] = true
   local text = read("core/" .. header)
   for included in text:gmatch('\n#include "([^"]+)"') do core.declare(included) end
-  -- The runtime itself declares bridge.h when a spec starts it first.
-  if header == "bridge.h" and pcall(ffi.typeof, "struct board") then return end
+  -- The runtime itself declares bridge.h when a spec starts it first; a name alone has no size.
+  local known, size = pcall(ffi.sizeof, "struct board")
+  if header == "bridge.h" and known and size then return end
   ffi.cdef(plain(text))
 end
 

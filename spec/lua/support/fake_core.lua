@@ -7,7 +7,8 @@ local ffi = require "ffi"
 local fake = {}
 
 local function cdef_bridge()
-  if pcall(ffi.typeof, "struct board") then return end
+  local known, size = pcall(ffi.sizeof, "struct board") -- a name alone has no size
+  if known and size then return end
   local file = assert(io.open("core/bridge.h"))
   local text = file:read("*a")
   file:close()
