@@ -109,7 +109,10 @@ static void on_budget(lua_State *lua, lua_Debug *debug) {
     vm->over = false;
     return;
   }
-  luaL_error(lua, "stopped: passed its CPU budget of %d ms", (int)(vm->budget_us / 1000));
+  luaL_where(lua, 0); // in a hook, level 0 is the function that was stopped
+  lua_pushfstring(lua, "stopped: passed its CPU budget of %d ms", (int)(vm->budget_us / 1000));
+  lua_concat(lua, 2);
+  lua_error(lua);
 }
 
 // A plugin that no error stops: C code that never ends, or one that goes on catching.

@@ -6,8 +6,9 @@ local ffi = require "ffi"
 local native = package.loaded["sluice.native"]
 if not native then error("sluice.ffi: this Lua state was not made by the core") end
 
--- In a spec the same text may have been declared already.
-if not pcall(ffi.typeof, "struct board") then ffi.cdef(native.bridge_text) end
+-- In a spec the same text may have been declared already; a name alone has no size.
+local known, size = pcall(ffi.sizeof, "struct board")
+if not (known and size) then ffi.cdef(native.bridge_text) end
 
 return {
   C = native.library and ffi.load(native.library) or ffi.C,

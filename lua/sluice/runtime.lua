@@ -108,6 +108,16 @@ local function parts(err)
   return what or message, where or "", traceback or ""
 end
 
+local function id_of(exchange)
+  return exchange.id
+end
+
+-- The id of an exchange that may have ended while the plugin waited.
+local function request_id(exchange)
+  local ok, id = pcall(id_of, exchange or {})
+  return ok and id or ""
+end
+
 -- Kept out of the path that works. `owner` is the plugin, or its item in a plan.
 local function plugin_failed(owner, phase_name, job, err)
   local place = owner.place
@@ -118,7 +128,7 @@ local function plugin_failed(owner, phase_name, job, err)
   local route = held and job.route and held.routes[job.route]
   runtime.log("error", "plugin failed", "plugin", owner.name, "version", owner.version, "phase", phase_name,
     "route", route and (route.name or route.id) or "", "at", where, "error", message, "traceback", traceback,
-    "request_id", job.exchange and tostring(job.exchange.id) or "")
+    "request_id", request_id(job.exchange))
 end
 
 -- Runs a function of a plugin under its name and CPU budget: what a timer or another callback is for. A failure is

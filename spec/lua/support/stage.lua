@@ -16,7 +16,8 @@ local EVENTS = { start = 0, stage = 1, generation_end = 2, timer = 3, status = 4
 local MODULES = { "ffi", "runtime", "generation", "build", "timer", "log", "api.core", "balancer" }
 
 local function cdef_bridge()
-  if pcall(ffi.typeof, "struct board") then return end
+  local known, size = pcall(ffi.sizeof, "struct board")
+  if known and size then return end
   local file = assert(io.open("core/bridge.h"))
   local text = file:read("*a")
   file:close()
