@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local core = require "spec.support.core"
 local router = require "sluice.cli.router"
 local routes = require "spec.support.routes"
+local spellings = require "spec.support.spellings"
 
 local C = core.load("loose.h", "router.h", "uri.h")
 
@@ -73,47 +74,6 @@ describe("another reading of a path", function()
   end)
 end)
 
--- Servers behind the gateway, each lenient in its own way: from the forwarded path to the one they serve.
-local function decode(path)
-  return (path:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
-end
-
-local function without_parameters(path)
-  return (path:gsub(";[^/]*", ""))
-end
-
-local function resolve(path)
-  local segments = {}
-  for segment in path:gsub("\\", "/"):gmatch("[^/]+") do
-    if segment == ".." then
-      table.remove(segments)
-    elseif segment ~= "." then
-      segments[#segments + 1] = segment
-    end
-  end
-  return "/" .. table.concat(segments, "/")
-end
-
-local servers = {
-  plain = function(path) return resolve(path) end,
-  decodes = function(path) return resolve(decode(path)) end,
-  cuts_then_decodes = function(path) return resolve(decode(without_parameters(path))) end,
-  decodes_then_cuts = function(path) return resolve(without_parameters(decode(path))) end,
-  cuts_only = function(path) return resolve(without_parameters(path)) end,
-  turns_backslashes_then_cuts = function(path)
-    return resolve(without_parameters((decode(path):gsub("\\", "/"))))
-  end,
-}
-
-local pieces = { "/", "/", "/", "//", "admin", "admin", "%61dmin", "adm%69n", "keys", "open", "x", "..", "..", ".",
-  "%2e", "%2E%2e", ".%2e", ";", ";x", ";x=1", "%3b", "%2f", "%2F", "%5c", "\\", "%25", "%252f", "..;", "a" }
-
-local function random_path(random)
-  local parts = { "/" }
-  for _ = 1, random(9) do parts[#parts + 1] = pieces[random(#pieces)] end
-  return table.concat(parts)
-end
-
 describe("a guarded path", function()
   local sets = {
     ["a prefix with a slash"] = { { paths = { "/" } }, { paths = { "/admin/" } } },
@@ -135,7 +95,7 @@ describe("a guarded path", function()
     local path = canonical(raw)
     local found = path and compiled:match { method = "GET", path = path }
     if not found or found.outcome == "ambiguous" or found.route == guard then return path ~= nil end
-    for name, serve in pairs(servers) do
+    for name, serve in pairs(spellings.servers) do
       local served = serve(path)
       assert.is_false(served:sub(1, 7) == "/admin/",
         ("%s, forwarded as %s, is %s to a server that %s"):format(raw, path, served, name))
@@ -147,19 +107,15 @@ describe("a guarded path", function()
     it("behind " .. name .. " is reached through its route only, however it is spelt", function()
       local compiled, guard, random = assert(router.new(C, set)), guard_of(set), routes.randomiser(#name)
       local passed = 0
-      for _ = 1, 20000 do
-        if check(compiled, guard, random_path(random)) then passed = passed + 1 end
+      for _ = 1, 8000 do
+        if check(compiled, guard, spellings.random_path(random)) then passed = passed + 1 end
       end
-      assert.is_true(passed > 10000)
+      assert.is_true(passed > 4000)
     end)
 
     it("behind " .. name .. " is not reached by the known tricks", function()
       local compiled, guard = assert(router.new(C, set)), guard_of(set)
-      for _, raw in ipairs { "/admin/..;/admin/x", "/%61dmin/x", "//admin/x", "/admin%2fx", "/./admin/x",
-        "/open/../admin/x", "/open/%2e%2e/admin/x", "/open/..%2fadmin/x", "/open/..;/admin/x", "/open/..%5cadmin/x",
-        "/admin;/x", "/admin;a/x", "/;/admin/x", "/.;/admin/x", "/open/.%2e;x/admin/x", "/admin/./x",
-        "/admin//x", "/x/..\\admin/x", "\\admin/x",
-        "/%2fadmin/x", "/open%2f..%2fadmin/x" } do
+      for _, raw in ipairs(spellings.tricks) do
         check(compiled, guard, raw)
       end
     end)

@@ -18,7 +18,8 @@ local UNSET = 0xffffffff
 -- The functions of router.h and uri.h: declared by the text of those headers that is part of the program, unless a spec
 -- has declared them from the files.
 function router.library()
-  if pcall(ffi.typeof, "struct router_result") then return ffi.C end
+  local known, size = pcall(ffi.sizeof, "struct router_result") -- a name alone has no size
+  if known and size then return ffi.C end
   local C = require("sluice.ffi").C
   ffi.cdef "extern const char router_declarations[];"
   ffi.cdef(ffi.string(C.router_declarations))
