@@ -215,6 +215,11 @@ int conn_make_room(struct conn *conn, uint32_t room) {
   return CHUNK_BYTES - conn->in_end >= room ? 0 : ERROR_MEMORY;
 }
 
+int conn_make_span(struct conn *conn, uint32_t room) {
+  if (conn->in && CHUNK_BYTES - conn->in_start >= room) return 0;
+  return conn_replace_input(conn);
+}
+
 int64_t conn_fill(struct conn *conn) {
   if (conn->failed) return CONN_FAILED;
   if (conn->eof) return CONN_EOF;

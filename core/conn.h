@@ -64,6 +64,8 @@ void conn_continue_tls(struct conn *conn);
 int64_t conn_fill(struct conn *conn);
 // Makes sure that `in` has at least `room` bytes behind what is unread, moving the unread bytes to a new chunk if needed.
 int conn_make_room(struct conn *conn, uint32_t room);
+// Makes sure that `room` bytes from the first unread one on lie, or will lie, in one piece.
+int conn_make_span(struct conn *conn, uint32_t room);
 // Forgets the first `len` unread bytes; an emptied chunk is given back by conn_release_input.
 void conn_consume(struct conn *conn, uint32_t len);
 void conn_release_input(struct conn *conn);

@@ -351,6 +351,7 @@ int exchange_exit_error(struct exchange *exchange, int status, const char *messa
 // ---- From the head to the service ------------------------------------------------------------------------------------
 
 static void exchange_access(struct exchange *exchange);
+static void exchange_refuse_content(struct exchange *exchange);
 
 static void exchange_forward(struct exchange *exchange) {
   if (!exchange->service && exchange->service_host.len == 0 && !exchange->upstream) {
@@ -376,8 +377,8 @@ static void exchange_after_phase(struct exchange *exchange, enum phase_result re
     exchange_fail(exchange, 500, "An unexpected error occurred");
   else if (result == PHASE_ANSWERED || exchange->answered)
     exchange_respond(exchange);
-  else if (exchange->body_refused)
-    exchange_refuse(exchange, 413, "Request body is too large");
+  else if (exchange->refusal)
+    exchange_refuse_content(exchange);
   else
     next(exchange);
 }
@@ -639,23 +640,36 @@ static bool body_is_wanted(const struct exchange *exchange) {
   return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->state == EXCHANGE_TUNNEL);
 }
 
-static void body_too_large(struct exchange *exchange) {
-  exchange->body_refused = true;
+static void exchange_refuse_content(struct exchange *exchange) {
+  exchange_refuse(exchange, exchange->refusal,
+                  exchange->refusal == 413 ? "Request body is too large" : "The framing of the request body is broken");
+}
+
+// The rest of the request is of no use. Who waits for it hears so; otherwise the client does, while it can.
+static void refuse_content(struct exchange *exchange, uint16_t status) {
+  exchange->refusal = status;
   buffer_clear(&exchange->request_body);
   wake(exchange, &exchange->body_waiter, BRIDGE_FULL);
-  if (exchange->waiting || exchange->head_sent || exchange->state >= EXCHANGE_LOG) return;
+  if (exchange->waiting || exchange->state >= EXCHANGE_LOG) return; // see exchange_after_phase
   if (exchange->try) try_abandon(exchange);
-  exchange_refuse(exchange, 413, "Request body is too large");
+  if (exchange->head_sent)
+    exchange_cut(exchange);
+  else
+    exchange_refuse_content(exchange);
+}
+
+void exchange_on_bad_body(struct exchange *exchange) {
+  refuse_content(exchange, 400);
 }
 
 void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct slice piece) {
   const struct limits *limits = &exchange->generation->limits;
   exchange->body_received += piece.len;
   exchange->request_bytes += piece.len;
-  if (exchange->body_refused) return;
+  if (exchange->refusal) return;
   if (limits->max_body_bytes > 0 && exchange->body_received > (uint64_t)limits->max_body_bytes &&
       exchange->state != EXCHANGE_TUNNEL) {
-    body_too_large(exchange);
+    refuse_content(exchange, 413);
     return;
   }
   if (!body_is_wanted(exchange)) return;
@@ -691,7 +705,7 @@ static void invite_body(struct exchange *exchange) {
 
 int exchange_want_whole_body(struct exchange *exchange) {
   const struct limits *limits = &exchange->generation->limits;
-  if (exchange->body_refused || exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes)
+  if (exchange->refusal || exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes)
     return BRIDGE_FULL;
   if (exchange->request_complete || exchange->body_replaced) return BRIDGE_OK;
   if (!exchange->stream || exchange->state >= EXCHANGE_SERVICE) return BRIDGE_LATE;

@@ -72,9 +72,23 @@ static bool response_ends_with_connection(const struct h1 *h1) {
   return !(parser->flags & (F_CHUNKED | F_CONTENT_LENGTH));
 }
 
+// What llhttp lets pass or sees too late, but leaves room for two readings (RFC 9112 3, 6.1).
+static int check_request(struct h1 *h1) {
+  const struct h1_message *message = h1->message;
+  if (message->target.data != message->method.data + message->method.len + 1)
+    return fail(h1, H1_PROBLEM_SYNTAX, "more than one space in the request line");
+  if (!(h1->parser.flags & F_TRANSFER_ENCODING)) return 0;
+  if (!(h1->parser.flags & F_CHUNKED)) return fail(h1, H1_PROBLEM_SYNTAX, "Transfer-Encoding does not end with chunked");
+  struct field *coding = headers_find_id(&message->headers, FIELD_TRANSFER_ENCODING);
+  if (!slice_equal_nocase(coding->value, SLICE("chunked")))
+    return fail(h1, H1_PROBLEM_CODING, "a transfer coding besides chunked");
+  return 0;
+}
+
 static int on_headers_complete(llhttp_t *parser) {
   struct h1 *h1 = parser->data;
   struct h1_message *message = h1->message;
+  if (parser->type == HTTP_REQUEST && check_request(h1) != 0) return -1;
   message->major = parser->http_major;
   message->minor = parser->http_minor;
   message->upgrade = parser->upgrade;
@@ -149,19 +163,26 @@ void h1_begin(struct h1 *h1, struct h1_message *message, struct arena *arena, ui
   h1->head_request = head_request;
 }
 
-static enum h1_event problem(struct h1 *h1, llhttp_errno_t code) {
+// Whether a head begins with a token and a space: then it is a method, if an unknown one.
+static bool begins_with_token(struct slice input) {
+  const char *space = memchr(input.data, ' ', input.len);
+  return space && headers_name_is_valid((struct slice){input.data, (uint32_t)(space - input.data)});
+}
+
+static enum h1_event problem(struct h1 *h1, llhttp_errno_t code, struct slice input) {
   if (h1->problem) return H1_ERROR;
+  bool known_version = h1->parser.http_major == 1 && h1->parser.http_minor <= 1;
   h1->reason = llhttp_get_error_reason(&h1->parser);
   h1->problem = H1_PROBLEM_SYNTAX;
-  if (code == HPE_INVALID_METHOD) h1->problem = H1_PROBLEM_METHOD;
-  if (code == HPE_INVALID_VERSION) h1->problem = H1_PROBLEM_VERSION;
+  if (code == HPE_INVALID_METHOD && begins_with_token(input)) h1->problem = H1_PROBLEM_METHOD;
+  if (code == HPE_INVALID_VERSION && !known_version) h1->problem = H1_PROBLEM_VERSION;
   return H1_ERROR;
 }
 
 // The bytes of a head (or of trailers) are bounded, whatever pieces they come in.
 static enum h1_event need_more(struct h1 *h1) {
   if (h1->head_bytes > h1->max_head_bytes) {
-    bool in_target = h1->in_head && h1->message->headers.count == 0 && !h1->name.data && h1->message->target.len > 0;
+    bool in_target = h1->message->target.len > h1->max_head_bytes / 2; // what made it so
     fail(h1, in_target ? H1_PROBLEM_TARGET_LONG : H1_PROBLEM_HEAD_LARGE,
          in_target ? "the request target is too long" : "the head is too large");
     return H1_ERROR;
@@ -192,7 +213,7 @@ enum h1_event h1_next(struct h1 *h1, struct slice input, uint32_t *used) {
   llhttp_errno_t code = execute(h1, input, used);
   if (counts) h1->head_bytes += *used;
   if (code == HPE_OK) return need_more(h1);
-  if (code != HPE_PAUSED) return problem(h1, code);
+  if (code != HPE_PAUSED) return problem(h1, code, input);
   llhttp_resume(&h1->parser);
   if (h1->body.len) {
     h1->poke = true;
@@ -218,5 +239,5 @@ enum h1_event h1_finish(struct h1 *h1) {
     }
     return H1_NEED_MORE;
   }
-  return problem(h1, code);
+  return problem(h1, code, SLICE(""));
 }

@@ -372,7 +372,7 @@ static bool server_begin(struct server *server) {
   h1_begin(&server->h1, &exchange->request, &exchange->arena, limits->max_headers, false);
   server_timeout(server, limits->header_timeout_ms);
   // The whole head will fit behind where it begins, so that its slices never have to move.
-  if (conn_make_room(&server->conn, limits->max_head_bytes + HEAD_SLACK) == 0) {
+  if (conn_make_span(&server->conn, limits->max_head_bytes + HEAD_SLACK) == 0) {
     exchange->head_chunk = chunk_retain(server->conn.in);
     return true;
   }
@@ -404,6 +404,7 @@ static void server_on_problem(struct server *server) {
       [H1_PROBLEM_TARGET_LONG] = {414, "Request target is too long"},
       [H1_PROBLEM_HEAD_LARGE] = {431, "Request header fields are too large"},
       [H1_PROBLEM_METHOD] = {501, "Method is not known"},
+      [H1_PROBLEM_CODING] = {501, "Transfer coding is not known"},
       [H1_PROBLEM_VERSION] = {505, "HTTP version is not supported"},
       [H1_PROBLEM_MEMORY] = {500, "An unexpected error occurred"},
   };
@@ -415,7 +416,8 @@ static void server_on_problem(struct server *server) {
   } else if (exchange->state == EXCHANGE_HEAD) {
     exchange_refuse(exchange, answers[server->h1.problem].status, answers[server->h1.problem].message);
   } else {
-    server_close(server); // content that breaks off: what was sent upstream cannot be taken back
+    server->request_open = false;
+    exchange_on_bad_body(exchange);
   }
 }
 
@@ -436,7 +438,8 @@ static bool server_step(struct server *server) {
     server_pump_tunnel(server);
     return false;
   }
-  if (server->exchange && !server->request_open) return false; // the next request waits for this response
+  // The next request waits for this response.
+  if (server->exchange && !server->request_open && server->exchange->state != EXCHANGE_HEAD) return false;
   if (server->request_open && !server->want_body && server->exchange) return false;
   if (!server->exchange && !server->request_open) {
     if (input.len == 0 || !server->keep_alive || server->closing) return false;
