@@ -54,7 +54,7 @@ describe("routes of the gateway", function()
           { name = "captured", paths = { "~/c/(?<id>\\d+)/x" } },
           { name = "secure", paths = { "/secure" }, protocols = { "https" } },
           { name = "moved", paths = { "/moved" }, protocols = { "https" }, https_redirect_status_code = 308 },
-          { name = "named", paths = { "/sni" }, protocols = { "https" }, snis = { "a.test" } },
+          { name = "named", paths = { "/name" }, protocols = { "https" }, snis = { "a.test" } },
           { name = "slow", paths = { "~/slow/(a+)+(b+)+$" } },
         } },
         { name = "deep", url = up:url() .. "/deep", routes = {
@@ -147,13 +147,13 @@ describe("routes of the gateway", function()
   it("are chosen by the server name of TLS", function()
     local function by_sni(name)
       local client = gw:connect({ tls = { name = name } })
-      local response = client:request({ path = "/sni", headers = { Host = "x.test" } })
+      local response = client:request({ path = "/name", headers = { Host = "x.test" } })
       client:close()
       return response.headers["x-route"]
     end
     assert.equal("named", by_sni("a.test"))
     assert.equal("everything", by_sni("b.test"))
-    assert.equal(426, gw:get("/sni").status)
+    assert.equal(426, gw:get("/name").status)
   end)
 
   it("answer 500 when a regex passes its limits, not with the next route", function()
