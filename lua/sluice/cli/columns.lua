@@ -17,8 +17,9 @@ function columns.format(heads, rows, right)
   local function line(row)
     local cells = {}
     for index = 1, #heads do
-      local side = right and right[index] and "" or "-"
-      cells[index] = ("%" .. side .. widths[index] .. "s"):format(tostring(row[index]))
+      local text = tostring(row[index])
+      local space = (" "):rep(widths[index] - #text)
+      cells[index] = right and right[index] and space .. text or text .. space
     end
     return (table.concat(cells, "  "):gsub(" +$", ""))
   end

@@ -17,11 +17,13 @@ function plugin.run(args, host)
   return options.fail("unknown command %s%s", name, suggest.phrase(name, names))
 end
 
--- Runs busted in this very process, which holds the core; ends the process.
+-- Runs busted in this very process, which holds the core. Its runner returns when all is well and raises nothing (a nil)
+-- when a spec failed, which it has told.
 function plugin.busted(args)
   _G.arg = { [0] = "sluice busted", unpack(args) }
-  require "busted.runner" { standalone = false }
-  return 1
+  local ok, problem = pcall(require "busted.runner", { standalone = false })
+  if problem then io.stderr:write(tostring(problem), "\n") end
+  return ok and 0 or 1
 end
 
 return plugin

@@ -27,7 +27,7 @@ local function found(dirs)
     local plugin, why = plugins.load(code, {})
     rows[#rows + 1] = {
       name, plugin and plugin.version or "", plugin and plugin.priority or "", code.hash, code.dir,
-      why and gateway.sentence { file = why.file, line = why.line, message = why.message } or "",
+      why and gateway.sentence { file = why.file, line = why.line, message = why.message:match("^[^\n]*") } or "",
     }
   end
   table.sort(rows, function(a, b) return a[1] < b[1] end)
