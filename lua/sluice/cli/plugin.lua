@@ -17,7 +17,7 @@ function plugin.run(args, host)
   return options.fail("unknown command %s%s", name, suggest.phrase(name, names))
 end
 
--- Runs busted in this very process, which holds the core. Its runner returns when all is well and raises nothing (a nil)
+-- Runs busted in this very process, which holds the core. Its runner returns when all is well and raises nothing (nil)
 -- when a spec failed, which it has told.
 function plugin.busted(args)
   _G.arg = { [0] = "sluice busted", unpack(args) }
