@@ -87,11 +87,14 @@ local function write_snapshot(loaded, options, state_dir)
   if not dir then return nil, why end
   local revision = options.revision or snapshot.next_revision(dir)
   local path, reason = snapshot.write(dir, revision, loaded:records(revision))
+  if path then loaded:keep() end
   return path, reason, revision
 end
 
 local function run(options, tell)
-  local loaded, found, known = config.load(options.files, { warn_of_broken = true })
+  local loaded, found, known = config.load(options.files, { warn_of_broken = true, cache_path = function(section)
+    return absolute(options.state_dir or section.state_dir) .. "/cache"
+  end })
   if not loaded then return fail(found, known, tell) end
   local state_dir = absolute(options.state_dir or loaded.gateway.state_dir)
   local path, why, revision = write_snapshot(loaded, options, state_dir)

@@ -208,16 +208,21 @@ function snapshot.next_revision(dir)
   return (list[#list] or 0) + 1
 end
 
+-- A new file that only its owner may read, open for writing; nil, reason.
+function snapshot.private_file(path)
+  os.remove(path)
+  local fd = ffi.C.open(path, 0x41, ffi.new("int", 384)) -- O_CREAT | O_WRONLY, rw-------
+  if fd < 0 then return nil, "cannot write " .. path end
+  ffi.C.close(fd)
+  return io.open(path, "wb")
+end
+
 -- Writes the records (already encoded) as DIR/REVISION: whole or not at all. Only the owner may read it, since
 -- references to secrets are resolved in it. Returns the path; nil, reason.
 function snapshot.write(dir, revision, records)
   local path = ("%s/%d"):format(dir, revision)
   local temporary = path .. ".tmp"
-  os.remove(temporary)
-  local fd = ffi.C.open(temporary, 0x41, ffi.new("int", 384)) -- O_CREAT | O_WRONLY, rw-------
-  if fd < 0 then return nil, "cannot write " .. temporary end
-  ffi.C.close(fd)
-  local file, why = io.open(temporary, "wb")
+  local file, why = snapshot.private_file(temporary)
   if not file then return nil, why end
   local parts = {}
   for i = 1, #records do

@@ -141,6 +141,12 @@ function collect_list(loader, collection, list, place)
   end
 end
 
+-- One item of a top-level list; `entry` says where it stands: { source, list_key, index }.
+function collect.item(loader, collection, item, entry)
+  entry.definition = entities.by_collection[collection]
+  collect_item(loader, entry.definition, item, entry)
+end
+
 -- ---- The top of a file ----------------------------------------------------------------------------------------------
 
 local FORMATS = { ["1.1"] = "legacy", ["2.1"] = "legacy", ["3.0"] = "now" }

@@ -3,6 +3,7 @@
 --
 --   source (files, YAML, JSON) -> secrets -> gateway -> collect (nested to flat, fields) -> link (ids) -> rules
 local lfs = require "lfs"
+local cache = require "sluice.config.cache"
 local collect = require "sluice.config.collect"
 local entities = require "sluice.config.entities"
 local errors = require "sluice.config.errors"
@@ -35,14 +36,24 @@ local function folder_of(path)
   return folder ~= "" and folder or "/"
 end
 
-local function read_sources(loader, paths)
+-- Reads the files into loader.texts.
+local function read_texts(loader, paths)
   local files, watch, missing = source.files(paths)
-  loader.watch = watch
+  loader.watch, loader.texts = watch, {}
   for _, err in ipairs(missing) do errors.add(loader.errors, err) end
   for _, file in ipairs(files) do
-    local src, err = source.read(file)
-    src.base = folder_of(file)
-    loader.sources[#loader.sources + 1] = src
+    local text, err = source.read(file)
+    if err then errors.add(loader.errors, err) end
+    table.insert(loader.texts, { file = file, text = text, base = folder_of(file) })
+  end
+end
+
+local function parse_texts(loader)
+  loader.sources = {}
+  for i, given in ipairs(loader.texts) do
+    local src, err = source.parse(given.file, given.text or "")
+    src.base = given.base
+    loader.sources[i] = src
     if err then errors.add(loader.errors, err) end
   end
 end
@@ -59,11 +70,24 @@ end
 local function check(loader, options)
   if not secrets.resolve(loader, options.getenv) then return end
   loader.gateway = gateway.read(loader, loader.base, options.getenv)
-  collect.run(loader)
-  link.run(loader)
   local section = loader.gateway
   loader.registry = options.registry or registries.open(plugin_dirs(section), section.trusted_plugins)
+  collect.run(loader)
+  if loader.take_items and not loader.take_items() then return end
+  link.run(loader)
   rules.run(loader)
+  return true
+end
+
+-- A load of what changed only. False, with `loader` as it was, when everything has to be read.
+local function check_changes(loader, options)
+  local function path_of()
+    return options.cache_path(gateway.read(loader, loader.base, options.getenv))
+  end
+  if not options.cache_path then return false end
+  if cache.begin(loader, home(), path_of) and check(loader, options) and not cache.in_doubt(loader) then return true end
+  loader.errors, loader.sources, loader.used, loader.take_items, loader.twins = errors.new(), {}, nil, nil, nil
+  return false
 end
 
 -- The operator's broken plugins that nothing uses are told, but stop nothing. The bundled ones are not even loaded.
@@ -72,7 +96,9 @@ local function warn_of_broken(loader)
   local bundled = home() .. "/plugins/"
   for _, name in ipairs(registry.codes and registry.names or {}) do
     local _, problem
-    if registry.codes[name].dir:sub(1, #bundled) ~= bundled then _, problem = registry:get(name) end
+    if not loader.used[name] and registry.codes[name].dir:sub(1, #bundled) ~= bundled then
+      _, problem = registry:get(name)
+    end
     if problem and not loader.broken[problem.file .. ":" .. (problem.line or 0)] then
       errors.warn(loader.errors, { file = problem.file, line = problem.line, message = problem.message,
         entity = ('plugin "%s" (not used)'):format(name) })
@@ -95,9 +121,12 @@ local function encode_entities(loader, records, counts)
     local encode = encoder_of(entities.by_collection[collection])
     counts[collection] = #list
     for i = 1, #list do
-      local record = list[i].record
-      record.kind = list[i].definition.kind
-      records[#records + 1] = encode(record)
+      local entry = list[i]
+      if not entry.bytes then
+        entry.record.kind = entry.definition.kind
+        entry.bytes = encode(entry.record)
+      end
+      records[#records + 1] = entry.bytes
     end
   end
 end
@@ -119,7 +148,12 @@ function Configuration:records(revision)
   return records_of(self.loader, revision)
 end
 
--- The entities of a collection ("routes") as tables, in the order of the files.
+-- Keeps what was found out, to make the next load of what has hardly changed fast. After records().
+function Configuration:keep()
+  if self.loader.cache_path then cache.keep(self.loader) end
+end
+
+-- The entities of a collection ("routes") as tables, in the order of the files. Not after a load with a cache.
 function Configuration:list(collection)
   local list = {}
   for i, entry in ipairs(self.loader.entries[collection]) do list[i] = entry.record end
@@ -139,18 +173,27 @@ end
 local function run(loader, options)
   if #loader.errors.list == 0 then
     check(loader, options)
-    if loader.registry and options.warn_of_broken then warn_of_broken(loader) end
+    if loader.used and options.warn_of_broken then warn_of_broken(loader) end
   end
   return finish(loader)
 end
 
 -- Loads files and folders as one configuration. Options: `registry` (default: the plugins in gateway.plugin_dirs),
--- `getenv`, `warn_of_broken`. Returns the configuration { gateway, warnings, watch, dirs, records(), list() }; or nil,
--- the errors (see config.errors), and what is known all the same { warnings, watch, dirs, gateway }.
+-- `getenv`, `warn_of_broken`, `cache_path` (function of the gateway's section: a file that keeps what this load
+-- finds, so that the next need not find it again). Returns the configuration { gateway, warnings, watch, dirs,
+-- records(), list() }; or nil, the errors (see config.errors), and what is known all the same { warnings, watch,
+-- dirs, gateway }.
 function config.load(paths, options)
+  options = options or {}
   local loader = { sources = {}, errors = errors.new(), watch = {}, base = folder_of(paths[1]) }
-  read_sources(loader, paths)
-  return run(loader, options or {})
+  read_texts(loader, paths)
+  if #loader.errors.list > 0 then return finish(loader) end
+  if check_changes(loader, options) then
+    if options.warn_of_broken then warn_of_broken(loader) end
+    return finish(loader)
+  end
+  parse_texts(loader)
+  return run(loader, options)
 end
 
 -- The same of a table in the shape of a file. `options.name` is what errors call it.

@@ -59,15 +59,14 @@ function source.parse(file, text)
   return result
 end
 
+-- The text of a file; nil and the error.
 function source.read(file)
   local handle, why = io.open(file, "rb")
   local text = handle and handle:read("*a")
   if handle then handle:close() end
-  if not text then
-    local reason = why and why:gsub("^.*: ", "") or "it cannot be read"
-    return { file = file }, { file = file, expected = "a file that can be read", found = reason }
-  end
-  return source.parse(file, text)
+  if text then return text end
+  local reason = why and why:gsub("^.*: ", "") or "it cannot be read"
+  return nil, { file = file, expected = "a file that can be read", found = reason }
 end
 
 -- A source of a table, for specs and for entities that come from elsewhere.
