@@ -4,6 +4,7 @@
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
 local posix = require "spec.support.posix"
+local process = require "spec.support.process"
 local routes = require "spec.support.routes"
 local spellings = require "spec.support.spellings"
 local tls = require "spec.support.tls"
@@ -160,6 +161,23 @@ describe("routes of the gateway", function()
     assert.equal("slow", route_of { path = "/slow/aabb" })
     local response = gw:get("/slow/" .. ("a"):rep(60) .. ("b"):rep(60) .. "c")
     assert.equal(500, response.status)
+  end)
+
+  it("are explained as they are, by what runs and by the file", function()
+    local running = { gateway.binary, "explain", "-H", "Host: one.test", "GET", "/h" }
+    local status, text = process.run(running, { env = gw.env, cwd = gw.directory })
+    assert.equal(0, status)
+    assert.matches("from generation %d+ of the running gateway", text)
+    assert.matches("route +hosted\n", text)
+    assert.matches("mark 1.0.0 +priority 1 +in header_filter", text)
+    assert.matches("http://127.0.0.1:" .. up.port, text, 1, true)
+    status, text = gw:command("explain", "GET", "https://a.test/secure?x")
+    assert.equal(0, status)
+    assert.matches("route +secure\n", text)
+    status, text = gw:command("explain", "GET", "/admin;x/y")
+    assert.equal(0, status)
+    assert.matches("answered 400", text)
+    assert.equal(2, (gw:command("explain", "GET")))
   end)
 
   it("are not passed by, however the path is spelt", function()
