@@ -167,8 +167,8 @@ local function lay_header(name, count, key, value)
   return count + 1
 end
 
--- { name = value }, { name = { value, value } } or a list of { name, value }. Numbers must be texts already: a text made
--- here could be collected before C reads it.
+-- { name = value }, { name = { value, value } } or a list of { name, value }. Texts only: one made here could be
+-- collected before C reads it.
 local function lay_headers(name, headers)
   local count = 0
   for key, value in pairs(headers) do
