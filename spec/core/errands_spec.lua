@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local bare_loop = require "spec.support.loop"
 local core = require "spec.support.core"
+local posix = require "spec.support.posix"
 
 local C = core.load("errands.h")
 
@@ -59,7 +60,8 @@ describe("errands", function()
   it("has no thread when there is nothing to do", function()
     local function threads()
       local count = 0
-      for _ in io.popen("ls /proc/" .. require("spec.support.posix").getpid() .. "/task"):lines() do count = count + 1 end
+      local path = "/proc/" .. posix.getpid() .. "/task"
+      for _ in io.popen("ls " .. path):lines() do count = count + 1 end
       return count
     end
     local before = threads()
