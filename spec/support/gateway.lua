@@ -19,8 +19,8 @@ running.__index = running
 
 local home = os.getenv("SLUICE_HOME") or assert(io.popen("pwd")):read("*l")
 
--- The program under test: that of the variant whose library the specs load.
-gateway.binary = home .. "/.build/" .. (os.getenv("SLUICE_BUILD") or "release") .. "/sluice"
+-- The program under test: that of the variant whose library the specs load, or SLUICE_BINARY.
+gateway.binary = os.getenv("SLUICE_BINARY") or home .. "/.build/" .. (os.getenv("SLUICE_BUILD") or "release") .. "/sluice"
 
 local function write_tree(directory, files)
   for name, text in pairs(files or {}) do
@@ -82,7 +82,7 @@ function running:wait_ready()
     local client = http.connect(self.status_port, { timeout = 1 })
     local response = client and client:request({ path = "/status" })
     if client then client:close() end
-    return response and response.status == 200
+    return response
   end, 10, function() return "an answer of the gateway: " .. self:log() end)
 end
 
@@ -162,6 +162,7 @@ end
 function running:stop()
   local status = self.process:stop(10)
   local log = self:log()
+  if os.getenv("SLUICE_SPEC_LOG") then io.stderr:write(log) end -- to see what a failing spec did
   self.process:forget()
   local found = log:match("ERROR: AddressSanitizer.*") or log:match("[^\n]*runtime error:.*")
   assert(not found, found)

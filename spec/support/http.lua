@@ -81,10 +81,10 @@ end
 
 -- ---- Client ----
 
--- options: host (127.0.0.1), timeout, tls (see spec.support.tls). Returns nil and why when it cannot connect.
+-- options: address (127.0.0.1), timeout, tls (see spec.support.tls). Returns nil and why when it cannot connect.
 function http.connect(port, options)
   options = options or {}
-  local socket, why = net.connect(options.host or "127.0.0.1", port, options)
+  local socket, why = net.connect(options.address or "127.0.0.1", port, options)
   if not socket then return nil, why end
   return setmetatable({ socket = socket, port = port, tls = options.tls }, client)
 end

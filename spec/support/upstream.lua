@@ -50,7 +50,7 @@ end
 
 function server:connect()
   local client_tls = self.tls and { certificate = self.tls.client_certificate, key = self.tls.client_key }
-  return http.connect(self.port, { host = self.address, tls = client_tls })
+  return http.connect(self.port, { address = self.address, tls = client_tls })
 end
 
 -- What it has seen: connections (that carried a request), requests, open (now), aborted (ended inside a request head),
