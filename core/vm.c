@@ -136,7 +136,7 @@ static void on_tick(int signal_number, siginfo_t *info, void *context) {
     vm->call = call;
     vm->call_cpu_us = cpu;
     vm->strikes = 0;
-  } else if (call.plugin && cpu - vm->call_cpu_us >= vm->budget_us) {
+  } else if (call.plugin && vm->budget_us > 0 && cpu - vm->call_cpu_us >= vm->budget_us) {
     if (++vm->strikes > STRIKES) give_up(vm);
     vm->over = true;
     lua_sethook(vm->lua, on_budget, LUA_MASKCOUNT, 1);
@@ -153,7 +153,6 @@ static void on_sample(void *context, lua_State *lua, int samples, int state) {
 }
 
 static int budget_start(struct vm *vm, struct error *error) {
-  if (vm->budget_us == 0) return 0;
   struct sigaction action = {.sa_sigaction = on_tick, .sa_flags = SA_SIGINFO | SA_RESTART};
   sigemptyset(&action.sa_mask);
   sigaddset(&action.sa_mask, SIGPROF);
@@ -422,6 +421,10 @@ double vm_self(const struct vm *vm) {
 void vm_forget(struct vm *vm, uint32_t slot) {
   lua_pushnil(vm->lua);
   lua_rawseti(vm->lua, OBJECTS_INDEX, (int)slot + 1);
+}
+
+void vm_set_budget(struct vm *vm, double ms) {
+  vm->budget_us = (int64_t)(ms * 1000);
 }
 
 double vm_memory(const struct vm *vm) {

@@ -65,6 +65,8 @@ double vm_self(const struct vm *vm);
 
 // Lua forgets its object of an exchange. Cheap; nothing happens when there is none.
 void vm_forget(struct vm *vm, uint32_t slot);
+// A reload may change the CPU budget of a plugin call; 0: none.
+void vm_set_budget(struct vm *vm, double ms);
 // Bytes that Lua holds.
 double vm_memory(const struct vm *vm);
 

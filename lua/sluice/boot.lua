@@ -22,6 +22,7 @@ require("sluice.sandbox").bound_strings()
 
 if worker then
   local runtime = require "sluice.runtime"
+  rawset(coroutine, "yield", runtime.yield) -- of all that is loaded from here on
   runtime.construct_with(require("sluice.api").new)
   require "sluice.generation"
   return runtime.objects, runtime.body

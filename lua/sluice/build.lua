@@ -44,9 +44,11 @@ end
 
 function build.settings(held)
   local gateway = held.meta.gateway or {}
-  for name, value in pairs(gateway.limits or {}) do
+  local function set(name, value)
     if type(value) == "number" then C.bridge_gen_setting(worker, held.id, name, #name, value) end
   end
+  for name, value in pairs(gateway.limits or {}) do set(name, value) end
+  set("plugin_cpu_budget_ms", gateway.plugin_cpu_budget_ms)
   for _, cidr in ipairs(gateway.trusted_ips or {}) do
     must(C.bridge_gen_trusted_ip(worker, held.id, cidr, #cidr), { name = cidr }, "trusted_ips")
   end

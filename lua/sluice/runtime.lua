@@ -152,6 +152,38 @@ function runtime.call(owner, generation, phase_name, fn, a, b, c)
   return ok, result
 end
 
+-- ---- Waiting -------------------------------------------------------------------------------------------------------
+
+local RUNTIME_SOURCE = "^@" .. native.home:gsub("%p", "%%%0") .. "/lua/sluice/"
+
+-- The level of the first function on the stack that is not the runtime's own, as `error` counts from its caller.
+local function plugin_level()
+  for level = 2, 40 do
+    local info = debug.getinfo(level, "S")
+    if not info then break end
+    if info.what ~= "C" and not info.source:find(RUNTIME_SOURCE) then return level - 1 end
+  end
+  return 1
+end
+
+local function waiting_phases()
+  local names = {}
+  for number = 0, #phases.names do
+    if phases.may_wait(number) then names[#names + 1] = phases.names[number] end
+  end
+  return table.concat(names, ", ")
+end
+
+-- What every call that waits yields by: in a phase that may not wait it raises instead, at the plugin's line.
+function runtime.yield(...)
+  local job = runtime.job()
+  if job and job.phase and not phases.may_wait(job.phase) then
+    error("a call that waits cannot be made in phase " .. phases.names[job.phase] .. "; it can in " .. waiting_phases(),
+      plugin_level())
+  end
+  return yield(...)
+end
+
 -- ---- Phases -------------------------------------------------------------------------------------------------------
 
 local new_exchange

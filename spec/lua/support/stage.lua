@@ -111,7 +111,7 @@ function stage.new()
     files = {}, revisions = {}, place = 0, places = 0, idle = {}, board = ffi.new("struct board"),
   }, World)
   package.loaded["sluice.ffi"] = { C = core_of(world), worker = ffi.cast("struct worker *", 1),
-    on_error = function(err) return err end }
+    on_error = function(err) return err end, home = "." }
   package.loaded["sluice.balancer"] = { new = function(upstream, targets)
     return { name = upstream.name, targets = targets, schedule = function() return { 1 } end }
   end }
