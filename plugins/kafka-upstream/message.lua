@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- The record's value: the body as it is, or a JSON object in Kong's format with the parts of the request.
 local json = require "sluice.json"
-local base64 = require("sluice.crypto").base64_encode
+local sluice = require "sluice"
 
 local message = {}
 
@@ -28,7 +28,7 @@ local function put_body(out, exchange, body)
   elseif TEXT[kind] or body == "" then
     out.body = body
   else
-    out.body, out.body_base64 = base64(body), true
+    out.body, out.body_base64 = sluice.crypto.base64_encode(body), true
   end
   return true
 end
