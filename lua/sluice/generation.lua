@@ -386,6 +386,19 @@ local function plugin_states()
   return states
 end
 
+local MOST_TARGETS = 500 -- of one answer
+
+local function target_states()
+  local names, states = {}, {}
+  for _, upstream in ipairs(live and live.entities.upstreams or {}) do names[upstream.id] = upstream.name end
+  for i, target in ipairs(live and live.entities.targets or {}) do
+    if i > MOST_TARGETS then break end
+    states[i] = { upstream = names[target.upstream], target = target.target, weight = target.weight,
+      health = "unchecked" }
+  end
+  return states
+end
+
 local function kafka_state()
   local kafka = package.loaded["sluice.kafka"]
   return type(kafka) == "table" and kafka.status and kafka.status() or nil
@@ -399,7 +412,7 @@ function generation.status()
   return {
     worker = C.bridge_worker_id(worker), revision = live and live.revision, live_at = live and live.live_at,
     generations = held, building = staging ~= nil, last_failure = last_failure, plugins = plugin_states(),
-    lua_bytes = collectgarbage("count") * 1024, kafka = kafka_state(),
+    lua_bytes = collectgarbage("count") * 1024, targets = target_states(), kafka = kafka_state(),
   }
 end
 
