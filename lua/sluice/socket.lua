@@ -17,6 +17,13 @@ local SOME, EXACT, LINE = 0, 1, 2 -- enum socket_receive
 local Socket = {}
 Socket.__index = Socket
 
+-- A connection that its plugin forgot is closed when the object is collected.
+local guard_type = ffi.typeof("struct { double handle; }")
+
+local function on_forgotten(guard)
+  C.bridge_socket_close(worker, guard.handle)
+end
+
 local REASONS = { [CLOSED] = "closed", [TIMEOUT] = "timeout" }
 
 local function reason(status)
@@ -53,7 +60,8 @@ function Socket.connect(host, port, options)
   end
   local status, handle = core.wait(C.bridge_socket_connect(worker, host, #host, port, settings))
   if status ~= OK then return nil, reason(status) end
-  return setmetatable({ handle = handle }, Socket)
+  local guard = ffi.gc(guard_type(handle), on_forgotten)
+  return setmetatable({ handle = handle, guard = guard }, Socket)
 end
 
 ---@param data string
@@ -111,6 +119,7 @@ function Socket:alive()
 end
 
 function Socket:close()
+  ffi.gc(self.guard, nil)
   C.bridge_socket_close(worker, self.handle)
 end
 
