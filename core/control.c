@@ -49,22 +49,14 @@ void control_close(struct control *control) {
   if (!control->busy) control_free(control);
 }
 
-// Runs one handler; false when it closed the connection, which is freed then.
-static bool control_call(struct control *control, char *line, uint32_t len) {
-  control->busy = true;
-  if (line)
-    control->handler->on_line(control->context, line, len);
-  else
-    control->handler->on_close(control->context);
-  control->busy = false;
-  if (control->closed) control_free(control);
-  return !control->closed;
-}
-
+// Calls on_close, after which the connection may be no more.
 static void control_lost(struct control *control) {
   ev_io_stop(control->loop->ev, &control->reading);
   ev_io_stop(control->loop->ev, &control->writing);
-  control_call(control, NULL, 0);
+  control->busy = true;
+  control->handler->on_close(control->context);
+  control->busy = false;
+  if (control->closed) control_free(control);
 }
 
 static void control_lines(struct control *control) {
