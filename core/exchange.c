@@ -760,6 +760,7 @@ void exchange_on_service_head(struct exchange *exchange) {
     exchange->head_sent = true;
     exchange->no_body_out = true;
     exchange->ops->head(exchange);
+    exchange->no_body_out = false; // what comes now is no content, and passes
     exchange->ops->tunnel(exchange);
     exchange->ops->flush(exchange);
   } else if (exchange->phases & (1u << PHASE_RESPONSE)) {

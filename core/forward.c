@@ -231,3 +231,17 @@ int forward_request_head(struct exchange *exchange, struct buffer *out) {
   put(&head, SLICE("\r\n"));
   return buffer_commit(out, (size_t)(head.at - start));
 }
+
+int forward_last_chunk(const struct headers *trailers, struct buffer *out) {
+  int failed = buffer_append(out, "0\r\n", 3);
+  for (uint32_t i = 0; i < trailers->count; i++) {
+    const struct field *field = &trailers->fields[i];
+    if (field->id != FIELD_OTHER) continue; // framing and routing fields are no trailers (RFC 9110 6.5.1)
+    failed |= buffer_append(out, field->name.data, field->name.len);
+    failed |= buffer_append(out, ": ", 2);
+    failed |= buffer_append(out, field->value.data, field->value.len);
+    failed |= buffer_append(out, "\r\n", 2);
+  }
+  failed |= buffer_append(out, "\r\n", 2);
+  return failed ? ERROR_MEMORY : 0;
+}

@@ -18,6 +18,9 @@ bool forward_is_hop_by_hop(const struct field *field);
 // The request head as the service gets it. 0, or ERROR_MEMORY when it is too large.
 int forward_request_head(struct exchange *exchange, struct buffer *out);
 
+// The last chunk of a chunked content, with its trailers. 0, or ERROR_MEMORY.
+int forward_last_chunk(const struct headers *trailers, struct buffer *out);
+
 // The request as the client made it, as far as trusted proxies in front of the gateway tell (trusted_ips).
 struct slice forward_scheme(const struct exchange *exchange);
 struct slice forward_host(const struct exchange *exchange);

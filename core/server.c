@@ -263,20 +263,6 @@ static void server_body(struct exchange *exchange, struct chunk *chunk, const ch
   if (failed) server->conn.failed = true;
 }
 
-static void server_put_trailers(struct server *server, const struct headers *trailers) {
-  struct buffer *out = &server->conn.out;
-  buffer_append(out, "0\r\n", 3);
-  for (uint32_t i = 0; trailers && i < trailers->count; i++) {
-    const struct field *field = &trailers->fields[i];
-    if (field->id != FIELD_OTHER) continue; // framing and routing fields are no trailers (RFC 9110 6.5.1)
-    buffer_append(out, field->name.data, field->name.len);
-    buffer_append(out, ": ", 2);
-    buffer_append(out, field->value.data, field->value.len);
-    buffer_append(out, "\r\n", 2);
-  }
-  buffer_append(out, "\r\n", 2);
-}
-
 static void server_next_later(struct worker *worker, void *data) {
   (void)worker;
   server_pump(data);
@@ -284,7 +270,9 @@ static void server_next_later(struct worker *worker, void *data) {
 
 static void server_end(struct exchange *exchange, const struct headers *trailers) {
   struct server *server = server_of_stream(exchange);
-  if (exchange->chunked_out) server_put_trailers(server, trailers);
+  static const struct headers none;
+  if (exchange->chunked_out && forward_last_chunk(trailers ? trailers : &none, &server->conn.out) < 0)
+    server->conn.failed = true;
   server->exchange = NULL;
   conn_flush(&server->conn);
   if (server->conn.failed) return; // the loop closes it
@@ -536,7 +524,7 @@ static void server_on_deadline(struct conn *conn) {
     server_close(server);
     return;
   }
-  if (!server->want_body) { // it is us who do not read
+  if (exchange->state != EXCHANGE_HEAD && !server->want_body) { // it is us who do not read
     server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
     return;
   }

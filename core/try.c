@@ -124,7 +124,7 @@ static void send_content(struct link *link, struct exchange *exchange) {
     if (chunked) failed |= buffer_append(out, "\r\n", 2);
   }
   if (!link->tunnel && !link->request_sent && content_is_complete(exchange)) {
-    if (chunked) failed |= buffer_append(out, "0\r\n\r\n", 5);
+    if (chunked) failed |= forward_last_chunk(&exchange->request.trailers, out);
     link->request_sent = true;
   }
   if (failed) link->conn.failed = true;
