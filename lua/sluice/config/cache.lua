@@ -74,8 +74,9 @@ local function known_entry(file, at, src)
   local definition = entities.by_collection[file.collections[at]]
   local record = { id = file.ids[at] }
   for i, field in ipairs(definition.names) do record[field] = file.names[i][at] or nil end
-  return { known = { key = file.keys[at], refs = file.refs[at], plugin = file.plugins[at] }, record = record,
-    bytes = file.bytes[at], definition = definition, source = src, list_key = file.collections[at], index = 0 }
+  local known = { key = file.keys[at], refs_of = file.refs_of[at], refs = file.refs[at], plugin = file.plugins[at] }
+  return { known = known, record = record, bytes = file.bytes[at], definition = definition, source = src,
+    list_key = file.collections[at], index = 0 }
 end
 
 local function uses_changed(file, first, last, same)
@@ -163,14 +164,21 @@ local function same_heads(sources, kept)
   return true
 end
 
+local function refs_hold(loader, known)
+  local targets, ids = known.refs_of, known.refs
+  if type(ids) == "string" then return loader.index[targets].by_id[ids] ~= nil end
+  for i = 1, #ids do
+    if not loader.index[targets[i]].by_id[ids[i]] then return false end
+  end
+  return true
+end
+
 -- References of what was taken over must still lead somewhere.
 local function references_hold(loader)
   for _, collection in ipairs(entities.order) do
     for _, entry in ipairs(loader.entries[collection]) do
-      local refs = entry.known and entry.known.refs
-      for target, id in (refs or ""):gmatch("(%S+)=(%S+)") do
-        if not loader.index[target].by_id[id] then return false end
-      end
+      local known = entry.known
+      if known and known.refs and not refs_hold(loader, known) then return false end
     end
   end
   return true
@@ -198,14 +206,21 @@ end
 
 -- ---- Writing --------------------------------------------------------------------------------------------------------
 
-local function refs_text(entry)
-  if entry.known then return entry.known.refs end
-  local parts, record = {}, entry.record
+-- The collections and ids that a record refers to: false for none, plain texts for one, lists for more.
+local function refs_of(entry)
+  if entry.known then return entry.known.refs_of, entry.known.refs end
+  local targets, ids, record = {}, {}, entry.record
   for field, target in pairs(entry.definition.refs) do
-    if record[field] then parts[#parts + 1] = target .. "=" .. record[field] end
+    if record[field] then
+      targets[#targets + 1], ids[#ids + 1] = target, record[field]
+    end
   end
-  for _, id in ipairs(record.ca_certificates or {}) do parts[#parts + 1] = "ca_certificates=" .. id end
-  return table.concat(parts, " ")
+  for _, id in ipairs(record.ca_certificates or {}) do
+    targets[#targets + 1], ids[#ids + 1] = "ca_certificates", id
+  end
+  if #ids == 0 then return false, false end
+  if #ids == 1 then return targets[1], ids[1] end
+  return targets, ids
 end
 
 local function root_of(entry)
@@ -253,14 +268,15 @@ local function put_record(file, entry)
   local record, names = entry.record, entry.definition.names
   file.collections[n], file.ids[n], file.bytes[n] = entry.definition.collection, record.id, entry.bytes
   file.names[1][n], file.names[2][n] = names[1] and record[names[1]] or false, names[2] and record[names[2]] or false
-  file.keys[n], file.refs[n] = entry.key or false, refs_text(entry)
+  file.keys[n] = entry.key or false
+  file.refs_of[n], file.refs[n] = refs_of(entry)
   file.plugins[n] = entry.known and entry.known.plugin or entry.definition.kind == "plugin" and record.name or false
 end
 
 -- Items in the order of the file, whose records are in the order of collections.
 local function file_of(src, items)
   local file = { path = src.file, head = src.cut.head, texts = {}, texts_of = {}, counts = {}, collections = {},
-    ids = {}, bytes = {}, names = { {}, {} }, keys = {}, refs = {}, plugins = {} }
+    ids = {}, bytes = {}, names = { {}, {} }, keys = {}, refs_of = {}, refs = {}, plugins = {} }
   for _, item in ipairs(items) do
     local n = #file.texts + 1
     file.texts[n], file.texts_of[n], file.counts[n] = item.text, item.collection, #(item.entries or {})

@@ -9,100 +9,112 @@
 --
 -- Whatever could make an item mean something else on its own (anchors, several documents, references to secrets) means
 -- that the text is not cut. What is cut is used only after the number of items was compared with a parser's.
+local ffi = require "ffi"
 local find, byte, sub = string.find, string.byte, string.sub
 
 local split = {}
 
-local SPACE, DASH, NEWLINE, RETURN, TAB, HASH = 32, 45, 10, 13, 9, 35
+ffi.cdef "void *memchr(const void *bytes, int byte, size_t length);"
+
+local DASH, SPACE, NEWLINE, HASH = 45, 32, 10, 35
+
+-- An anchor may stand only where a node begins; most texts have no "&" at all.
+local function has_anchor(text)
+  return find(text, "&", 1, true) and find(text, "[%s,%[{:-]&[^&%s]")
+end
 
 local function is_plain(text)
   return not (find(text, "\r", 1, true) or find(text, "vault://", 1, true) or find(text, "\n---", 1, true)
-    or find(text, "\n...", 1, true) or find(text, "\n%", 1, true) or find(text, "^%%")
-    or find(text, "[%s,%[{:-]&[^&%s]"))
+    or find(text, "\n...", 1, true) or find(text, "\n%", 1, true) or find(text, "^%%") or has_anchor(text))
 end
 
-local function is_blank(code)
-  return code == nil or code == NEWLINE or code == HASH
+-- Where the next line behind `at` begins that has text within its first `indent` + 1 columns; behind the end when none
+-- has. Bytes are looked at by pointer: the loop is compiled, and a pattern would take ten times as long.
+local function next_low_line(cursor, at, indent)
+  local bytes, length = cursor.bytes, cursor.length
+  while true do
+    local newline = ffi.C.memchr(bytes + at - 1, NEWLINE, length - at + 1)
+    if newline == nil then return length + 1 end
+    at = tonumber(ffi.cast("const uint8_t *", newline) - bytes) + 2
+    if at > length then return length + 1 end
+    local column = 0
+    while column < indent and bytes[at - 1 + column] == SPACE do column = column + 1 end
+    local code = bytes[at - 1 + column]
+    if code ~= SPACE and code ~= NEWLINE and code ~= HASH and code ~= 0 then return at end
+  end
+end
+
+local function next_margin(cursor, at)
+  if find(cursor.text, "^[^ \n#]", at) then return at end
+  return next_low_line(cursor, at, 0)
+end
+
+-- The first line from `at` on that is neither blank nor a comment: its start and its indentation.
+local function first_line(text, at)
+  while true do
+    local first, last = find(text, "^ *[^ \n#]", at)
+    if first then return first, last - first end
+    local stop = find(text, "\n", at, true)
+    if not stop then return nil end
+    at = stop + 1
+  end
 end
 
 local function begins_item(text, at)
-  local code = byte(text, at + 1)
-  return byte(text, at) == DASH and (code == SPACE or code == NEWLINE or code == TAB or code == RETURN or code == nil)
+  return byte(text, at) == DASH and find(text, "^%-[ \n]", at) ~= nil
 end
 
--- The collection that a line at the margin opens with a list below it; nil when it is anything else.
-local function opened_collection(text, at, stop, collections)
-  local key = sub(text, at, stop):match("^([%l_]+):%s*#?.-$")
-  if not key or not collections[key] then return nil end
-  return sub(text, at, stop):match("^[%l_]+:%s*$") and key or nil
-end
-
-local function close_item(state, before)
-  local section = state.section
-  if section and section.start then
-    table.insert(section.items, sub(state.text, section.start, before))
-    section.start = nil
+-- The items of the list that begins at `at`, indented by `indent`, and where it ends; nil when a line in it is odd.
+local function cut_items(cursor, at, indent)
+  local items, text = {}, cursor.text
+  while true do
+    local stop = next_low_line(cursor, at, indent)
+    items[#items + 1] = sub(text, at, stop - 1)
+    if stop > #text then return items, stop end
+    at = stop
+    local first = at
+    while byte(text, first) == SPACE do first = first + 1 end
+    local is_item = first - at == indent and begins_item(text, first)
+    if not is_item then
+      if first ~= at or byte(text, at) == DASH then return nil end
+      return items, at
+    end
   end
 end
 
-local function to_head(state, at, stop)
-  state.head[#state.head + 1] = sub(state.text, at, stop)
-end
-
-local function margin_line(state, at, stop)
-  close_item(state, at - 1)
-  state.section = nil
-  local collection = opened_collection(state.text, at, stop, state.collections)
-  to_head(state, at, stop)
-  if collection then
-    if state.sections[collection] then return false end
-    state.section = { items = {} }
-    state.sections[collection] = state.section
-  end
-  return true
-end
-
--- A line within a collection's list. False: the list is not of the plain shape.
-local function item_line(state, at, first, indent)
-  local section = state.section
-  if begins_item(state.text, first) and (not section.indent or indent == section.indent) then
-    close_item(state, at - 1)
-    section.indent, section.start = indent, at
-    return true
-  end
-  return section.indent ~= nil and indent > section.indent
-end
-
-local function take_line(state, at, stop)
-  local text, first = state.text, at
-  while byte(text, first) == SPACE do first = first + 1 end
-  local indent, code = first - at, byte(text, first)
-  local section = state.section
-  if is_blank(code) then
-    if not (section and section.start) then to_head(state, at, stop) end
-    return true
-  end
-  if indent == 0 and code ~= DASH then return margin_line(state, at, stop) end
-  if section then return item_line(state, at, first, indent) end
-  to_head(state, at, stop)
-  return true
+-- Cuts one collection, whose key's line ends before `at`. Returns its items (nil: leave it in the head) and where the
+-- next line at the margin begins; or false.
+local function cut_collection(cursor, at)
+  local text = cursor.text
+  local start, indent = first_line(text, at)
+  if not start or (indent == 0 and byte(text, start) ~= DASH) then return nil, start or #text + 1 end
+  if not begins_item(text, start + indent) then return false end
+  local items, stop = cut_items(cursor, start, indent)
+  if not items then return false end
+  return items, stop
 end
 
 -- Cuts `text`: { head = text, sections = { services = { "- name: ...", ... } } } for the lists of `collections` (a
 -- set of names); or nil when it is not of the plain shape.
 function split.cut(text, collections)
   if not is_plain(text) then return nil end
-  local state = { text = text, collections = collections, head = {}, sections = {} }
-  local at, length = 1, #text
-  while at <= length do
-    local stop = find(text, "\n", at, true) or length
-    if not take_line(state, at, stop) then return nil end
-    at = stop + 1
+  local head, sections = {}, {}
+  local cursor = { text = text, bytes = ffi.cast("const uint8_t *", text), length = #text }
+  local at = next_margin(cursor, 1)
+  while at <= #text do
+    local stop = find(text, "\n", at, true) or #text
+    local key = sub(text, at, stop):match("^([%l_]+): *\n$")
+    local items, after
+    if key and collections[key] then
+      items, after = cut_collection(cursor, stop + 1)
+      if items == false or sections[key] then return nil end
+      sections[key] = items
+    end
+    after = after or next_margin(cursor, stop + 1)
+    head[#head + 1] = sub(text, at, items and stop or after - 1)
+    at = after
   end
-  close_item(state, length)
-  local sections = {}
-  for collection, section in pairs(state.sections) do sections[collection] = section.items end
-  return { head = table.concat(state.head), sections = sections }
+  return { head = table.concat(head), sections = sections }
 end
 
 return split

@@ -14,7 +14,8 @@ describe("the gateway section", function()
     assert.same({ "auto", 100, "off", "notice", "text" }, { gateway.workers, gateway.plugin_cpu_budget_ms,
       gateway.access_log.path, gateway.log.level, gateway.log.format })
     assert.same({ client_header_timeout = 10000, client_body_timeout = 30000, keepalive_timeout = 60000,
-      send_timeout = 30000, drain_timeout = 30000, watchdog_timeout = 5000, max_head_bytes = 32768, max_headers = 200, max_body_bytes = 0, max_connections = 0 },
+      send_timeout = 30000, drain_timeout = 30000, watchdog_timeout = 5000, max_head_bytes = 32768, max_headers = 200,
+      max_body_bytes = 0, max_connections = 0 },
       gateway.limits)
     assert.same({ {}, {}, {} }, { gateway.trusted_plugins, gateway.trusted_ips, gateway.kafka })
   end)
