@@ -74,8 +74,9 @@ static void on_acceptable(struct ev_loop *ev, ev_io *watcher, int events) {
   desk->first = client;
 }
 
-struct desk *desk_open(struct loop *loop, const char *path, void (*on_command)(void *context, enum desk_command command),
-                       void *context, struct error *error) {
+struct desk *desk_open(struct loop *loop, const char *path,
+                       void (*on_command)(void *context, enum desk_command command), void *context,
+                       struct error *error) {
   int fd = control_listen(path, error);
   if (fd < 0) return NULL;
   struct desk *desk = calloc(1, sizeof *desk);

@@ -11,8 +11,9 @@ struct desk;
 enum desk_command { DESK_STATUS, DESK_RELOAD, DESK_UPGRADE, DESK_QUIT, DESK_STOP, DESK_COUNT };
 
 // Opens the socket at `path`. A client sends the command's name as one line and then waits.
-struct desk *desk_open(struct loop *loop, const char *path, void (*on_command)(void *context, enum desk_command command),
-                       void *context, struct error *error);
+struct desk *desk_open(struct loop *loop, const char *path,
+                       void (*on_command)(void *context, enum desk_command command), void *context,
+                       struct error *error);
 
 // Work on this command begins: those who wait for it now get the answer; who comes later waits for the next.
 void desk_begin(struct desk *desk, enum desk_command command);

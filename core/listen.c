@@ -122,7 +122,8 @@ static void address_text(int fd, char out[LISTEN_ADDRESS_BYTES]) {
 
 // ---- The table --------------------------------------------------------------------------------------------------
 
-static struct listen_entry *listener_find(const struct listeners *table, const struct listen_spec *spec, int32_t worker) {
+static struct listen_entry *listener_find(const struct listeners *table, const struct listen_spec *spec,
+                                          int32_t worker) {
   for (uint32_t i = 0; i < table->count; i++) {
     struct listen_entry *listener = &table->all[i];
     if (listener->worker == worker && strcmp(listener->spec.address, spec->address) == 0) return listener;
@@ -182,8 +183,8 @@ int listeners_open(struct listeners *next, const struct listeners *now, const st
                    int32_t workers, struct error *error) {
   *next = (struct listeners){0};
   for (uint32_t i = 0; i < count; i++) {
-    int failed = is_unix(&specs[i]) ? unix_add(next, now, &specs[i], error)
-                                    : tcp_add(next, now, &specs[i], workers, error);
+    int failed =
+        is_unix(&specs[i]) ? unix_add(next, now, &specs[i], error) : tcp_add(next, now, &specs[i], workers, error);
     if (failed) {
       listeners_close(next, now);
       return failed;

@@ -89,7 +89,8 @@ static void home_find(char out[PATH_MAX]) {
 static int host_ask(lua_State *lua) {
   struct text answer = {0};
   struct error error;
-  int code = control_ask(luaL_checkstring(lua, 1), luaL_checkstring(lua, 2), luaL_checkinteger(lua, 3), &answer, &error);
+  int code =
+      control_ask(luaL_checkstring(lua, 1), luaL_checkstring(lua, 2), luaL_checkinteger(lua, 3), &answer, &error);
   if (code < 0) {
     lua_pushnil(lua);
     lua_pushstring(lua, error.text);

@@ -60,10 +60,10 @@ struct master {
   struct watch *watch;
   struct desk *desk;
   struct upgrade *upgrade;
-  bool handed_over; // a new master owns pid file and control socket
+  bool handed_over;  // a new master owns pid file and control socket
   int64_t status_id; // question to a worker that is out; 0: none
   int64_t last_status_id;
-  char log_path[STATEDIR_PATH]; // "": stderr
+  char log_path[STATEDIR_PATH];  // "": stderr
   char desk_path[STATEDIR_PATH]; // until it is moved to its final place
   int terminal; // standard error as it was before the log took its place, until the start has ended; -1
   int signals;
@@ -335,8 +335,10 @@ static void upgrade_begin(struct master *master) {
                                     .timeout_ms = UPGRADE_MS,
                                     .on_done = on_upgraded,
                                     .context = master};
-  struct inheritance given = {
-      .listeners = master->reload.listeners, .tickets_fd = master->tickets_fd, .lock_fd = master->lock_fd, .ready_fd = -1};
+  struct inheritance given = {.listeners = master->reload.listeners,
+                              .tickets_fd = master->tickets_fd,
+                              .lock_fd = master->lock_fd,
+                              .ready_fd = -1};
   if (master->upgrade || master->state != MASTER_RUNNING) return;
   desk_begin(master->desk, DESK_UPGRADE);
   log_notice(&master->log, "upgrading", "program", master->options.program);

@@ -24,7 +24,7 @@ enum {
 // accepted sockets inherit). The master keeps it open too, so what the kernel queued survives the worker.
 struct listen_socket {
   int32_t fd;
-  int32_t kind; // enum listen_kind
+  int32_t kind;                       // enum listen_kind
   char address[LISTEN_ADDRESS_BYTES]; // "0.0.0.0:8443", "[::1]:8000" or "unix:/path"
   char flags[LISTEN_FLAGS_BYTES];     // words of Kong's syntax: "ssl http2 proxy_protocol", "" when there are none
 };
@@ -49,12 +49,12 @@ struct embedded_cluster {
 };
 
 struct worker_options {
-  int32_t id;           // from 1
+  int32_t id; // from 1
   int32_t worker_count;
-  int32_t control_fd;   // stream socket to the master: lines, see control.h
+  int32_t control_fd; // stream socket to the master: lines, see control.h
   const struct listen_socket *sockets;
   uint32_t socket_count;
-  struct board *board;  // zeroed but for pid; heartbeat_us at least once a second, idle or not: the watchdog reads it
+  struct board *board; // zeroed but for pid; heartbeat_us at least once a second, idle or not: the watchdog reads it
   struct counters *counters;
   const struct ticket_keys *tickets;
   const struct limit *limits;

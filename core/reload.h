@@ -44,11 +44,11 @@ struct reload {
   struct listeners listeners, next_listeners;
   struct history history;
   struct embedded embedded; // Kafka clusters that run
-  struct workers *workers; // NULL before the first
-  struct check *check;     // that runs now
-  bool staging;            // the workers are at it
-  bool launching;          // next_listeners belongs to the reload that runs
-  bool again;              // one more afterwards
+  struct workers *workers;  // NULL before the first
+  struct check *check;      // that runs now
+  bool staging;             // the workers are at it
+  bool launching;           // next_listeners belongs to the reload that runs
+  bool again;               // one more afterwards
   bool stopped;
   char again_reason[REASON_BYTES];
 };

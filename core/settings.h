@@ -41,5 +41,6 @@ void settings_fail(struct settings *settings, const char *format, ...) __attribu
 // gateway.limits.NAME, or `otherwise` when it was not told.
 double settings_limit(const struct settings *settings, const char *name, double otherwise);
 
-// True when workers have to be replaced to get from `a` to `b`: their sockets, their number or the embedded Kafka clusters differ.
+// True when workers have to be replaced to get from `a` to `b`: their sockets, their number or the embedded Kafka
+// clusters differ.
 bool settings_differ(const struct settings *a, const struct settings *b);

@@ -68,7 +68,8 @@ static void fd_pass(int fd, const char *name, struct text *lines) {
 // In the child: everything named crosses the exec, nothing else does.
 static void become(const struct upgrade_options *options, const struct inheritance *inheritance) {
   struct text lines = {0};
-  for (uint32_t i = 0; i < inheritance->listeners.count; i++) fcntl(inheritance->listeners.all[i].socket.fd, F_SETFD, 0);
+  for (uint32_t i = 0; i < inheritance->listeners.count; i++)
+    fcntl(inheritance->listeners.all[i].socket.fd, F_SETFD, 0);
   listeners_export(&inheritance->listeners, &lines);
   fd_pass(inheritance->tickets_fd, "tickets", &lines);
   fd_pass(inheritance->lock_fd, "lock", &lines);

@@ -48,8 +48,8 @@ struct watch {
   struct place *places;
   uint32_t place_count, place_room;
   bool pending;
-  bool renamed;    // names changed: build the places anew
-  double first;    // of the burst, on the loop's clock
+  bool renamed; // names changed: build the places anew
+  double first; // of the burst, on the loop's clock
   char changed[PATH_MAX];
 };
 
@@ -132,8 +132,7 @@ static int places_build(struct watch *watch, struct error *error) {
     if (root_add(watch, watch->roots[i], error) < 0) result = ERROR_SYSTEM;
   for (uint32_t i = 0; i < old_count; i++) {
     bool kept = false;
-    for (uint32_t k = 0; k < watch->place_count && !kept; k++)
-      kept = watch->places[k].descriptor == old[i].descriptor;
+    for (uint32_t k = 0; k < watch->place_count && !kept; k++) kept = watch->places[k].descriptor == old[i].descriptor;
     if (!kept) inotify_rm_watch(watch->fd, old[i].descriptor);
     free(old[i].folder);
     free(old[i].name);

@@ -21,13 +21,13 @@
 #include "title.h"
 
 enum {
-  QUICK_US = 1000000,       // dying sooner after its start than this, a worker is restarted more slowly each time
+  QUICK_US = 1000000, // dying sooner after its start than this, a worker is restarted more slowly each time
   BACKOFF_FIRST_MS = 100,
   BACKOFF_MOST_MS = 5000,
-  DRAIN_GRACE_MS = 1000,    // a worker ends its drain by itself; the master kills only one that does not
-  DEATHS_FAIL = 2,          // of one worker within one staging: the snapshot is to blame, not an accident
+  DRAIN_GRACE_MS = 1000, // a worker ends its drain by itself; the master kills only one that does not
+  DEATHS_FAIL = 2,       // of one worker within one staging: the snapshot is to blame, not an accident
   TICK_MS = 250,
-  WATCHDOG_MS = 5000,       // where the configuration does not say: watchdog_timeout, drain_timeout
+  WATCHDOG_MS = 5000, // where the configuration does not say: watchdog_timeout, drain_timeout
   DRAIN_MS = 30000,
 };
 
@@ -59,9 +59,9 @@ struct process {
 // What is remembered of worker N over its restarts.
 struct slot {
   uint32_t restarts;
-  uint32_t quick;         // deaths soon after the start, in a row
-  uint32_t stage_deaths;  // within the present staging
-  int64_t restart_at_us;  // 0: not waiting
+  uint32_t quick;        // deaths soon after the start, in a row
+  uint32_t stage_deaths; // within the present staging
+  int64_t restart_at_us; // 0: not waiting
   char last_end[96];
 };
 
@@ -176,8 +176,7 @@ static bool process_start(struct workers *workers, int32_t id, uint32_t set, con
   assert(process);
   int64_t now = fresh_us(workers);
   *process = (struct process){.workers = workers, .id = id, .set = set, .started_us = now, .still_since_us = now};
-  process->board =
-      mmap(NULL, sizeof *process->board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  process->board = mmap(NULL, sizeof *process->board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   assert(process->board != MAP_FAILED);
   if (!process_fork(process, plan)) {
     log_error(log_of(workers), "cannot start a worker", "reason", strerror(errno));
@@ -257,9 +256,7 @@ static void staging_settle(struct workers *workers, const char *failure) {
   workers->options.on_settled(workers->options.context, revision, failure);
 }
 
-static void staging_fail(struct workers *workers, const char *format, int32_t id) {
-  char message[256];
-  snprintf(message, sizeof message, format, id);
+static void staging_fail(struct workers *workers, const char *message) {
   struct text json = {0};
   text_puts(&json, "{\"message\":");
   text_json(&json, message);
@@ -301,7 +298,7 @@ void workers_launch(struct workers *workers, const struct workers_plan *plan, in
   staging_begin(workers, revision, snapshot);
   for (int32_t id = 1; id <= plan->settings->workers; id++) {
     if (process_start(workers, id, workers->pending_set, plan)) continue;
-    staging_fail(workers, "worker %d could not be started", id);
+    staging_fail(workers, "a worker could not be started");
     return;
   }
 }
@@ -424,6 +421,14 @@ static void death_log(struct process *process, const char *end) {
             running_plugin(process, plugin));
 }
 
+static void staging_fail_of_death(struct process *process, const char *end) {
+  char plugin[BOARD_NAME_BYTES], message[384];
+  running_plugin(process, plugin);
+  snprintf(message, sizeof message, "worker %d %s while it loaded the configuration%s%s", process->id, end,
+           *plugin ? ", in plugin " : "", plugin);
+  staging_fail(process->workers, message);
+}
+
 static void process_died(struct process *process, int status) {
   struct workers *workers = process->workers;
   struct slot *slot = &workers->slots[process->id - 1];
@@ -434,12 +439,11 @@ static void process_died(struct process *process, int status) {
   // Before there is a set that carries traffic, or within it: the worker comes back. One of a set that is being
   // launched beside it does not, the launch has failed.
   if (of_launch && workers->set != 0) {
-    staging_fail(workers, "worker %d died while it loaded the configuration", process->id);
+    staging_fail_of_death(process, slot->last_end);
     return;
   }
   slot->restart_at_us = now + restart_delay_ms(slot, now - process->started_us) * 1000;
-  if (workers->target && ++slot->stage_deaths >= DEATHS_FAIL)
-    staging_fail(workers, "worker %d died again and again while it loaded the configuration", process->id);
+  if (workers->target && ++slot->stage_deaths >= DEATHS_FAIL) staging_fail_of_death(process, slot->last_end);
   restart_due(workers);
 }
 
@@ -504,7 +508,7 @@ static void on_tick(struct ev_loop *ev, ev_timer *timer, int events) {
     if (p->kill_at_us && now > p->kill_at_us) drain_end(p);
   }
   if (workers->target && now > workers->stage_deadline_us)
-    staging_fail(workers, "the workers did not finish loading in time", 0);
+    staging_fail(workers, "the workers did not finish loading in time");
 }
 
 // ---- Life -------------------------------------------------------------------------------------------------------
@@ -565,8 +569,8 @@ static void process_describe(const struct process *process, struct text *out) {
   const struct board *board = process->board;
   const struct slot *slot = &process->workers->slots[process->id - 1];
   char plugin[BOARD_NAME_BYTES];
-  text_printf(out, "{\"id\":%d,\"pid\":%d,\"state\":\"%s\",\"generation\":%lld,\"uptime\":%.3f,\"restarts\":%u", process->id,
-              (int)process->pid, state_names[process->state], (long long)process->revision,
+  text_printf(out, "{\"id\":%d,\"pid\":%d,\"state\":\"%s\",\"generation\":%lld,\"uptime\":%.3f,\"restarts\":%u",
+              process->id, (int)process->pid, state_names[process->state], (long long)process->revision,
               (double)(fresh_us(process->workers) - process->started_us) / 1e6, slot->restarts);
   text_printf(out, ",\"exchanges\":%llu,\"exchanges_open\":%lld,\"connections\":%llu,\"connections_open\":%lld",
               (unsigned long long)board->exchanges, (long long)board->exchanges_open,

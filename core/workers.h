@@ -34,7 +34,7 @@ struct workers_options {
   struct counters *counters;
   const struct ticket_keys *tickets;
   const struct embedded *embedded; // Kafka clusters, as they are when a worker is forked
-  int64_t stage_ms;    // a staging that takes longer has failed
+  int64_t stage_ms;                // a staging that takes longer has failed
   bool manual_clock;
   // `failure` is a JSON object that says why, or NULL: all workers are live with the revision.
   void (*on_settled)(void *context, int64_t revision, const char *failure);

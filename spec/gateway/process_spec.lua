@@ -272,6 +272,17 @@ describe("the processes of a gateway", function()
       for _ = 1, 8 do assert.equal("two", body()) end
     end)
 
+    it("take back a generation in which workers die, and name the plugin", function()
+      local more = "gateway: { trusted_plugins: [answer] }\n"
+      start { config = config("one", more), workers = 2 }
+      gw:write_plugin("answer", answering((ANSWER:gsub("return answer\n$",
+        "function answer.init_worker() os.exit(3) end\nreturn answer\n"))))
+      local code, _, err = gw:command("reload")
+      assert.equal(1, code)
+      assert.matches("exited with code 3 while it loaded the configuration, in plugin answer", err, 1, true)
+      becomes("one")
+    end)
+
     it("kill one that is stuck, and name the plugin that was running", function()
       local stuck = 'local stuck = { version = "1.0.0", priority = 20 }\n' ..
         'function stuck.access(_, exchange)\n' ..
