@@ -5,11 +5,12 @@ local check = require "sluice.api.check"
 local core = require "sluice.api.core"
 local phases = require "sluice.phases"
 
-local E = core.E
+local E, C, worker = core.E, core.C, core.worker
 local check_phase, text = core.check_phase, core.text
 
 local LATER = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log")
 local BEFORE_LOG = phases.mask("rewrite", "access", "balancer", "response")
+local CERTIFICATE = phases.mask("certificate")
 local HANDSHAKE = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
   "response", "log")
 
@@ -33,6 +34,20 @@ end
 function Tls:get_version()
   check_phase(LATER, self.exchange.phase, "exchange.client.tls:get_version")
   return (text(self.handle, E.TEXT_TLS_VERSION))
+end
+
+-- Presents this certificate in the handshake under way.
+---@param certificate string PEM, its chain behind it
+---@param key string PEM
+---@return boolean|nil true
+---@return string|nil err
+function Tls:set_certificate(certificate, key)
+  check_phase(CERTIFICATE, self.exchange.phase, "exchange.client.tls:set_certificate")
+  check.string("exchange.client.tls:set_certificate", "certificate", certificate)
+  check.string("exchange.client.tls:set_certificate", "key", key)
+  local status = C.bridge_tls_certificate(worker, self.handle, certificate, key)
+  if status ~= 0 then return nil, core.reason(status) end
+  return true
 end
 
 -- What the log says about the client's certificate, in place of the handshake's own result.
