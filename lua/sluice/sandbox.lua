@@ -269,6 +269,9 @@ local function shared_module(name, owner)
   end
 end
 
+-- Fields to build schemas from, under our name and under the one that Kong's plugins use.
+local TYPEDEFS = { ["sluice.typedefs"] = true, ["kong.db.schema.typedefs"] = true }
+
 local function path_of(owner, name)
   local prefix = owner.name .. "."
   if name:sub(1, #prefix) ~= prefix then return nil end
@@ -310,7 +313,9 @@ local function requirer(owner, trusted)
     if module ~= nil then return module end
     local path = path_of(owner, name)
     if path then return load_own(name, path) end
-    if trusted then
+    if TYPEDEFS[name] then
+      module = require("sluice.schema.typedefs").copy()
+    elseif trusted then
       module = name:find("^sluice") and bound(name, owner) or require(name)
     else
       module = shared_module(name, owner)

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Fields that many schemas share, under Kong's names. A typedef is a field's description; calling it gives a copy with
+-- Fields that many schemas share, under Kong's names; a plugin's schema gets them by `require "sluice.typedefs"` or by
+-- Kong's own name for them. A typedef is a field's description; calling it gives a copy with
 -- attributes changed: typedefs.port { default = 6379 }.
 local cjson = require "cjson"
 local address = require "sluice.config.address"
@@ -7,7 +8,7 @@ local regex = require "sluice.config.regex"
 
 local typedefs = {}
 
-local meta = {}
+local meta = { __metatable = false }
 
 function meta.__call(base, changes)
   local result = setmetatable({}, meta)
@@ -17,7 +18,7 @@ function meta.__call(base, changes)
 end
 
 local function define(name, field)
-  typedefs[name] = setmetatable(field, meta)
+  typedefs[name] = getmetatable(field) == false and field or setmetatable(field, meta)
 end
 
 -- A string that `test` passes, called `expected` when it does not.
@@ -160,6 +161,20 @@ define("protocols_http", protocols { "grpc", "grpcs", "http", "https" })
 define("protocols_https", protocols { "grpcs", "https" })
 define("protocols_stream", protocols { "tcp", "tls", "udp" })
 define("protocols_http_and_https", protocols { "http", "https" })
+
+local function deep(value)
+  if type(value) ~= "table" then return value end
+  local result = {}
+  for key, item in pairs(value) do result[key] = deep(item) end
+  return getmetatable(value) == false and setmetatable(result, meta) or result
+end
+
+-- All of them anew, for a plugin's schema, which may do with them as it likes.
+function typedefs.copy()
+  local result = deep(typedefs)
+  result.copy, result.text = nil, nil
+  return result
+end
 
 for _, name in ipairs { "consumer", "consumer_group", "route", "service" } do
   define("no_" .. name, { type = "foreign", reference = name .. "s", eq = cjson.null })

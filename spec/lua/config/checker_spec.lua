@@ -158,6 +158,26 @@ describe("the checker", function()
       errors[1].text .. errors[2].text, 1, true)
   end)
 
+  it("gives a plugin's schema the typedefs, under Kong's name too, each plugin its own", function()
+    local form = [[
+local typedefs = require "%s"
+local port = typedefs.port { default = 7 }
+typedefs.port.between = { 1, 2 } -- hurts nobody else
+return { name = "%s", fields = {
+  { consumer = typedefs.no_consumer }, { protocols = typedefs.protocols_http },
+  { config = { type = "record", fields = { { port = port }, { host = typedefs.host } } } },
+} }
+]]
+    for name, module in pairs { one = "sluice.typedefs", two = "kong.db.schema.typedefs" } do
+      write("mine/" .. name .. "/handler.lua", HELLO)
+      write("mine/" .. name .. "/schema.lua", form:format(module, name))
+    end
+    local file = write("kong.yml", GATEWAY .. "plugins: [{name: one}, {name: two, config: {port: 65535}}]")
+    local loaded = assert(config.load { file })
+    assert.same({ { port = 7 }, { port = 65535 } },
+      { loaded:list("plugins")[1].config, loaded:list("plugins")[2].config })
+  end)
+
   it("only warns of a broken plugin that nothing uses", function()
     write("mine/hello/handler.lua", "return {")
     local code, told = run { files = { write("kong.yml", GATEWAY .. "services: []") } }
