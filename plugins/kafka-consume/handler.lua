@@ -6,6 +6,10 @@ local events = require "kafka-consume.events"
 
 local consume = { version = "1.0.0", priority = 753 }
 
+-- Nothing on the way may keep or gather events.
+local HEADERS = {
+  ["Content-Type"] = "text/event-stream", ["Cache-Control"] = "no-store", ["X-Accel-Buffering"] = "no",
+}
 local LOOK_S = 1 -- how often a reader without records looks whether its client is still there
 
 local states = setmetatable({}, { __mode = "k" }) -- by configuration: cluster, functions, encoded records
@@ -89,11 +93,10 @@ function consume.access(conf, exchange)
   if not wants_events(conf, exchange) then
     refuse(exchange, 501, "this gateway offers a topic as text/event-stream: ask for it by Accept, or set config.mode")
   end
+  if exchange.request:get_method() == "HEAD" then exchange.response:exit(200, nil, HEADERS) end
   local reader = open(conf, state, exchange)
   local ok, err = pcall(function()
-    local stream = exchange.response:stream(200, {
-      ["Content-Type"] = "text/event-stream", ["Cache-Control"] = "no-store", ["X-Accel-Buffering"] = "no",
-    })
+    local stream = exchange.response:stream(200, HEADERS)
     if stream:send(events.HEARTBEAT) then pump(conf, state, reader, stream) end
     stream:finish()
   end)

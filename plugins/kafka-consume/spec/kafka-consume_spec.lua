@@ -1,0 +1,201 @@
+-- SPDX-License-Identifier: Apache-2.0
+local ffi = require "ffi"
+local cjson = require "cjson"
+local client = require "spec.kafka.client"
+local events = require "spec.kafka.events"
+local gateway = require "spec.support.gateway"
+local process = require "spec.support.process"
+
+local C = client.C
+
+local CONFIG = [[
+_format_version: "3.0"
+gateway:
+  kafka:
+    main: { bootstrap.servers: "%s", fetch.wait.max.ms: 20 }
+    away: { bootstrap.servers: "127.0.0.1:1" }
+routes:
+- { name: live, paths: [/live], plugins: [{ name: kafka-consume, config: {
+    topics: [{ name: events }], mode: server-sent-events, heartbeat: 100 } }] }
+- { name: all, paths: [/all], plugins: [{ name: kafka-consume, config: {
+    topics: [{ name: events }], mode: server-sent-events, auto_offset_reset: earliest } }] }
+- { name: whole, paths: [/whole], plugins: [{ name: kafka-consume, config: {
+    topics: [{ name: whole }], event: record, message_deserializer: json, auto_offset_reset: earliest } }] }
+- { name: changed, paths: [/changed], plugins: [{ name: kafka-consume, config: {
+    topics: [{ name: changed }], mode: server-sent-events, auto_offset_reset: earliest, message_by_lua_functions: [
+      "return function(message) if message.value ~= 'secret' then return message end end",
+      "return function(message) message.value = message.value:upper() return message end"] } }] }
+- { name: missing, paths: [/missing], plugins: [{ name: kafka-consume, config: {
+    topics: [{ name: nobody-made-this }], mode: server-sent-events } }] }
+]]
+
+describe("kafka-consume", function()
+  local mock, kafka, gw
+
+  setup(function()
+    kafka = client.new()
+    mock = C.kafka_mock_new(1, kafka.error)
+    for topic, partitions in pairs { events = 3, whole = 1, changed = 1 } do
+      C.kafka_mock_topic(mock, topic, partitions)
+    end
+    local servers = ffi.string(C.kafka_mock_servers(mock))
+    kafka:cluster("main", { ["bootstrap.servers"] = servers })
+    gw = gateway.start(CONFIG:format(servers), { workers = 2 })
+  end)
+
+  teardown(function()
+    gw:stop()
+    kafka:close()
+    C.kafka_mock_free(mock)
+  end)
+
+  local function open(path, headers)
+    local stream, response = events.open(gw.port, path, headers)
+    assert(stream, response and response.body)
+    return stream
+  end
+
+  it("sends each record as an event at once, to every client, in order", function()
+    local one, two = open("/live"), open("/live")
+    for i = 1, 20 do kafka:send { topic = "events", value = "v" .. i, partition = 1 } end
+    for _, stream in ipairs { one, two } do
+      for i = 1, 20 do assert.equal("v" .. i, assert(stream:next()).data) end
+      stream:close()
+    end
+  end)
+
+  it("keeps proxies from storing and buffering the stream", function()
+    local stream = open("/live")
+    assert.equal("no-store", stream.head.headers["cache-control"])
+    assert.equal("no", stream.head.headers["x-accel-buffering"])
+    stream:close()
+  end)
+
+  it("names partition and offset in the id, and the last of each other partition", function()
+    local stream = open("/live")
+    local _, offset = kafka:send { topic = "events", value = "a", partition = 2 }
+    local event = assert(stream:next())
+    assert.equal("2/" .. offset, event.id:match("^[^,]+"))
+    local count = select(2, event.id:gsub("%d/", ""))
+    assert.equal(3, count)
+    stream:close()
+  end)
+
+  it("goes on behind Last-Event-ID, in all partitions, with no gap and no duplicate", function()
+    local stream = open("/live")
+    local last
+    for i = 1, 9 do kafka:send { topic = "events", value = "seen" .. i, partition = i % 3 } end
+    for _ = 1, 5 do last = assert(stream:next()) end
+    local missed = {}
+    for _ = 6, 9 do missed[assert(stream:next()).data] = true end
+    stream:close()
+    for i = 1, 6 do
+      kafka:send { topic = "events", value = "away" .. i, partition = i % 3 }
+      missed["away" .. i] = true
+    end
+    local again = open("/live", { ["Last-Event-ID"] = last.id })
+    for _ = 1, 10 do
+      local event = assert(again:next())
+      assert.is_true(missed[event.data], event.data)
+      missed[event.data] = nil
+    end
+    kafka:send { topic = "events", value = "live again", partition = 0 }
+    assert.equal("live again", assert(again:next()).data)
+    again:close()
+  end)
+
+  it("begins with the earliest record when it is told to", function()
+    local stream, seen = open("/all"), 0
+    local first = {}
+    while seen < 3 do
+      local partition, offset = assert(stream:next()).id:match("^(%d+)/(%d+)")
+      if not first[partition] then
+        first[partition], seen = offset, seen + 1
+        assert.equal("0", offset)
+      end
+    end
+    stream:close()
+  end)
+
+  it("breaks values with line ends into lines of data", function()
+    local stream = open("/live")
+    kafka:send { topic = "events", value = "one\ntwo\r\nthree\rfour" }
+    assert.equal("one\ntwo\nthree\nfour", assert(stream:next()).data)
+    stream:close()
+  end)
+
+  it("sends whole records as JSON, when Accept asks for events", function()
+    kafka:send { topic = "whole", key = "k", value = '{"n":[1,2]}', headers = { "h", "1" }, timestamp = 1700000000123 }
+    kafka:send { topic = "whole", value = "no json" }
+    kafka:send { topic = "whole", key = "gone" }
+    local stream = open("/whole", { Accept = "text/event-stream" })
+    local record = cjson.decode(assert(stream:next()).data)
+    assert.same({
+      topic = "whole", partition = 0, offset = 0, timestamp = 1700000000123, key = "k", value = { n = { 1, 2 } },
+      headers = { { name = "h", value = "1" } },
+    }, record)
+    assert.equal("no json", cjson.decode(assert(stream:next()).data).value)
+    assert.equal(cjson.null, cjson.decode(assert(stream:next()).data).value)
+    stream:close()
+  end)
+
+  it("lets functions of the configuration change and drop records", function()
+    for _, value in ipairs { "one", "secret", "two" } do kafka:send { topic = "changed", value = value } end
+    local stream = open("/changed")
+    assert.equal("ONE", assert(stream:next()).data)
+    assert.equal("TWO", assert(stream:next()).data)
+    stream:close()
+  end)
+
+  it("sends comments while there are no records", function()
+    local stream = open("/live")
+    assert.same({ nil, "timeout" }, { stream:next(0.6) })
+    assert.is_true(stream.comments >= 3)
+    stream:close()
+  end)
+
+  it("stops reading the topic when its clients have left", function()
+    local stream = open("/all")
+    assert(stream:next())
+    stream:close()
+    process.wait_until(function()
+      local _, out = gw:command("status", "--json")
+      local state = cjson.decode(out)
+      return state.worker.kafka[1].readers == 0 and state.worker.kafka[2].readers == 0
+    end, 5, "readers to end")
+  end)
+
+  it("refuses an id that is not its own", function()
+    for _, id in ipairs { "x", "1", "0/", "0/1,", "-1/2", "0/-2", "1e3/0", "99999999999/0" } do
+      local stream, response = events.open(gw.port, "/live", { ["Last-Event-ID"] = id })
+      assert.is_nil(stream)
+      assert.equal(400, response.status, id)
+    end
+  end)
+
+  it("answers 501 to a client that does not ask for events, where the mode is another", function()
+    local response = gw:get("/whole")
+    assert.equal(501, response.status)
+    assert.matches("text/event-stream", response.body, 1, true)
+  end)
+
+  it("refuses what it would silently leave out", function()
+    local path = gw.directory .. "/other.yml"
+    process.write_file(path, [[
+_format_version: "3.0"
+plugins:
+- { name: kafka-consume, config: { topics: [{ name: t }], enable_dlq: true } }
+]])
+    local status, out, err = process.run({ gateway.binary, "check", path }, { env = gw.env })
+    assert.equal(1, status)
+    assert.matches("enable_dlq", out .. err, 1, true)
+  end)
+
+  it("answers HEAD with the head of the stream, and ends", function()
+    local connection = gw:connect()
+    local response = assert(connection:request { method = "HEAD", path = "/live" })
+    assert.same({ 200, "text/event-stream" }, { response.status, response.headers["content-type"] })
+    assert.equal(501, connection:request({ path = "/whole" }).status) -- the connection goes on
+    connection:close()
+  end)
+end)
