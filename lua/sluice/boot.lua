@@ -20,6 +20,9 @@ package.loaded["sluice.native"] = {
 
 require("sluice.sandbox").bound_strings()
 
+-- The defaults are a small program's: here each plugin on each route may want a trace of its own.
+require("jit.opt").start("maxtrace=8000", "maxrecord=8000", "maxmcode=16384")
+
 if worker then
   local runtime = require "sluice.runtime"
   rawset(coroutine, "yield", runtime.yield) -- of all that is loaded from here on

@@ -13,6 +13,7 @@ local cjson = require "cjson"
 local table_new = require "table.new"
 local native = require "sluice.ffi"
 local build = require "sluice.build"
+local indexes = require "sluice.indexes"
 local plugins = require "sluice.plugins"
 local runtime = require "sluice.runtime"
 
@@ -26,6 +27,7 @@ local generation = {}
 ---@field revision number
 ---@field meta table first record of the snapshot
 ---@field entities table<string, table[]> by collection ("services", "keyauth_credentials"), in the snapshot's order
+---@field indexes table see sluice.indexes
 ---@field routes table<integer, table> entities by the core's index
 ---@field services table<integer, table> entities by the core's index
 ---@field upstreams table<integer, table> policies by the core's index
@@ -251,7 +253,7 @@ end
 
 local function new_held()
   return {
-    entities = {}, code = {}, records = {}, routes = {}, services = {}, upstreams = {}, plugins = {},
+    entities = {}, indexes = {}, code = {}, records = {}, routes = {}, services = {}, upstreams = {}, plugins = {},
     plans = { [ROUTE_STATUS] = status_plan() },
   }
 end
@@ -314,6 +316,7 @@ local function run_stage(held, path)
   if not held.revision then error({ message = path .. " has no meta record" }, 0) end
   load_plugins(held, pace)
   build_core(held, pace)
+  if live then indexes.carry(live, held, pace) end
   configure(held, pace)
   init_workers(held, pace)
   go_live(held)

@@ -239,7 +239,9 @@ describe("an exchange", function()
 
   describe("client", function()
     local function configure(entities)
-      require("sluice.runtime").generations[3] = { plans = {}, entities = entities, routes = {}, services = {} }
+      require("sluice.runtime").generations[3] = {
+        plans = {}, entities = entities, indexes = {}, routes = {}, services = {},
+      }
       fake.numbers[E.NUMBER_GENERATION] = 3
     end
 

@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- The configuration's entities as an exchange sees them: always those of the generation that it began with.
 --
--- Look-ups other than by index go through indexes built once per generation, at the first use of that field.
+-- Look-ups other than by number go through sluice.indexes.
 
 local core = require "sluice.api.core"
+local indexes = require "sluice.indexes"
 local runtime = require "sluice.runtime"
 
 local E = core.E
@@ -35,50 +36,6 @@ function entities.service(exchange)
   return generation and index and generation.services[index] or nil
 end
 
-local function build_index(list, field)
-  local index = {}
-  for i = 1, #list do
-    local value = list[i][field]
-    if value ~= nil then index[value] = list[i] end
-  end
-  return index
-end
-
-local function build_groups(list, field)
-  local index = {}
-  for i = 1, #list do
-    local value = list[i][field]
-    if type(value) == "table" then value = value.id end
-    if value ~= nil then
-      local group = index[value]
-      if not group then
-        group = {}
-        index[value] = group
-      end
-      group[#group + 1] = list[i]
-    end
-  end
-  return index
-end
-
-local function index_of(exchange, kind, field, build, mark)
-  local generation = entities.generation(exchange)
-  local list = generation and generation.entities[kind]
-  if not list then return nil end
-  local indexes = generation.indexes
-  if not indexes then
-    indexes = {}
-    generation.indexes = indexes
-  end
-  local key = mark .. kind .. "." .. field
-  local index = indexes[key]
-  if not index then
-    index = build(list, field)
-    indexes[key] = index
-  end
-  return index
-end
-
 -- The entity of a kind whose field has that value.
 ---@param exchange table
 ---@param kind string such as "consumers" or "keyauth_credentials"
@@ -86,15 +43,15 @@ end
 ---@param value any
 ---@return table|nil
 function entities.find(exchange, kind, field, value)
-  local index = index_of(exchange, kind, field, build_index, "=")
-  return index and index[value] or nil
+  local generation = entities.generation(exchange)
+  return generation and indexes.find(generation, kind, field, value)
 end
 
 -- All entities of a kind whose field (a reference: its id) has that value, in the configuration's order.
 ---@return table[]
 function entities.all(exchange, kind, field, value)
-  local index = index_of(exchange, kind, field, build_groups, "*")
-  return index and index[value] or {}
+  local generation = entities.generation(exchange)
+  return generation and indexes.all(generation, kind, field, value) or {}
 end
 
 return entities
