@@ -60,7 +60,7 @@ struct master {
   struct watch *watch;
   struct desk *desk;
   struct upgrade *upgrade;
-  bool handed_over;  // a new master owns pid file and control socket
+  bool owns_files;   // pid file and control socket: no other master has them still, or has taken them over
   int64_t status_id; // question to a worker that is out; 0: none
   int64_t last_status_id;
   char log_path[STATEDIR_PATH];  // "": stderr
@@ -155,14 +155,27 @@ static int state_take(struct master *master, const struct settings *settings, st
 
 static void on_command(void *context, enum desk_command command);
 
-// The control socket is made beside its place and moved there once this master is live, so that until then the one that
-// it may replace stays reachable.
+// Puts control socket and pid file where they are looked for.
+static void files_place(struct master *master, const struct settings *settings) {
+  struct error error;
+  char path[STATEDIR_PATH];
+  if (rename(master->desk_path, statedir_path(settings->state_dir, "control.sock", path)) == 0)
+    strcpy(master->desk_path, path);
+  if (statedir_write_pid(settings->state_dir, (int32_t)getpid(), &error) < 0)
+    log_error(&master->log, "no pid file", "reason", error.text);
+}
+
+// The control socket is made beside its place. A master that takes over from another moves it there only when it is
+// live: until then the other one stays reachable.
 static int desk_make(struct master *master, const struct settings *settings, struct error *error) {
   char name[48];
   snprintf(name, sizeof name, "control.%d.sock", (int)getpid());
   statedir_path(settings->state_dir, name, master->desk_path);
   master->desk = desk_open(&master->loop, master->desk_path, on_command, master, error);
-  return master->desk ? 0 : error->code;
+  if (!master->desk) return error->code;
+  master->owns_files = master->inherited.lock_fd < 0;
+  if (master->owns_files) files_place(master, settings);
+  return 0;
 }
 
 static void on_settled(void *context, int64_t revision, const char *failure) {
@@ -210,14 +223,12 @@ static void log_listeners(struct master *master) {
 }
 
 static void start_succeeded(struct master *master) {
-  struct error error;
-  char path[STATEDIR_PATH], pid[32];
+  char pid[32];
   const char *state_dir = master->reload.settings->state_dir;
   master_move(master, MASTER_RUNNING);
   log_listeners(master);
-  if (statedir_write_pid(state_dir, (int32_t)getpid(), &error) < 0)
-    log_error(&master->log, "no pid file", "reason", error.text);
-  if (rename(master->desk_path, statedir_path(state_dir, "control.sock", path)) == 0) strcpy(master->desk_path, path);
+  if (!master->owns_files) files_place(master, master->reload.settings);
+  master->owns_files = true;
   log_notice(&master->log, "running", "version", master->options.version, "pid", log_number(pid, getpid()), "state_dir",
              state_dir);
   ready_tell(master, "ready");
@@ -302,27 +313,31 @@ static void on_status(void *context, int64_t id, const char *json) {
 
 // ---- Upgrade ----------------------------------------------------------------------------------------------------
 
-static void upgrade_answer(struct master *master, const char *failure) {
+// What came of a command that has no more to say than that.
+static void plain_answer(struct master *master, enum desk_command command, const char *failure) {
   struct text out = {0};
-  text_printf(&out, "{\"ok\":%s,\"errors\":", failure ? "false" : "true");
-  if (failure)
-    text_puts(&out, "[{\"message\":"), text_json(&out, failure), text_puts(&out, "}]");
-  else
-    text_puts(&out, "[]");
-  text_puts(&out, "}");
-  desk_answer(master->desk, DESK_UPGRADE, out.data);
+  text_printf(&out, "{\"ok\":%s,\"pid\":%d,\"errors\":[", failure ? "false" : "true", (int)getpid());
+  if (failure) {
+    text_puts(&out, "{\"message\":");
+    text_json(&out, failure);
+    text_puts(&out, "}");
+  }
+  text_puts(&out, "]}");
+  desk_begin(master->desk, command);
+  desk_answer(master->desk, command, out.data);
   text_free(&out);
 }
 
 static void on_upgraded(void *context, const char *failure) {
   struct master *master = context;
   master->upgrade = NULL;
-  upgrade_answer(master, failure);
+  plain_answer(master, DESK_UPGRADE, failure);
   if (failure) {
     log_error(&master->log, "upgrade failed, this process goes on", "reason", failure);
     return;
   }
-  master->handed_over = true;
+  master->owns_files = false;
+  *master->desk_path = 0;
   close(master->lock_fd); // the new process has the same lock; it shall not outlive that one here
   master->lock_fd = -1;
   if (master->state == MASTER_RUNNING) master_quit(master, "a new process has taken over");
@@ -339,8 +354,7 @@ static void upgrade_begin(struct master *master) {
                               .tickets_fd = master->tickets_fd,
                               .lock_fd = master->lock_fd,
                               .ready_fd = -1};
-  if (master->upgrade || master->state != MASTER_RUNNING) return;
-  desk_begin(master->desk, DESK_UPGRADE);
+  if (master->upgrade) return; // who asks again gets the same answer
   log_notice(&master->log, "upgrading", "program", master->options.program);
   master->upgrade = upgrade_start(&master->loop, &options, &given, &error);
   if (!master->upgrade) on_upgraded(master, error.text);
@@ -348,29 +362,28 @@ static void upgrade_begin(struct master *master) {
 
 // ---- Commands and signals ---------------------------------------------------------------------------------------
 
-static void end_answer(struct master *master, enum desk_command command) {
-  char line[48];
-  snprintf(line, sizeof line, "{\"ok\":true,\"pid\":%d}", (int)getpid());
-  desk_begin(master->desk, command);
-  desk_answer(master->desk, command, line);
+static void command_end(struct master *master, enum desk_command command) {
+  plain_answer(master, command, NULL);
+  if (command == DESK_STOP)
+    master_stop(master, "command");
+  else if (master->state != MASTER_DRAINING)
+    master_quit(master, "command");
 }
 
 static void on_command(void *context, enum desk_command command) {
   struct master *master = context;
-  switch (command) {
-  case DESK_STATUS: status_ask(master); break;
-  case DESK_RELOAD: reload_ask(&master->reload, "command"); break;
-  case DESK_UPGRADE: upgrade_begin(master); break;
-  case DESK_QUIT:
-    end_answer(master, command);
-    if (master->state != MASTER_DRAINING) master_quit(master, "command");
-    break;
-  case DESK_STOP:
-    end_answer(master, command);
-    master_stop(master, "command");
-    break;
-  case DESK_COUNT: break;
-  }
+  if (command == DESK_STATUS)
+    status_ask(master);
+  else if (command == DESK_QUIT || command == DESK_STOP)
+    command_end(master, command);
+  else if (master->state == MASTER_DRAINING)
+    plain_answer(master, command, "the gateway is about to end");
+  else if (command == DESK_RELOAD)
+    reload_ask(&master->reload, "command");
+  else if (master->state == MASTER_STARTING)
+    plain_answer(master, command, "the gateway has not started yet");
+  else
+    upgrade_begin(master);
 }
 
 static void log_reopen(struct master *master) {
@@ -405,7 +418,9 @@ static void signal_take(struct master *master, int number) {
   case SIGCHLD: children_reap(master); break;
   case SIGHUP: reload_ask(&master->reload, "signal"); break;
   case SIGUSR1: log_reopen(master); break;
-  case SIGUSR2: upgrade_begin(master); break;
+  case SIGUSR2:
+    if (master->state == MASTER_RUNNING) upgrade_begin(master);
+    break;
   default: signal_end(master, strsignal(number)); break;
   }
 }
@@ -482,10 +497,11 @@ static int master_open(struct master *master, struct error *error) {
 
 // What others would find although nothing runs any more, unless a new master has put its own there.
 static void files_remove(struct master *master) {
-  char path[STATEDIR_PATH];
-  if (master->desk && !master->handed_over) unlink(master->desk_path);
-  if (master->handed_over || !master->reload.settings) return;
-  unlink(statedir_path(master->reload.settings->state_dir, "sluice.pid", path));
+  if (!*master->desk_path) return;
+  unlink(master->desk_path);
+  if (!master->owns_files) return;
+  strcpy(strrchr(master->desk_path, '/') + 1, "sluice.pid");
+  unlink(master->desk_path);
 }
 
 static void master_close(struct master *master) {

@@ -280,7 +280,10 @@ describe("the processes of a gateway", function()
       local code, _, err = gw:command("reload")
       assert.equal(1, code)
       assert.matches("exited with code 3 while it loaded the configuration, in plugin answer", err, 1, true)
-      becomes("one")
+      process.wait_until(function()
+        local ok, answer = pcall(body) -- a dying worker takes connections along
+        return ok and answer == "one"
+      end, 10, "the answer of before")
     end)
 
     it("kill one that is stuck, and name the plugin that was running", function()
@@ -379,6 +382,18 @@ describe("the processes of a gateway", function()
       local code, _, err = command("start")
       assert.equal(1, code)
       assert.matches("colour", err, 1, true)
+    end)
+
+    it("can be told to end before they have started", function()
+      start {
+        wait = false, config = config("one", "gateway: { trusted_plugins: [answer] }\n"),
+        plugins = { answer = answering((ANSWER:gsub("return answer\n$",
+          "function answer.init_worker() os.execute('sleep 3') end\nreturn answer\n"))) },
+      }
+      process.wait_until(function() return exists(gw.directory .. "/state/sluice.pid") end, 5, "a pid file")
+      assert.matches("not started yet", select(3, command("upgrade")), 1, true)
+      assert.equal(0, (command("stop")))
+      assert.equal(0, gw.process:wait(5))
     end)
 
     it("cannot be asked for when they do not run", function()
