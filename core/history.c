@@ -14,6 +14,11 @@ void history_begin(struct history *history, struct clock *clock, const char *rea
   snprintf(history->next.reason, sizeof history->next.reason, "%s", reason);
 }
 
+void history_checked(struct history *history, struct clock *clock) {
+  clock_update(clock);
+  history->next.check_us = clock->mono_us - history->begun_us;
+}
+
 static void outcome_keep(struct outcome *place, const struct outcome *outcome) {
   text_free(&place->errors);
   *place = *outcome;
@@ -53,9 +58,10 @@ void outcome_describe(const struct outcome *outcome, struct text *out) {
     text_puts(out, "null");
     return;
   }
-  text_printf(out, "{\"ok\":%s,\"changed\":%s,\"revision\":%lld,\"at\":%.3f,\"took_ms\":%.1f,\"reason\":",
+  text_printf(out,
+              "{\"ok\":%s,\"changed\":%s,\"revision\":%lld,\"at\":%.3f,\"took_ms\":%.1f,\"check_ms\":%.1f,\"reason\":",
               outcome->ok ? "true" : "false", outcome->changed ? "true" : "false", (long long)outcome->revision,
-              (double)outcome->at_us / 1e6, (double)outcome->took_us / 1e3);
+              (double)outcome->at_us / 1e6, (double)outcome->took_us / 1e3, (double)outcome->check_us / 1e3);
   text_json(out, outcome->reason);
   text_printf(out, ",\"errors\":%s}", outcome->errors.len ? outcome->errors.data : "[]");
 }

@@ -16,8 +16,8 @@ struct outcome {
   bool known, ok;
   bool changed; // a new revision went live
   int64_t revision;
-  int64_t at_us; // since 1970, when it began
-  int64_t took_us;
+  int64_t at_us;             // since 1970, when it began
+  int64_t took_us, check_us; // in all, and of that in the checker
   char reason[REASON_BYTES]; // "start", "command", "signal", "saved ./plugins/hello/handler.lua"
   struct text errors;        // a JSON array
 };
@@ -30,6 +30,7 @@ struct history {
 };
 
 void history_begin(struct history *history, struct clock *clock, const char *reason);
+void history_checked(struct history *history, struct clock *clock);
 void history_ok(struct history *history, struct clock *clock, int64_t revision, bool changed);
 // `errors` is a JSON array.
 void history_fail(struct history *history, struct clock *clock, const char *errors);

@@ -109,12 +109,12 @@ static void reload_commit(struct reload *reload) {
 }
 
 static void reload_succeed(struct reload *reload) {
-  char revision[32], took[32];
+  char revision[32], took[32], check[32];
   reload_commit(reload);
   const struct outcome *last = &reload->history.last;
   log_notice(log_of(reload), last->changed ? "generation is live" : "nothing has changed", "revision",
              log_number(revision, last->revision), "reason", last->reason, "took_ms",
-             log_number(took, last->took_us / 1000));
+             log_number(took, last->took_us / 1000), "check_ms", log_number(check, last->check_us / 1000));
   reload_end(reload, NULL);
 }
 
@@ -159,6 +159,7 @@ static void reload_stage(struct reload *reload) {
 static void on_checked(void *context, struct settings *settings) {
   struct reload *reload = context;
   reload->check = NULL;
+  history_checked(&reload->history, clock_of(reload));
   for (uint32_t i = 0; i < settings->warning_count; i++) warning_log(log_of(reload), settings->warnings[i]);
   if (settings->error_count) {
     reload_fail(reload, settings);
