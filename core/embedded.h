@@ -13,7 +13,7 @@ struct title;
 enum { EMBEDDED_MAX = 16 };
 
 struct embedded {
-  struct title *title; // NULL: processes keep their name
+  struct title *title;                            // NULL: processes keep their name
   struct embedded_cluster clusters[EMBEDDED_MAX]; // running ones
   int32_t pids[EMBEDDED_MAX];
   uint32_t count;

@@ -75,7 +75,6 @@ void queue_watch_close(struct queue_watch *watch) {
   watch->fd = -1;
 }
 
-
 // ---- Producers ----
 
 static uint32_t text_hash(const char *text) {
@@ -219,7 +218,8 @@ static void on_producer_readable(struct ev_loop *ev, struct ev_io *io, int event
   }
   if (most < 0)
     queue_watch_kick(&producer->watch);
-  else if (producer->retired && rd_kafka_outq_len(producer->rk) == 0) producer_destroy(producer);
+  else if (producer->retired && rd_kafka_outq_len(producer->rk) == 0)
+    producer_destroy(producer);
 }
 
 static struct producer *producer_new(struct cluster *cluster, struct error *error) {
@@ -266,12 +266,12 @@ static rd_kafka_resp_err_t produce_queue(struct producer *producer, struct topic
                                          const struct kafka_message *message, struct kafka_ticket *ticket) {
   rd_kafka_headers_t *headers = message->header_count ? headers_new(message) : NULL;
   // Not produceva: given a partition that does not exist it frees the headers and then leaves them to us (2.0.2).
-  rd_kafka_resp_err_t code = rd_kafka_producev(
-      producer->rk, RD_KAFKA_V_RKT(topic->rkt), RD_KAFKA_V_PARTITION(message->partition),
-      RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(message->key.data, message->key.len),
-      RD_KAFKA_V_VALUE((void *)(uintptr_t)message->value.data, message->value.len),
-      RD_KAFKA_V_TIMESTAMP((int64_t)message->timestamp_ms), RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE(ticket),
-      RD_KAFKA_V_END);
+  rd_kafka_resp_err_t code =
+      rd_kafka_producev(producer->rk, RD_KAFKA_V_RKT(topic->rkt), RD_KAFKA_V_PARTITION(message->partition),
+                        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(message->key.data, message->key.len),
+                        RD_KAFKA_V_VALUE((void *)(uintptr_t)message->value.data, message->value.len),
+                        RD_KAFKA_V_TIMESTAMP((int64_t)message->timestamp_ms), RD_KAFKA_V_HEADERS(headers),
+                        RD_KAFKA_V_OPAQUE(ticket), RD_KAFKA_V_END);
   if (code && headers) rd_kafka_headers_destroy(headers);
   return code;
 }

@@ -55,38 +55,50 @@ static int conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, s
   return error_set(error, ERROR_INVALID, "%s: %s", key, text);
 }
 
-static int conf_set_pairs(rd_kafka_conf_t *conf, const char *const *pairs, struct error *error) {
-  for (; *pairs; pairs += 2)
-    if (conf_set(conf, pairs[0], pairs[1], error)) return ERROR_INVALID;
+struct setting {
+  const char *key, *value;
+};
+
+static int conf_set_all(rd_kafka_conf_t *conf, const struct setting *settings, struct error *error) {
+  for (; settings->key; settings++)
+    if (conf_set(conf, settings->key, settings->value, error)) return ERROR_INVALID;
   return 0;
 }
 
 // Suits a gateway: somebody waits for each record, and a broker that comes back is wanted at once.
-static const char *const defaults_of_both[] = {"client.id", "sluice",
-                                               "socket.nagle.disable", "true",
-                                               "socket.keepalive.enable", "true",
-                                               "reconnect.backoff.ms", "50",
-                                               "reconnect.backoff.max.ms", "1000",
-                                               "log.connection.close", "false",
-                                               "statistics.interval.ms", "2000",
-                                               NULL};
+static const struct setting defaults_of_both[] = {
+    {"client.id", "sluice"},
+    {"socket.nagle.disable", "true"},
+    {"socket.keepalive.enable", "true"},
+    {"reconnect.backoff.ms", "50"},
+    {"reconnect.backoff.max.ms", "1000"},
+    {"log.connection.close", "false"},
+    {"statistics.interval.ms", "2000"},
+    {NULL, NULL},
+};
 // The partitioner is that of Java's clients, so that a key goes to one partition whoever produced it.
-static const char *const defaults_of_producer[] = {"linger.ms", "0.5",
-                                                   "queue.buffering.max.kbytes", "65536",
-                                                   "message.timeout.ms", "30000",
-                                                   "topic.metadata.propagation.max.ms", "5000",
-                                                   "partitioner", "murmur2_random",
-                                                   NULL};
-static const char *const defaults_of_consumer[] = {"fetch.wait.max.ms", "500",
-                                                   "fetch.error.backoff.ms", "100",
-                                                   "queued.max.messages.kbytes", "16384",
-                                                   NULL};
+static const struct setting defaults_of_producer[] = {
+    {"linger.ms", "0.5"},
+    {"queue.buffering.max.kbytes", "65536"},
+    {"message.timeout.ms", "30000"},
+    {"topic.metadata.propagation.max.ms", "5000"},
+    {"partitioner", "murmur2_random"},
+    {NULL, NULL},
+};
+static const struct setting defaults_of_consumer[] = {
+    {"fetch.wait.max.ms", "500"},
+    {"fetch.error.backoff.ms", "100"},
+    {"queued.max.messages.kbytes", "16384"},
+    {NULL, NULL},
+};
 // What feeds rely on.
-static const char *const musts_of_consumer[] = {"enable.auto.commit", "false",
-                                                "enable.auto.offset.store", "false",
-                                                "enable.partition.eof", "true",
-                                                "auto.offset.reset", "error",
-                                                NULL};
+static const struct setting musts_of_consumer[] = {
+    {"enable.auto.commit", "false"},
+    {"enable.auto.offset.store", "false"},
+    {"enable.partition.eof", "true"},
+    {"auto.offset.reset", "error"},
+    {NULL, NULL},
+};
 
 // Idempotence demands acks=all: who asks for less gets it.
 static bool wants_idempotence(const struct cluster *cluster) {
@@ -103,16 +115,15 @@ static int conf_fetch_limit(rd_kafka_conf_t *conf, const struct cluster *cluster
 
 static int conf_defaults(rd_kafka_conf_t *conf, const struct cluster *cluster, rd_kafka_type_t type,
                          struct error *error) {
-  if (conf_set_pairs(conf, defaults_of_both, error)) return ERROR_INVALID;
+  if (conf_set_all(conf, defaults_of_both, error)) return ERROR_INVALID;
   if (type == RD_KAFKA_CONSUMER) {
-    if (conf_set_pairs(conf, defaults_of_consumer, error) || conf_fetch_limit(conf, cluster, error))
-      return ERROR_INVALID;
+    if (conf_set_all(conf, defaults_of_consumer, error) || conf_fetch_limit(conf, cluster, error)) return ERROR_INVALID;
     if (!cluster->embedded) return 0;
     if (conf_set(conf, "allow.auto.create.topics", "true", error)) return ERROR_INVALID;
     // The mock answers a fetch of nothing only when its wait is over, whatever arrives meanwhile.
     return conf_set(conf, "fetch.wait.max.ms", "20", error);
   }
-  if (conf_set_pairs(conf, defaults_of_producer, error)) return ERROR_INVALID;
+  if (conf_set_all(conf, defaults_of_producer, error)) return ERROR_INVALID;
   return conf_set(conf, "enable.idempotence", wants_idempotence(cluster) ? "true" : "false", error);
 }
 
@@ -129,7 +140,7 @@ rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t typ
   rd_kafka_conf_t *conf = rd_kafka_conf_new();
   if (conf_defaults(conf, cluster, type, error)) goto fail;
   if (conf_properties(conf, cluster, error)) goto fail;
-  if (type == RD_KAFKA_CONSUMER && conf_set_pairs(conf, musts_of_consumer, error)) goto fail;
+  if (type == RD_KAFKA_CONSUMER && conf_set_all(conf, musts_of_consumer, error)) goto fail;
   if (conf_set(conf, "log.queue", "true", error)) goto fail;
   if (cluster->embedded && conf_set(conf, "bootstrap.servers", cluster->servers, error)) goto fail;
   rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);

@@ -70,15 +70,15 @@ static struct record *record_new(struct kafka *kafka, const rd_kafka_message_t *
   }
   record->refs = 1;
   record->size = (uint32_t)size;
-  record->view = (struct kafka_record){
-      .key = bytes_copy(&room, (struct bytes){message->key, (uint32_t)message->key_len}),
-      .value = bytes_copy(&room, (struct bytes){message->payload, (uint32_t)message->len}),
-      .headers = record->fields,
-      .header_count = pairs,
-      .partition = message->partition,
-      .offset = (double)message->offset,
-      .timestamp_ms = (double)rd_kafka_message_timestamp(message, &type),
-      .serial = ++kafka->serial};
+  record->view =
+      (struct kafka_record){.key = bytes_copy(&room, (struct bytes){message->key, (uint32_t)message->key_len}),
+                            .value = bytes_copy(&room, (struct bytes){message->payload, (uint32_t)message->len}),
+                            .headers = record->fields,
+                            .header_count = pairs,
+                            .partition = message->partition,
+                            .offset = (double)message->offset,
+                            .timestamp_ms = (double)rd_kafka_message_timestamp(message, &type),
+                            .serial = ++kafka->serial};
   return record;
 }
 
@@ -137,8 +137,7 @@ static void on_record(struct feed *feed, const rd_kafka_message_t *message) {
   int64_t low, high;
   if (message->offset != partition->next) {
     // Offsets may skip (compaction, transactions), but not over the start of the log, and never back.
-    rd_kafka_resp_err_t code =
-        rd_kafka_get_watermark_offsets(feed->rk, feed->topic, message->partition, &low, &high);
+    rd_kafka_resp_err_t code = rd_kafka_get_watermark_offsets(feed->rk, feed->topic, message->partition, &low, &high);
     if (message->offset < partition->next || (!code && low > partition->next))
       feed_gap(feed, message->partition, message->offset);
   }

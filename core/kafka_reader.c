@@ -25,15 +25,15 @@ struct kafka_reader {
   struct feed *own;    // while catching up
   enum reader_state state;
   uint32_t slot;
-  uint64_t seq;      // place in the shared window
+  uint64_t seq;       // place in the shared window
   int64_t *positions; // next offset by partition; NULL while opening
   uint32_t position_count;
   struct kafka_position *wanted; // as asked, while opening
   uint32_t wanted_count, since_rejoin;
   double from;
   bool skip_when_behind, gap, opened;
-  struct record *current; // what the last kafka_reader_next gave
-  struct kafka_reader *peer, **peer_link; // in shared->readers
+  struct record *current;                            // what the last kafka_reader_next gave
+  struct kafka_reader *peer, **peer_link;            // in shared->readers
   struct kafka_reader *next_waiting, **waiting_link; // in a feed's `waiting`, or kafka->waking; link NULL: in none
   struct kafka_wait wait;
   struct timer timer;

@@ -11,10 +11,10 @@ struct record {
 };
 
 enum feed_state {
-  FEED_STARTING, // its errand asks the broker for offsets; in its list
-  FEED_LIVE,     // watched by the loop; in its list
+  FEED_STARTING,  // its errand asks the broker for offsets; in its list
+  FEED_LIVE,      // watched by the loop; in its list
   FEED_ABANDONED, // nobody wants it any more, its start is under way; in no list
-  FEED_STOPPING  // its last errand ends it; in no list
+  FEED_STOPPING   // its last errand ends it; in no list
 };
 
 struct feed_partition {
@@ -38,7 +38,7 @@ struct feed {
   struct queue_watch records, events;
   struct feed_partition *partitions;
   uint32_t partition_count, started;
-  bool unwanted; // told to the errand that starts it: __atomic
+  bool unwanted;        // told to the errand that starts it: __atomic
   struct record **ring; // `room` is a power of two
   uint32_t room;
   uint64_t seq_first, seq_next;
@@ -67,7 +67,7 @@ bool feed_is_full(const struct feed *feed);
 
 // ---- Of kafka_reader.c, called by feeds on the loop ----
 
-void feed_ready(struct feed *feed);                    // it went live
-void feed_fail(struct feed *feed, const char *text);   // it will not: its readers fail
-void feed_wake(struct feed *feed);                     // there may be something new
+void feed_ready(struct feed *feed);                                  // it went live
+void feed_fail(struct feed *feed, const char *text);                 // it will not: its readers fail
+void feed_wake(struct feed *feed);                                   // there may be something new
 void feed_gap(struct feed *feed, int32_t partition, int64_t offset); // records before this offset are lost
