@@ -27,8 +27,8 @@
 #include <unistd.h>
 
 enum {
-  TICK_MS = 10,             // between looks at the running call; the profiler's samples too
-  STRIKES = 200,            // ticks past the budget after which the worker gives itself up
+  TICK_MS = 5,              // between looks at the running call; the profiler's samples too
+  STRIKES = 400,            // ticks past the budget after which the worker gives itself up
   COROUTINE_BITS = 20,      // of a coroutine's number: its place; the rest counts its jobs
   COROUTINES_MAX = (1 << COROUTINE_BITS) - 1,
   COROUTINES_KEPT = 256,    // idle ones beyond it are left to the collector
@@ -162,7 +162,7 @@ static int budget_start(struct vm *vm, struct error *error) {
   if (sigaction(SIGVTALRM, &action, NULL) < 0 || timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &vm->timer) < 0)
     return error_system(error, "cannot make the timer of the CPU budget");
   vm->has_timer = true;
-  luaJIT_profile_start(vm->lua, "li10", on_sample, vm);
+  luaJIT_profile_start(vm->lua, "li5", on_sample, vm);
   struct timespec tick = {0, TICK_MS * 1000000L};
   struct itimerspec every = {tick, tick};
   if (timer_settime(vm->timer, 0, &every, NULL) < 0) return error_system(error, "cannot start the CPU budget's timer");
