@@ -347,6 +347,8 @@ void worker_generation_live(struct worker *worker, struct generation *generation
   worker->generation = generation_retain(generation);
   worker->board->generation = (uint32_t)generation->revision;
   worker->pool.most = generation->limits.pool_size;
+  if (generation->limits.plugin_cpu_budget_ms >= 0)
+    vm_set_budget(worker->vm, (double)generation->limits.plugin_cpu_budget_ms);
   if (before) generation_release(before);
   start_listening(worker);
 }

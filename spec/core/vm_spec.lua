@@ -70,6 +70,12 @@ describe("the CPU budget of a plugin call", function()
     assert.equal(0, tonumber(w.board.plugin_stops[w:place("busy")]))
   end)
 
+  it("may change with a reload", function()
+    w:stage { plugins = { evil = plugin("while true do end") }, gateway = { plugin_cpu_budget_ms = 20 } }
+    assert.equal("failed", w:run("access"))
+    assert.matches("passed its CPU budget of 20 ms", w:log())
+  end)
+
   it("counts no time that a plugin waits", function()
     w:stage { plugins = { slow = plugin("sluice.sleep(0.15); sluice.log.notice('woken')") } }
     assert.equal("waiting", w:run("access"))

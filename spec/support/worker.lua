@@ -95,7 +95,7 @@ function worker:turn_until(condition, seconds)
 end
 
 local function records_of(setup, revision)
-  local records = { { kind = "meta", revision = revision, gateway = {}, counts = {} } }
+  local records = { { kind = "meta", revision = revision, gateway = setup.gateway or {}, counts = {} } }
   local instances = {}
   for name, text in pairs(setup.plugins or {}) do
     local files = { ["handler.lua"] = text }
@@ -110,7 +110,8 @@ local function records_of(setup, revision)
 end
 
 -- Writes a snapshot and stages it; true once it is live.
----@param setup { plugins: table<string, string>, config?: table, entities?: table[], trusted?: boolean }
+---@param setup { plugins: table<string, string>, config?: table, entities?: table[], trusted?: boolean,
+---  gateway?: table }
 function worker:begin_stage(setup)
   self.revision = self.revision + 1
   local encoded = {}
