@@ -23,12 +23,12 @@ struct counters_use {
   uint64_t refused; // adds that found the table full
 };
 
-// Makes the table; children of the process share it. `slots` is rounded up to a power of two; a quarter of them stays
-// free so that looking up stays short. NULL, and why.
+// Makes the table; children of the process share it. `slots` is rounded up to a power of two; a quarter of them is for
+// named counters, whose texts share `text_bytes`. NULL, and why.
 struct counters *counters_new(uint32_t slots, uint32_t text_bytes, struct error *error);
 void counters_free(struct counters *counters);
 
-// Adds and returns the new value. A key that is new begins at 0 and ends `ttl_us` after `now_us` (microseconds since
+// Adds and returns the new value; values wrap at 64 bits. A key that is new begins at 0 and ends `ttl_us` after `now_us` (microseconds since
 // 1970; 0: never); adding to a living one does not prolong it. Exact across processes. `*status` is COUNTERS_OK,
 // COUNTERS_NEW or COUNTERS_FULL (and the result 0).
 int64_t counters_add(struct counters *counters, const char *key, uint32_t len, int64_t delta, int64_t ttl_us,
@@ -42,16 +42,18 @@ int counters_set(struct counters *counters, const char *key, uint32_t len, int64
 // Sets the value where it is `expected`. COUNTERS_OK, COUNTERS_NONE, COUNTERS_DIFFERS; `*found` gets what stood there.
 int counters_compare_set(struct counters *counters, const char *key, uint32_t len, int64_t expected, int64_t value,
                          int64_t now_us, int64_t *found);
-// Ends the key now.
-void counters_delete(struct counters *counters, const char *key, uint32_t len, int64_t now_us);
+// Ends the key now. COUNTERS_OK or COUNTERS_NONE.
+int counters_delete(struct counters *counters, const char *key, uint32_t len, int64_t now_us);
 
 // Named counters keep the text of their key, never expire and can be listed: metrics. The handle (above 0) stays good
-// for the life of the table, so that adding costs no look-up; COUNTERS_FULL when there is no room.
+// for the life of the table, so that adding costs no look-up; COUNTERS_FULL when there is no room. They are no keys of
+// the functions above.
 int64_t counters_name(struct counters *counters, const char *key, uint32_t len);
-int64_t counters_add_at(struct counters *counters, int64_t handle, int64_t delta);
+bool counters_is_handle(const struct counters *counters, int64_t handle);
+int64_t counters_add_at(struct counters *counters, int64_t handle, int64_t delta); // the handle must be one
 int64_t counters_at(struct counters *counters, int64_t handle);
 
-// Walks the named counters whose text begins with `prefix`, in the order of their creation: begin with *cursor 0.
+// Walks the named counters whose text begins with `prefix`, in no particular order: begin with *cursor 0.
 // False at the end. `*key` points into the shared text and stays good.
 bool counters_next(struct counters *counters, const char *prefix, uint32_t prefix_len, uint64_t *cursor,
                    const char **key, uint32_t *len, int64_t *value);

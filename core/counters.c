@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counters in shared memory, without locks.
+//
+// A slot is two pairs of words, each changed as one (compare-and-swap of 16 bytes):
+//
+//   count  { tag, value }     tag: 56 bits of the key's hash and 8 that count the slot's lives
+//   end    { tag, time }      speaks for the count only while both tags are equal
+//
+// One swap of `count` begins a life: of a new key in a free or expired slot, or of the same key anew. From then on the
+// old `end` no longer fits, and whoever comes first sets it. A slot whose end does not fit yet holds no adds (they come
+// after it), so it may be taken by others: a process that dies between the two swaps leaves nothing behind. An add swaps
+// { tag, value } for { tag, value + delta }: it cannot hit another life of the slot, whatever happened in between.
+//
+// Two processes that miss the same key at the same time may take two slots for it. So each looks again once it has one;
+// at least one of them sees both, and pours the later slot (in the order in which all look) into the earlier.
+//
+// Named counters live in a part of the table of their own and never end, so their slots are only ever taken once.
+#include "counters.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+#if defined(__x86_64__)
+#define WIDE_SWAP __attribute__((target("cx16")))
+#else
+#define WIDE_SWAP
+#endif
+
+enum {
+  WINDOW = 64, // how many slots from its home a key may lie
+  LIVES = 0xff
+};
+
+union pair {
+  struct {
+    uint64_t tag;
+    int64_t number;
+  };
+  unsigned __int128 wide;
+};
+
+struct slot {
+  union pair count, end;
+  uint64_t name; // of a named counter: place of its text << 24 | length; 0: none yet
+  uint64_t unused[3];
+} __attribute__((aligned(64)));
+
+struct shared {
+  uint64_t text_used; // counts on past the end when full
+  uint64_t refused;
+  uint64_t unused[6];
+};
+
+struct counters {
+  struct shared *shared;
+  struct slot *slots; // first the named ones
+  char *text;
+  size_t bytes;
+  uint32_t named, keyed; // how many slots of each
+  uint32_t text_bytes;
+  uint64_t secret[2]; // of the hash: nobody outside can look for keys that collide
+};
+
+_Static_assert(sizeof(struct slot) == 64, "one cache line a slot");
+
+// ---- Words ----
+
+WIDE_SWAP static bool swap(union pair *at, union pair seen, union pair wanted) {
+  return __sync_bool_compare_and_swap(&at->wide, seen.wide, wanted.wide);
+}
+
+// The halves may be of two moments; then the swap that follows fails. The tag is read again, so that a number that is
+// only looked at belongs to it.
+static union pair look(const union pair *at) {
+  union pair seen;
+  do {
+    seen.tag = __atomic_load_n(&at->tag, __ATOMIC_SEQ_CST);
+    seen.number = __atomic_load_n(&at->number, __ATOMIC_SEQ_CST);
+  } while (seen.tag != __atomic_load_n(&at->tag, __ATOMIC_SEQ_CST));
+  return seen;
+}
+
+static uint64_t rotate(uint64_t x, int bits) {
+  return x << bits | x >> (64 - bits);
+}
+
+static void sip_round(uint64_t v[4]) {
+  v[0] += v[1];
+  v[2] += v[3];
+  v[1] = rotate(v[1], 13) ^ v[0];
+  v[3] = rotate(v[3], 16) ^ v[2];
+  v[0] = rotate(v[0], 32);
+  v[2] += v[1];
+  v[0] += v[3];
+  v[1] = rotate(v[1], 17) ^ v[2];
+  v[3] = rotate(v[3], 21) ^ v[0];
+  v[2] = rotate(v[2], 32);
+}
+
+// SipHash-1-3.
+static uint64_t hash_key(const struct counters *counters, const char *key, uint32_t len) {
+  uint64_t v[4] = {counters->secret[0] ^ 0x736f6d6570736575, counters->secret[1] ^ 0x646f72616e646f6d,
+                   counters->secret[0] ^ 0x6c7967656e657261, counters->secret[1] ^ 0x7465646279746573};
+  uint64_t word, last = (uint64_t)len << 56;
+  uint32_t at = 0;
+  for (; at + 8 <= len; at += 8) {
+    memcpy(&word, key + at, 8);
+    v[3] ^= word;
+    sip_round(v);
+    v[0] ^= word;
+  }
+  memcpy(&last, key + at, len - at);
+  v[3] ^= last;
+  sip_round(v);
+  v[0] ^= last;
+  v[2] ^= 0xff;
+  for (int i = 0; i < 3; i++) sip_round(v);
+  return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+// The tag of a key with no lives yet; never 0 in its upper bits, which says "free".
+static uint64_t tag_of(uint64_t hash) {
+  uint64_t tag = hash & ~(uint64_t)LIVES;
+  return tag ? tag : LIVES + 1;
+}
+
+static bool is_of(uint64_t tag, uint64_t key_tag) {
+  return (tag & ~(uint64_t)LIVES) == key_tag;
+}
+
+// The next life of a slot. 0 in all bits means "never used", so a life is never 0.
+static uint64_t next_life(uint64_t tag, uint64_t key_tag) {
+  uint64_t life = (tag + 1) & LIVES;
+  return key_tag | (life ? life : 1);
+}
+
+// ---- Looking ----
+
+enum slot_state { SLOT_LIVE, SLOT_ENDED, SLOT_UNSET, SLOT_FREE };
+
+static enum slot_state state_of(const struct slot *slot, union pair count, int64_t now_us, int64_t *end_us) {
+  if (is_of(count.tag, 0)) return SLOT_FREE;
+  union pair end = look(&slot->end);
+  if (end.tag != count.tag) return SLOT_UNSET;
+  *end_us = end.number;
+  return end.number == 0 || now_us < end.number ? SLOT_LIVE : SLOT_ENDED;
+}
+
+struct place {
+  struct slot *slot; // of the key, NULL: none
+  union pair count;
+  enum slot_state state;
+  int64_t end_us;
+  struct slot *spare; // the best slot to take, NULL: none
+  union pair spare_count;
+};
+
+static struct slot *slot_at(const struct counters *counters, uint64_t hash, uint32_t step) {
+  return &counters->slots[counters->named + ((uint32_t)(hash >> 32) + step) % counters->keyed];
+}
+
+static uint32_t window(const struct counters *counters) {
+  return counters->keyed < WINDOW ? counters->keyed : WINDOW;
+}
+
+static void consider_spare(struct place *place, struct slot *slot, union pair count, enum slot_state state) {
+  // One that is only half made is somebody's who lives, most likely: the last choice.
+  if (state == SLOT_LIVE || (state == SLOT_UNSET && place->spare)) return;
+  if (place->spare && !(place->state == SLOT_UNSET && state != SLOT_UNSET)) return;
+  place->spare = slot;
+  place->spare_count = count;
+  place->state = state;
+}
+
+static struct place find(const struct counters *counters, uint64_t hash, int64_t now_us) {
+  struct place place = {0};
+  uint64_t tag = tag_of(hash);
+  for (uint32_t step = 0; step < window(counters); step++) {
+    struct slot *slot = slot_at(counters, hash, step);
+    union pair count = look(&slot->count);
+    int64_t end_us = 0;
+    enum slot_state state = state_of(slot, count, now_us, &end_us);
+    if (is_of(count.tag, tag)) {
+      place.slot = slot;
+      place.count = count;
+      place.state = state;
+      place.end_us = end_us;
+      return place;
+    }
+    consider_spare(&place, slot, count, state);
+    if (count.tag == 0) break; // never used: the key lies nowhere behind it
+  }
+  return place;
+}
+
+// Looks for a second slot of the key behind the first, and pours it out. What it held is returned.
+static int64_t pour_doubles(const struct counters *counters, uint64_t hash, int64_t now_us) {
+  struct slot *first = NULL;
+  uint64_t tag = tag_of(hash);
+  int64_t poured = 0;
+  for (uint32_t step = 0; step < window(counters); step++) {
+    struct slot *slot = slot_at(counters, hash, step);
+    union pair count = look(&slot->count);
+    if (count.tag == 0) break;
+    if (!is_of(count.tag, tag)) continue;
+    if (!first) {
+      first = slot;
+      continue;
+    }
+    int64_t end_us;
+    enum slot_state state = state_of(slot, count, now_us, &end_us);
+    union pair free_pair = {.tag = next_life(count.tag, 0), .number = 0};
+    if (!swap(&slot->count, count, free_pair))
+      step--; // it has changed: look at it again
+    else if (state == SLOT_LIVE)
+      poured += count.number;
+  }
+  return poured;
+}
+
+// Takes a slot for a key that has none.
+static bool take(const struct place *place, uint64_t hash) {
+  union pair wanted = {.tag = next_life(place->spare_count.tag, tag_of(hash)), .number = 0};
+  return swap(&place->spare->count, place->spare_count, wanted);
+}
+
+static void set_end(struct slot *slot, uint64_t tag, int64_t ttl_us, int64_t now_us) {
+  union pair end = look(&slot->end), wanted = {.tag = tag, .number = ttl_us ? now_us + ttl_us : 0};
+  // Nothing is lost when it fails: somebody else has set it for this life, or the life is over.
+  if (end.tag != tag) swap(&slot->end, end, wanted);
+}
+
+// ---- Changing ----
+
+static void refuse(struct counters *counters) {
+  __atomic_fetch_add(&counters->shared->refused, 1, __ATOMIC_RELAXED);
+}
+
+struct begun {
+  bool life;      // we have begun a life of the key
+  int64_t poured; // what doubles of its slot held
+};
+
+// Brings the key one step nearer to a living slot. False when there is no room.
+static bool advance(struct counters *counters, struct place *place, uint64_t hash, int64_t ttl_us, int64_t now_us,
+                    struct begun *begun) {
+  if (!place->slot) {
+    if (!place->spare) return false;
+    if (take(place, hash)) {
+      begun->life = true;
+      begun->poured += pour_doubles(counters, hash, now_us);
+    }
+  } else if (place->state == SLOT_UNSET) {
+    set_end(place->slot, place->count.tag, ttl_us, now_us);
+  } else {
+    union pair anew = {.tag = next_life(place->count.tag, tag_of(hash)), .number = 0};
+    begun->life |= swap(&place->slot->count, place->count, anew);
+  }
+  return true;
+}
+
+int64_t counters_add(struct counters *counters, const char *key, uint32_t len, int64_t delta, int64_t ttl_us,
+                     int64_t now_us, int *status) {
+  uint64_t hash = hash_key(counters, key, len);
+  struct begun begun = {0};
+  for (;;) {
+    struct place place = find(counters, hash, now_us);
+    if (place.slot && place.state == SLOT_LIVE) {
+      union pair wanted = {.tag = place.count.tag,
+                           .number = (int64_t)((uint64_t)place.count.number + (uint64_t)delta + (uint64_t)begun.poured)};
+      *status = begun.life ? COUNTERS_NEW : COUNTERS_OK;
+      if (swap(&place.slot->count, place.count, wanted)) return wanted.number;
+      continue;
+    }
+    if (advance(counters, &place, hash, ttl_us, now_us, &begun)) continue;
+    refuse(counters);
+    *status = COUNTERS_FULL;
+    return 0;
+  }
+}
+
+int64_t counters_get(struct counters *counters, const char *key, uint32_t len, int64_t now_us, int64_t *expires_us,
+                     int *status) {
+  struct place place = find(counters, hash_key(counters, key, len), now_us);
+  bool lives = place.slot && place.state == SLOT_LIVE;
+  *status = lives ? COUNTERS_OK : COUNTERS_NONE;
+  if (expires_us) *expires_us = lives ? place.end_us : 0;
+  return lives ? place.count.number : 0;
+}
+
+int counters_set(struct counters *counters, const char *key, uint32_t len, int64_t value, int64_t ttl_us,
+                 int64_t now_us) {
+  uint64_t hash = hash_key(counters, key, len);
+  struct begun begun = {0};
+  for (;;) {
+    struct place place = find(counters, hash, now_us);
+    if (!place.slot) {
+      if (advance(counters, &place, hash, ttl_us, now_us, &begun)) continue;
+      refuse(counters);
+      return COUNTERS_FULL;
+    }
+    // A new life that begins with the value, so that the end is set anew with it.
+    union pair anew = {.tag = next_life(place.count.tag, tag_of(hash)), .number = value};
+    if (!swap(&place.slot->count, place.count, anew)) continue;
+    set_end(place.slot, anew.tag, ttl_us, now_us);
+    if (look(&place.slot->count).tag == anew.tag) return COUNTERS_OK; // nobody took it before it had its end
+  }
+}
+
+int counters_compare_set(struct counters *counters, const char *key, uint32_t len, int64_t expected, int64_t value,
+                         int64_t now_us, int64_t *found) {
+  uint64_t hash = hash_key(counters, key, len);
+  for (;;) {
+    struct place place = find(counters, hash, now_us);
+    if (!place.slot || place.state != SLOT_LIVE) return COUNTERS_NONE;
+    *found = place.count.number;
+    if (*found != expected) return COUNTERS_DIFFERS;
+    union pair wanted = {.tag = place.count.tag, .number = value};
+    if (swap(&place.slot->count, place.count, wanted)) return COUNTERS_OK;
+  }
+}
+
+int counters_delete(struct counters *counters, const char *key, uint32_t len, int64_t now_us) {
+  uint64_t hash = hash_key(counters, key, len);
+  for (;;) {
+    struct place place = find(counters, hash, now_us);
+    if (!place.slot || place.state != SLOT_LIVE) return COUNTERS_NONE;
+    union pair free_pair = {.tag = next_life(place.count.tag, 0), .number = 0};
+    if (swap(&place.slot->count, place.count, free_pair)) return COUNTERS_OK;
+  }
+}
+
+// ---- Named counters ----
+
+static struct slot *named_at(const struct counters *counters, uint64_t hash, uint32_t step) {
+  return &counters->slots[((uint32_t)(hash >> 32) + step) % counters->named];
+}
+
+// The slot of a name: its own, or the first that was never used. A name is only ever put there, so two processes that
+// miss it want the same slot, and one of them gets it.
+static struct slot *named_take(struct counters *counters, uint64_t hash) {
+  uint64_t tag = tag_of(hash);
+  for (uint32_t step = 0; step < counters->named; step++) {
+    struct slot *slot = named_at(counters, hash, step);
+    union pair count = look(&slot->count), wanted = {.tag = tag, .number = 0};
+    if (count.tag == 0 && swap(&slot->count, count, wanted)) return slot;
+    if (look(&slot->count).tag == tag) return slot;
+  }
+  return NULL;
+}
+
+// Copies the text and publishes it in the slot; a process that dies before has wasted its bytes.
+static bool put_name(struct counters *counters, struct slot *slot, const char *key, uint32_t len) {
+  uint64_t none = 0;
+  if (__atomic_load_n(&slot->name, __ATOMIC_ACQUIRE)) return true;
+  uint64_t at = __atomic_fetch_add(&counters->shared->text_used, len, __ATOMIC_RELAXED);
+  if (at + len > counters->text_bytes) return false;
+  memcpy(counters->text + at, key, len);
+  uint64_t name = at << 24 | len;
+  __atomic_compare_exchange_n(&slot->name, &none, name, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+  return true;
+}
+
+static bool has_text_room(const struct counters *counters, uint32_t len) {
+  return __atomic_load_n(&counters->shared->text_used, __ATOMIC_RELAXED) + len <= counters->text_bytes;
+}
+
+static struct slot *named_find(const struct counters *counters, uint64_t hash) {
+  uint64_t tag = tag_of(hash);
+  for (uint32_t step = 0; step < counters->named; step++) {
+    struct slot *slot = named_at(counters, hash, step);
+    uint64_t there = look(&slot->count).tag;
+    if (there == tag) return slot;
+    if (there == 0) return NULL;
+  }
+  return NULL;
+}
+
+int64_t counters_name(struct counters *counters, const char *key, uint32_t len) {
+  uint64_t hash = hash_key(counters, key, len);
+  struct slot *slot = named_find(counters, hash);
+  if (!slot && len > 0 && len < 1 << 24 && has_text_room(counters, len)) slot = named_take(counters, hash);
+  if (slot && put_name(counters, slot, key, len)) return slot - counters->slots + 1;
+  refuse(counters);
+  return COUNTERS_FULL;
+}
+
+bool counters_is_handle(const struct counters *counters, int64_t handle) {
+  return handle > 0 && handle <= counters->named;
+}
+
+// The tag of a named slot never changes, so one word is enough.
+int64_t counters_add_at(struct counters *counters, int64_t handle, int64_t delta) {
+  assert(counters_is_handle(counters, handle));
+  return __atomic_add_fetch(&counters->slots[handle - 1].count.number, delta, __ATOMIC_RELAXED);
+}
+
+int64_t counters_at(struct counters *counters, int64_t handle) {
+  assert(counters_is_handle(counters, handle));
+  return __atomic_load_n(&counters->slots[handle - 1].count.number, __ATOMIC_RELAXED);
+}
+
+bool counters_next(struct counters *counters, const char *prefix, uint32_t prefix_len, uint64_t *cursor,
+                   const char **key, uint32_t *len, int64_t *value) {
+  while (*cursor < counters->named) {
+    const struct slot *slot = &counters->slots[(*cursor)++];
+    uint64_t name = __atomic_load_n(&slot->name, __ATOMIC_ACQUIRE);
+    *key = counters->text + (name >> 24);
+    *len = (uint32_t)(name & 0xffffff);
+    if (*len < prefix_len || *len == 0 || memcmp(*key, prefix, prefix_len) != 0) continue;
+    *value = __atomic_load_n(&slot->count.number, __ATOMIC_RELAXED);
+    return true;
+  }
+  return false;
+}
+
+// ---- The table ----
+
+void counters_use(struct counters *counters, int64_t now_us, struct counters_use *out) {
+  uint64_t text_used = __atomic_load_n(&counters->shared->text_used, __ATOMIC_RELAXED);
+  *out = (struct counters_use){.slots = counters->named + counters->keyed,
+                               .text_bytes = counters->text_bytes,
+                               .text_used = text_used < counters->text_bytes ? text_used : counters->text_bytes,
+                               .refused = __atomic_load_n(&counters->shared->refused, __ATOMIC_RELAXED)};
+  for (uint32_t i = 0; i < counters->named; i++) out->named += counters->slots[i].name != 0;
+  out->used = out->named;
+  for (uint32_t i = counters->named; i < out->slots; i++) {
+    int64_t end_us;
+    union pair count = look(&counters->slots[i].count);
+    out->used += state_of(&counters->slots[i], count, now_us, &end_us) == SLOT_LIVE;
+  }
+}
+
+static uint32_t power_of_two(uint32_t at_least) {
+  uint32_t n = 1;
+  while (n < at_least) n *= 2;
+  return n;
+}
+
+struct counters *counters_new(uint32_t slots, uint32_t text_bytes, struct error *error) {
+  struct counters *counters = calloc(1, sizeof *counters);
+  if (slots < 16 || slots > 1u << 28 || !counters) {
+    free(counters);
+    error_set(error, ERROR_INVALID, "counters: no table of %u slots", slots);
+    return NULL;
+  }
+  slots = power_of_two(slots);
+  *counters = (struct counters){.named = slots / 4, .keyed = slots - slots / 4, .text_bytes = text_bytes};
+  counters->bytes = sizeof(struct shared) + (size_t)slots * sizeof(struct slot) + text_bytes;
+  void *memory = mmap(NULL, counters->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED || getrandom(counters->secret, sizeof counters->secret, 0) != sizeof counters->secret) {
+    error_system(error, "shared memory for counters");
+    free(counters);
+    return NULL;
+  }
+  counters->shared = memory;
+  counters->slots = (struct slot *)(void *)((char *)memory + sizeof(struct shared));
+  counters->text = (char *)(counters->slots + slots);
+  return counters;
+}
+
+void counters_free(struct counters *counters) {
+  munmap(counters->shared, counters->bytes);
+  free(counters);
+}

@@ -1,0 +1,267 @@
+-- SPDX-License-Identifier: Apache-2.0
+local ffi = require "ffi"
+local core = require "spec.support.core"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+
+local C = core.load("counters.h")
+
+local registry = debug.getregistry()
+if not registry["sluice.spec.core.counters"] then
+  registry["sluice.spec.core.counters"] = true
+  ffi.cdef [[
+    int spec_fork(void) __asm__("fork");
+    void spec_exit(int) __asm__("_exit");
+    int spec_yield(void) __asm__("sched_yield");
+  ]]
+end
+
+local OK, NEW, NONE, DIFFERS, FULL = 0, 1, 2, 3, -3
+local NOW, SECOND = 1700000000LL * 1000000, 1000000
+local failure = ffi.new("struct error")
+local status = ffi.new("int[1]")
+local number = ffi.new("int64_t[1]")
+local table_of
+
+local function new(slots, text)
+  local counters = C.counters_new(slots or 1024, text or 4096, failure)
+  assert(counters ~= nil, ffi.string(failure.text))
+  return ffi.gc(counters, C.counters_free)
+end
+
+local function add(key, delta, ttl, now)
+  local value = C.counters_add(table_of, key, #key, delta, ttl or 0, now or NOW, status)
+  return tonumber(value), status[0]
+end
+
+local function get(key, now)
+  local value = C.counters_get(table_of, key, #key, now or NOW, number, status)
+  if status[0] == NONE then return nil end
+  return tonumber(value), tonumber(number[0])
+end
+
+-- Runs `work(i)` in `count` processes at once and waits for them all; false when one did not end well.
+local function in_processes(count, work)
+  local pids = {}
+  for i = 1, count do
+    local pid = C.spec_fork()
+    if pid == 0 then
+      C.spec_exit(pcall(work, i) and 0 or 1)
+    end
+    pids[i] = pid
+  end
+  return pids
+end
+
+local function wait_all(pids)
+  local code = ffi.new("int[1]")
+  for _, pid in ipairs(pids) do
+    posix.C.spec_waitpid(pid, code, 0)
+    assert.equal(0, code[0])
+  end
+end
+
+local function use(now)
+  local out = ffi.new("struct counters_use")
+  C.counters_use(table_of, now or NOW, out)
+  return out
+end
+
+describe("counters", function()
+  before_each(function() table_of = new() end)
+
+  it("add up, from 0", function()
+    assert.same({ 3, NEW }, { add("a", 3) })
+    assert.same({ 1, OK }, { add("a", -2) })
+    assert.equal(1, get("a"))
+    assert.is_nil(get("b"))
+  end)
+
+  it("tell keys apart that differ in their last byte only, or in length", function()
+    for i = 0, 40 do add(("k"):rep(i) .. "1", i) end
+    for i = 0, 40 do assert.equal(i, get(("k"):rep(i) .. "1")) end
+    assert.is_nil(get(("k"):rep(10) .. "2"))
+  end)
+
+  it("end after their time, which an add does not prolong", function()
+    add("a", 5, 10 * SECOND)
+    assert.same({ 6, OK }, { add("a", 1, 99 * SECOND, NOW + 9 * SECOND) })
+    assert.same({ 6, tonumber(NOW) + 10 * SECOND }, { get("a", NOW + 10 * SECOND - 1) })
+    assert.is_nil(get("a", NOW + 10 * SECOND))
+    assert.same({ 1, NEW }, { add("a", 1, 10 * SECOND, NOW + 10 * SECOND) })
+    assert.equal(1, get("a", NOW + 20 * SECOND - 1))
+  end)
+
+  it("are set with a new end, and compared and set without", function()
+    add("a", 5, 10 * SECOND)
+    assert.equal(OK, C.counters_set(table_of, "a", 1, 70, 20 * SECOND, NOW))
+    assert.same({ 70, tonumber(NOW) + 20 * SECOND }, { get("a") })
+    assert.equal(DIFFERS, C.counters_compare_set(table_of, "a", 1, 5, 6, NOW, number))
+    assert.equal(70, tonumber(number[0]))
+    assert.equal(OK, C.counters_compare_set(table_of, "a", 1, 70, 71, NOW, number))
+    assert.same({ 71, tonumber(NOW) + 20 * SECOND }, { get("a") })
+    assert.equal(NONE, C.counters_compare_set(table_of, "b", 1, 0, 1, NOW, number))
+    assert.equal(OK, C.counters_set(table_of, "b", 1, -1, 0, NOW))
+    assert.equal(-1, get("b"))
+  end)
+
+  it("can be deleted, and begin anew", function()
+    add("a", 5)
+    assert.equal(OK, C.counters_delete(table_of, "a", 1, NOW))
+    assert.equal(NONE, C.counters_delete(table_of, "a", 1, NOW))
+    assert.is_nil(get("a"))
+    assert.same({ 1, NEW }, { add("a", 1) })
+  end)
+
+  it("say when there is no room, and count it", function()
+    table_of = new(16)
+    local stored, refused = 0, 0
+    for i = 1, 20 do
+      local _, how = add("key" .. i, 1, SECOND)
+      if how == NEW then stored = stored + 1 else refused = refused + 1 assert.equal(FULL, how) end
+    end
+    assert.same({ 12, 8 }, { stored, refused })
+    assert.same({ 12, 8 }, { use().used, tonumber(use().refused) })
+  end)
+
+  it("reuse what has ended, a thousand times over", function()
+    table_of = new(16)
+    for i = 1, 1000 do
+      for j = 1, 12 do assert.same({ 1, NEW }, { add(i .. "/" .. j, 1, SECOND, NOW + i * SECOND) }) end
+      assert.equal(12, use(NOW + i * SECOND).used)
+    end
+  end)
+
+  it("give the same results as a plain table, whatever is done to them", function()
+    table_of = new(64)
+    math.randomseed(11)
+    local model, now = {}, NOW
+    for _ = 1, 20000 do
+      local key = "k" .. math.random(30)
+      local entry = model[key]
+      if entry and entry.ends <= now then entry, model[key] = nil, nil end
+      local choice = math.random(10)
+      if choice == 1 then
+        now = now + math.random(SECOND)
+      elseif choice == 2 then
+        assert.equal(entry and OK or NONE, C.counters_delete(table_of, key, #key, now))
+        model[key] = nil
+      elseif choice == 3 then
+        local ttl = math.random(3 * SECOND)
+        assert.equal(OK, C.counters_set(table_of, key, #key, choice, ttl, now))
+        model[key] = { value = choice, ends = now + ttl }
+      elseif choice == 4 then
+        assert.equal(entry and entry.value, (get(key, now)))
+      else
+        local ttl = math.random(3 * SECOND)
+        entry = entry or { value = 0, ends = now + ttl }
+        entry.value, model[key] = entry.value + choice, entry
+        assert.equal(entry.value, (add(key, choice, ttl, now)))
+      end
+    end
+  end)
+
+  it("lose nothing when many processes hammer the same key, and one of them begins it", function()
+    wait_all(in_processes(4, function()
+      for _ = 1, 100000 do add("hot", 1, 3600 * SECOND) end
+    end))
+    assert.equal(400000, get("hot"))
+    assert.equal(1, use().used)
+  end)
+
+  it("lose nothing when processes race to begin keys in the slots that ended ones leave", function()
+    local PROCESSES, KEYS = 2, 30
+    table_of = new(64)
+    local gate = new(16)
+    local arrived = C.counters_name(gate, "arrived", 7)
+    for round = 1, 200 do
+      local now = NOW + round * SECOND
+      wait_all(in_processes(PROCESSES, function()
+        C.counters_add_at(gate, arrived, 1)
+        while C.counters_at(gate, arrived) < round * PROCESSES do C.spec_yield() end
+        for k = 1, KEYS do add(round .. "/" .. k, k, SECOND, now) end
+      end))
+      for k = 1, KEYS do assert.equal(PROCESSES * k, (get(round .. "/" .. k, now))) end
+      assert.equal(KEYS, use(now).used)
+    end
+  end)
+
+  it("go on when processes are killed in the middle of it", function()
+    local victims = in_processes(3, function()
+      while true do
+        for i = 1, 200 do add("k" .. i, 1, 50) end
+      end
+    end)
+    process.wait_until(function() return get("k200", 0) end)
+    for _, pid in ipairs(victims) do
+      posix.C.spec_kill(pid, 9)
+      posix.C.spec_waitpid(pid, nil, 0)
+    end
+    local later = NOW + SECOND
+    for i = 1, 500 do assert.same({ 1, NEW }, { add("after" .. i, 1, SECOND, later) }) end
+    assert.equal(500, use(later).used)
+  end)
+end)
+
+describe("named counters", function()
+  before_each(function() table_of = new() end)
+
+  local function name(key)
+    return tonumber(C.counters_name(table_of, key, #key))
+  end
+
+  local function list(prefix)
+    local cursor, key, len = ffi.new("uint64_t[1]"), ffi.new("const char *[1]"), ffi.new("uint32_t[1]")
+    local found = {}
+    while C.counters_next(table_of, prefix, #prefix, cursor, key, len, number) do
+      found[ffi.string(key[0], len[0])] = tonumber(number[0])
+    end
+    return found
+  end
+
+  it("are reached by a handle that is the same for all, and are no keys", function()
+    local a, b = name("a"), name("b")
+    assert.equal(a, name("a"))
+    assert.is_true(a > 0 and b > 0 and a ~= b)
+    assert.equal(5, tonumber(C.counters_add_at(table_of, a, 5)))
+    assert.equal(5, tonumber(C.counters_at(table_of, a)))
+    assert.equal(0, tonumber(C.counters_at(table_of, b)))
+    assert.is_nil(get("a"))
+    assert.is_true(C.counters_is_handle(table_of, a))
+    assert.is_false(C.counters_is_handle(table_of, 0))
+    assert.is_false(C.counters_is_handle(table_of, 257))
+  end)
+
+  it("can be listed by prefix", function()
+    C.counters_add_at(table_of, name("http/200"), 7)
+    C.counters_add_at(table_of, name("http/500"), 1)
+    name("kafka")
+    assert.same({ ["http/200"] = 7, ["http/500"] = 1 }, list("http/"))
+    assert.same({ ["http/200"] = 7, ["http/500"] = 1, kafka = 0 }, list(""))
+    assert.equal(3, use().named)
+  end)
+
+  it("say when there is no more room for texts or for slots", function()
+    table_of = new(64, 20)
+    assert.is_true(name(("x"):rep(15)) > 0)
+    assert.equal(FULL, name(("y"):rep(15)))
+    assert.is_true(name("12345") > 0)
+    table_of = new(16, 4096)
+    for i = 1, 4 do assert.is_true(name("n" .. i) > 0) end
+    assert.equal(FULL, name("n5"))
+    assert.is_true(name("n4") > 0)
+    assert.equal(FULL, name(""))
+  end)
+
+  it("are one for all processes that name them at the same time, and add up", function()
+    wait_all(in_processes(4, function()
+      for i = 1, 200 do
+        local handle = name("series" .. i)
+        for _ = 1, 50 do C.counters_add_at(table_of, handle, 1) end
+      end
+    end))
+    local found = list("series")
+    for i = 1, 200 do assert.equal(200, found["series" .. i]) end
+    assert.equal(200, use().named)
+  end)
+end)
