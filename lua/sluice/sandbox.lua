@@ -130,6 +130,19 @@ function resume_through(thread, ...)
   return after_resume(thread, resume(thread, ...))
 end
 
+-- The gateway's own coroutines are no business of a plugin: resumed by it, they would be lost to the core.
+local function own_resume(thread, ...)
+  if type(thread) == "thread" and not own[thread] then
+    return false, "coroutine.resume: only a coroutine that a plugin created"
+  end
+  return resume_through(thread, ...)
+end
+
+local function own_running()
+  local thread = running()
+  return thread and own[thread] and thread or nil
+end
+
 local function own_create(fn)
   local thread = create(fn)
   own[thread] = true
@@ -155,7 +168,7 @@ local function own_wrap(fn)
 end
 
 local COROUTINE = {
-  create = own_create, wrap = own_wrap, yield = own_yield, resume = resume_through, status = status, running = running,
+  create = own_create, wrap = own_wrap, yield = own_yield, resume = own_resume, status = status, running = own_running,
 }
 
 -- ---- Code made at run time ----------------------------------------------------------------------------------------

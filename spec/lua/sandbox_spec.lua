@@ -167,6 +167,21 @@ describe("the sandbox", function()
       assert.same({ true, "before", "woken" }, { coroutine.resume(thread, "woken") })
     end)
 
+    it("of the gateway can be neither had nor resumed", function()
+      local env = sandbox.environment(owner, false)
+      local gateways = coroutine.create(function() coroutine.yield() end)
+      coroutine.resume(gateways)
+      env.gateways = gateways
+      owner.files["handler.lua"] = "return coroutine.running(), coroutine.resume(gateways)"
+      local thread = coroutine.create(sandbox.compile(owner, "handler.lua"))
+      local got = { coroutine.resume(thread) }
+      assert.is_nil(got[2])
+      assert.is_false(got[3])
+      assert.equal("suspended", coroutine.status(gateways))
+      owner.files["handler.lua"] = "return coroutine.wrap(function() return coroutine.running() end)()"
+      assert.equal("thread", type(sandbox.compile(owner, "handler.lua")()))
+    end)
+
     it("cannot yield from under the gateway's feet", function()
       sandbox.environment(owner, false)
       owner.files["handler.lua"] = "coroutine.yield(1)"
