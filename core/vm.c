@@ -27,13 +27,13 @@
 #include <unistd.h>
 
 enum {
-  TICK_MS = 5,              // between looks at the running call; the profiler's samples too
-  STRIKES = 400,            // ticks past the budget after which the worker gives itself up
-  COROUTINE_BITS = 20,      // of a coroutine's number: its place; the rest counts its jobs
+  TICK_MS = 5,         // between looks at the running call; the profiler's samples too
+  STRIKES = 400,       // ticks past the budget after which the worker gives itself up
+  COROUTINE_BITS = 20, // of a coroutine's number: its place; the rest counts its jobs
   COROUTINES_MAX = (1 << COROUTINE_BITS) - 1,
-  COROUTINES_KEPT = 256,    // idle ones beyond it are left to the collector
-  OBJECTS_INDEX = 1,        // on the main stack: table of exchange objects by slot + 1
-  BODY_INDEX = 2            // on the main stack: the function that every pooled coroutine runs
+  COROUTINES_KEPT = 256, // idle ones beyond it are left to the collector
+  OBJECTS_INDEX = 1,     // on the main stack: table of exchange objects by slot + 1
+  BODY_INDEX = 2         // on the main stack: the function that every pooled coroutine runs
 };
 
 struct coroutine {
@@ -62,17 +62,17 @@ struct vm {
   uint32_t count, room, free_count;
   struct coroutine *free_list;
   struct coroutine *current;
-  double last; // number of the coroutine that ran last
+  double last;      // number of the coroutine that ran last
   uint64_t entries; // into Lua
   bool has_timer;
   timer_t timer;
   int64_t budget_us;
   // Written by the tick handler, on this very thread.
-  struct call call;     // seen at the last tick
-  int64_t call_cpu_us;  // thread's CPU time when it was first seen
-  int64_t tick_cpu_us;  // at the last tick
-  uint32_t strikes;     // ticks at which the call was past its budget
-  volatile bool over;   // the hook is armed against `call`
+  struct call call;    // seen at the last tick
+  int64_t call_cpu_us; // thread's CPU time when it was first seen
+  int64_t tick_cpu_us; // at the last tick
+  uint32_t strikes;    // ticks at which the call was past its budget
+  volatile bool over;  // the hook is armed against `call`
 };
 
 // ---- The budget ---------------------------------------------------------------------------------------------------
@@ -117,8 +117,7 @@ static void on_budget(lua_State *lua, lua_Debug *debug) {
 
 // A plugin that no error stops: C code that never ends, or one that goes on catching.
 static void give_up(struct vm *vm) {
-  log_crit(vm->log, "plugin cannot be stopped, worker gives up", "plugin",
-           vm->board->plugin_names[vm->call.plugin]);
+  log_crit(vm->log, "plugin cannot be stopped, worker gives up", "plugin", vm->board->plugin_names[vm->call.plugin]);
   abort();
 }
 
@@ -206,8 +205,10 @@ static int boot(lua_State *lua, const struct vm_options *options, struct worker 
   lua_pushstring(lua, options->home);
   lua_pushstring(lua, options->bridge_text);
   lua_pushstring(lua, library_path());
-  if (worker) lua_pushlightuserdata(lua, worker);
-  else lua_pushnil(lua);
+  if (worker)
+    lua_pushlightuserdata(lua, worker);
+  else
+    lua_pushnil(lua);
   lua_pushcfunction(lua, on_plugin_error);
   if (lua_pcall(lua, 5, LUA_MULTRET, 1) != 0) goto fail;
   lua_remove(lua, 1);
