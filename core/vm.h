@@ -56,7 +56,8 @@ struct lua_State *vm_open(const struct vm_options *options, struct error *error)
 
 // Runs a job in a pooled coroutine. Never while another runs.
 enum vm_result vm_start(struct vm *vm, const struct vm_job *job, struct vm_answer *answer);
-// Goes on with the coroutine of that number, which waits for (status, value). VM_WAITING also when there is no such coroutine: it ended, or does not wait.
+// Goes on with the coroutine of that number, which waits for (status, value). VM_WAITING also when there is no such
+// coroutine: it ended, or does not wait.
 enum vm_result vm_resume(struct vm *vm, double number, int status, double value, struct vm_answer *answer);
 // Gives up the coroutine that ran last, which waits although it may not, and logs `why`.
 void vm_refuse(struct vm *vm, const char *why);
