@@ -71,8 +71,12 @@ function gateway.start(config, options)
   for _, word in ipairs({ gateway.binary, "run", "-c", self.config_path }) do command[#command + 1] = word end
   self.process = process.start(command,
     { env = self.env, directory = self.directory, owns_directory = true, cwd = self.directory })
-  if options.wait ~= false then self:wait_ready() end
-  return self
+  if options.wait == false then return self end
+  local ready, why = pcall(self.wait_ready, self)
+  if ready then return self end
+  self.process:stop(5)
+  self.process:forget()
+  error(why, 0)
 end
 
 -- Until a worker answers.
