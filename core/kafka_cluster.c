@@ -96,7 +96,7 @@ static const struct setting musts_of_consumer[] = {
     {"enable.auto.commit", "false"},
     {"enable.auto.offset.store", "false"},
     {"enable.partition.eof", "true"},
-    {"auto.offset.reset", "error"},
+    {"auto.offset.reset", "earliest"}, // what was deleted while nobody read it is told as a gap
     {NULL, NULL},
 };
 

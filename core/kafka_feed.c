@@ -69,6 +69,7 @@ static struct record *record_new(struct kafka *kafka, const rd_kafka_message_t *
     record->fields[2 * i + 1] = bytes_copy(&room, value);
   }
   record->refs = 1;
+  record->gap = GAP_NONE;
   record->size = (uint32_t)size;
   record->view =
       (struct kafka_record){.key = bytes_copy(&room, (struct bytes){message->key, (uint32_t)message->key_len}),
@@ -118,7 +119,7 @@ static void feed_push(struct feed *feed, struct record *record) {
                                                 feed->bytes + record->size > cluster->window_bytes))
       feed_evict(feed);
   if (feed->seq_next - feed->seq_first == feed->room && feed_grow(feed) != 0) {
-    feed_gap(feed, record->view.partition, (int64_t)record->view.offset + 1);
+    feed->partitions[record->view.partition].ahead = GAP_LOST;
     record_release(record);
     return;
   }
@@ -132,20 +133,30 @@ bool feed_is_full(const struct feed *feed) {
 
 // ---- What arrives ----
 
+// Offsets may skip (compaction, transactions), but not over the start of the log, and never back.
+static enum record_gap gap_before(const struct feed *feed, const rd_kafka_message_t *message) {
+  int64_t low, high, next = feed->partitions[message->partition].next;
+  if (message->offset < next) return GAP_REWOUND;
+  if (message->offset == next) return GAP_NONE;
+  if (rd_kafka_get_watermark_offsets(feed->rk, feed->topic, message->partition, &low, &high)) return GAP_NONE;
+  return low > next ? GAP_LOST : GAP_NONE;
+}
+
 static void on_record(struct feed *feed, const rd_kafka_message_t *message) {
   struct feed_partition *partition = &feed->partitions[message->partition];
-  int64_t low, high;
-  if (message->offset != partition->next) {
-    // Offsets may skip (compaction, transactions), but not over the start of the log, and never back.
-    rd_kafka_resp_err_t code = rd_kafka_get_watermark_offsets(feed->rk, feed->topic, message->partition, &low, &high);
-    if (message->offset < partition->next || (!code && low > partition->next))
-      feed_gap(feed, message->partition, message->offset);
-  }
+  enum record_gap gap = gap_before(feed, message);
+  if (gap > partition->ahead) partition->ahead = gap;
   partition->next = message->offset + 1;
   feed->cluster->consumed++;
   feed->cluster->consumed_bytes += (double)(message->key_len + message->len);
   struct record *record = record_new(feed->cluster->kafka, message);
-  if (record) feed_push(feed, record);
+  if (!record) {
+    partition->ahead = GAP_LOST;
+    return;
+  }
+  record->gap = partition->ahead;
+  partition->ahead = GAP_NONE;
+  feed_push(feed, record);
 }
 
 static void on_message(struct feed *feed, const rd_kafka_message_t *message) {

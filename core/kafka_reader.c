@@ -321,15 +321,6 @@ void feeds_fail(struct cluster *cluster, const char *text) {
   queue_watch_kick(&cluster->kafka->wake);
 }
 
-void feed_gap(struct feed *feed, int32_t partition, int64_t offset) {
-  struct kafka_reader *reader = feed->owner ? feed->owner : feed->readers;
-  for (; reader; reader = feed->owner ? NULL : reader->peer) {
-    if (reader_feed(reader) != feed || !reader->positions || (uint32_t)partition >= reader->position_count) continue;
-    reader->gap = true;
-    if (reader->positions[partition] > offset) reader->positions[partition] = offset;
-  }
-}
-
 // ---- Open and close ----
 
 static struct feed *shared_feed(struct cluster *cluster, const char *topic, struct error *error) {
@@ -450,10 +441,21 @@ static bool reader_has_read(const struct kafka_reader *reader, const struct reco
   return (int64_t)record->view.offset < reader->positions[record->view.partition];
 }
 
+// Told once, before the record behind the gap; not to who begins just there.
+static bool reader_meets_gap(struct kafka_reader *reader, const struct record *record) {
+  int64_t *position = &reader->positions[record->view.partition], offset = (int64_t)record->view.offset;
+  if (record->gap == GAP_NONE || *position == offset) return false;
+  if (record->gap == GAP_LOST && *position > offset) return false;
+  *position = offset;
+  return true;
+}
+
 static int next_shared(struct kafka_reader *reader, const struct kafka_record **out) {
   struct feed *feed = reader->shared;
   while (reader->seq < feed->seq_next) {
-    struct record *record = feed_at(feed, reader->seq++);
+    struct record *record = feed_at(feed, reader->seq);
+    if (reader_meets_gap(reader, record)) return KAFKA_GAP;
+    reader->seq++;
     if (reader_has_read(reader, record)) continue;
     record->refs++;
     return reader_give(reader, record, out);
@@ -497,16 +499,27 @@ static void reader_pass_marks(struct kafka_reader *reader) {
     if (own->partitions[i].next > reader->positions[i]) reader->positions[i] = own->partitions[i].next;
 }
 
+// A partition that came after the shared feed's start is not this reader's yet.
+static bool reader_wants(const struct kafka_reader *reader, const struct record *record) {
+  return (uint32_t)record->view.partition < reader->position_count && !reader_has_read(reader, record);
+}
+
+static struct record *own_shift(struct feed *own) {
+  bool full = feed_is_full(own);
+  struct record *record = feed_shift(own);
+  if (full && !feed_is_full(own)) queue_watch_kick(&own->records);
+  return record;
+}
+
 // OK without a record: it has rejoined the shared feed.
 static int next_own(struct kafka_reader *reader, const struct kafka_record **out) {
   struct feed *own = reader->own;
   if (own->state != FEED_LIVE) return BRIDGE_AGAIN;
   while (own->seq_first < own->seq_next && reader->since_rejoin < REJOIN_EVERY) {
-    bool full = feed_is_full(own);
-    struct record *record = feed_shift(own);
-    if (full && !feed_is_full(own)) queue_watch_kick(&own->records);
-    // A partition that came after the shared feed's start is not this reader's yet.
-    if ((uint32_t)record->view.partition < reader->position_count && !reader_has_read(reader, record)) {
+    struct record *record = feed_at(own, own->seq_first);
+    if ((uint32_t)record->view.partition < reader->position_count && reader_meets_gap(reader, record)) return KAFKA_GAP;
+    record = own_shift(own);
+    if (reader_wants(reader, record)) {
       reader->since_rejoin++;
       return reader_give(reader, record, out);
     }

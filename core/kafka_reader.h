@@ -3,9 +3,17 @@
 #pragma once
 #include "kafka_parts.h"
 
+// What lies between a record and the one before it in its partition.
+enum record_gap {
+  GAP_NONE,
+  GAP_LOST,    // records that were not read: deleted by the broker before, or without memory here
+  GAP_REWOUND, // the log has been cut: this offset had been another record's, or a later one
+};
+
 // Held once, however many read it: by its feed's window and by each reader that looks at it.
 struct record {
   uint32_t refs, size;
+  enum record_gap gap;
   struct kafka_record view;
   struct bytes fields[]; // headers, then the bytes that all fields point to
 };
@@ -18,10 +26,11 @@ enum feed_state {
 };
 
 struct feed_partition {
-  int64_t low;   // of the log, when the feed started
-  int64_t first; // every record of the log from here up to `next` is in the window
-  int64_t next;  // offset of the next record to arrive
-  bool gap;      // it does not start where it was asked to
+  int64_t low;           // of the log, when the feed started
+  int64_t first;         // every record of the log from here up to `next` is in the window
+  int64_t next;          // offset of the next record to arrive
+  bool gap;              // it does not start where it was asked to
+  enum record_gap ahead; // of the next record
 };
 
 struct feed {
@@ -67,7 +76,6 @@ bool feed_is_full(const struct feed *feed);
 
 // ---- Of kafka_reader.c, called by feeds on the loop ----
 
-void feed_ready(struct feed *feed);                                  // it went live
-void feed_fail(struct feed *feed, const char *text);                 // it will not: its readers fail
-void feed_wake(struct feed *feed);                                   // there may be something new
-void feed_gap(struct feed *feed, int32_t partition, int64_t offset); // records before this offset are lost
+void feed_ready(struct feed *feed);                  // it went live
+void feed_fail(struct feed *feed, const char *text); // it will not: its readers fail
+void feed_wake(struct feed *feed);                   // there may be something new

@@ -307,6 +307,33 @@ describe("kafka", function()
       C.kafka_reader_free(slow)
     end)
 
+    it("is told a gap when the broker has deleted what it had not read, and goes on behind it", function()
+      kafka:cluster("main", { embedded = "true", window_records = "4", ["queued.max.messages.kbytes"] = "64",
+        ["fetch.message.max.bytes"] = "20000" }) -- so that it cannot have fetched all of it
+      local value, count = ("x"):rep(10000), 1500 -- the mock keeps 5 MB of a partition
+      local function fill_to(from, to)
+        for i = from, to do kafka:produce { value = i .. " " .. value, partition = 0, forget = true } end
+        kafka:await("all acknowledged", function() return kafka:status().delivered == to end)
+      end
+      fill_to(1, 5)
+      local slow = kafka:open { from = C.KAFKA_EARLIEST }
+      assert.equal("1", kafka:read(slow):match("^%d+"))
+      fill_to(6, count)
+      local at, gaps, behind = 1, 0, 0
+      while behind < 10 do
+        local text = kafka:read(slow)
+        if text == "gap" then
+          gaps = gaps + 1
+        else
+          local number = tonumber(text:match("^%d+"))
+          assert.is_true(number == at + 1 or (gaps == 1 and number > at), at .. " then " .. number .. " gaps " .. gaps)
+          at, behind = number, behind + gaps
+        end
+      end
+      assert.equal(1, gaps)
+      C.kafka_reader_free(slow)
+    end)
+
     it("changes nothing for the others", function()
       kafka:cluster("main", { embedded = "true", window_records = "1024" }) -- more than one turn of the loop takes
       local fast, stuck = kafka:open {}, kafka:open {}
