@@ -41,6 +41,11 @@ function node.get_id()
   return id
 end
 
+---@return integer from 1; the same again for the worker that takes a dead one's place
+function node.get_worker_id()
+  return core.C.bridge_worker_id(core.worker)
+end
+
 local UNITS = { b = 1, k = 1024, m = 1024 * 1024, g = 1024 * 1024 * 1024 }
 
 local function scaled(bytes, unit, scale)

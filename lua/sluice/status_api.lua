@@ -2,12 +2,10 @@
 -- What the status listener answers: /status in Kong's shape, /metrics for Prometheus. Called with an exchange in
 -- access, like a plugin.
 
-local core = require "sluice.api.core"
 local metrics = require "sluice.metrics"
 local node = require "sluice.node"
 local sleep = require "sluice.sleep"
-
-local C, worker = core.C, core.worker
+local vitals = require "sluice.vitals"
 
 local status_api = {}
 
@@ -16,18 +14,13 @@ local function configuration_hash()
   return generation and ("%032x"):format(generation.revision) or ("0"):rep(32)
 end
 
-local function counted(value)
-  return tonumber(value)
-end
-
--- Sums over the workers where the core gives all boards, else this worker's.
 local function server()
-  local board = C.bridge_board(worker)
-  local open, busy = counted(board.connections_open), counted(board.exchanges_open)
+  local totals = vitals.totals()
+  local open, busy = totals.connections_open, totals.requests_open
   return {
-    connections_accepted = counted(board.connections), connections_handled = counted(board.connections),
-    connections_active = open, connections_reading = 0, connections_writing = busy,
-    connections_waiting = math.max(open - busy, 0), total_requests = counted(board.exchanges),
+    connections_accepted = totals.connections, connections_handled = totals.connections, connections_active = open,
+    connections_reading = 0, connections_writing = busy, connections_waiting = math.max(open - busy, 0),
+    total_requests = totals.requests,
   }
 end
 
@@ -59,6 +52,5 @@ function status_api.handle(exchange)
   end
   return route(exchange)
 end
-
 
 return status_api

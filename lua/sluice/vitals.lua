@@ -1,0 +1,67 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What the gateway as a whole has done and is doing: each worker adds what its board says to shared counters, once a
+-- second and when it is asked, so that any of them can tell the sums.
+
+local counters = require "sluice.counters"
+local core = require "sluice.api.core"
+local timer = require "sluice.timer"
+
+local C, worker = core.C, core.worker
+
+local vitals = {}
+
+local PERIOD_SECONDS = 1
+local PREFIX = "v\1"
+
+-- Grows only: what has been added already is kept here, and a worker that takes a dead one's place begins anew.
+local GROWING = { exchanges = "requests", connections = "connections" }
+-- Of this moment: a cell per worker, which a new worker empties.
+local PRESENT = { connections_open = "connections_open", exchanges_open = "requests_open" }
+
+local cells, added, said = {}, {}, {}
+
+local function open_cells()
+  local mine = "\1" .. C.bridge_worker_id(worker)
+  for field, name in pairs(GROWING) do
+    cells[field], added[field] = counters.name(PREFIX .. name), 0
+  end
+  for field, name in pairs(PRESENT) do
+    cells[field] = counters.name(PREFIX .. name .. mine)
+    said[field] = cells[field] and counters.at(cells[field])
+  end
+end
+
+-- Brings the shared numbers up to date with this worker's.
+function vitals.publish()
+  if not next(cells) then open_cells() end
+  local board = C.bridge_board(worker)
+  for field in pairs(GROWING) do
+    local now = tonumber(board[field])
+    if cells[field] and now ~= added[field] then counters.add_at(cells[field], now - added[field]) end
+    added[field] = now
+  end
+  for field in pairs(PRESENT) do
+    local now = tonumber(board[field])
+    if cells[field] and now ~= said[field] then counters.add_at(cells[field], now - said[field]) end
+    said[field] = now
+  end
+end
+
+---@return { requests: integer, connections: integer, connections_open: integer, requests_open: integer } of all workers
+function vitals.totals()
+  vitals.publish()
+  local totals = { requests = 0, connections = 0, connections_open = 0, requests_open = 0 }
+  for key, value in counters.each(PREFIX) do
+    local name = key:match("^v\1([^\1]*)")
+    if totals[name] then totals[name] = totals[name] + value end
+  end
+  return totals
+end
+
+-- Called once, when the worker starts.
+function vitals.start()
+  vitals.publish()
+  timer.every(PERIOD_SECONDS, vitals.publish)
+end
+
+return vitals
