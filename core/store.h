@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Key-value data that all workers share and that survives a restart: an LMDB environment in a folder. A cache, not a
-// ledger: a power cut may lose the last writes, never the consistency. Opened after the fork.
+// ledger: nothing waits for the disk, so a crash of the machine (not of a process) may cost all of it, and then it begins
+// empty. Opened after the fork.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,7 +32,7 @@ int store_set(struct store *store, struct slice key, struct slice value, int64_t
 // Like store_set, but only where the key is not there (or has expired): STORE_DIFFERS else.
 int store_add(struct store *store, struct slice key, struct slice value, int64_t ttl_us, int64_t now_us,
               struct error *error);
-// The value, without a copy: valid until the next call on this store. STORE_OK, STORE_NONE, or negative.
+// The value, valid until the next call on this store. STORE_OK, STORE_NONE, or negative.
 // `*expires_us` (may be NULL) gets the end, 0: never.
 int store_get(struct store *store, struct slice key, int64_t now_us, struct slice *value, int64_t *expires_us,
               struct error *error);
