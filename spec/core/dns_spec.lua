@@ -171,7 +171,8 @@ end
 
 describe("DNS", function()
   setup(function()
-    jit.off() -- compiled code must not be called back
+    jit.off() -- compiled code must not be called back, nor what was compiled before
+    jit.flush()
     on_done = ffi.cast("void (*)(struct dns_query *)", function(query) told[key(query)] = answer(query) end)
   end)
   teardown(function()
