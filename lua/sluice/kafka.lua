@@ -334,6 +334,17 @@ local function keep(handle)
   return ffi.gc(ffi.new("double[1]", handle), function(cell) C.bridge_kafka_reader_close(worker, cell[0]) end)
 end
 
+local open_readers = setmetatable({}, { __mode = "k" })
+local draining = false
+
+-- A worker that drains ends its readers: their clients go on elsewhere, instead of holding it to the last moment.
+if worker ~= nil then
+  require("sluice.runtime").on("stop", function()
+    draining = true
+    for reader in pairs(open_readers) do reader:close() end
+  end)
+end
+
 local STARTS = { latest = LATEST, earliest = EARLIEST }
 
 local function lay_positions(name, from)
@@ -359,6 +370,7 @@ end
 function kafka.reader(options)
   check.table("kafka.reader", "options", options)
   check.string("kafka.reader", "topic", options.topic)
+  if draining then return nil, "this worker ends", "failed" end
   local from = options.from or "latest"
   local wanted = ffi.new("struct kafka_reader_options")
   wanted.cluster, wanted.topic = options.cluster or DEFAULT_CLUSTER, options.topic
@@ -378,7 +390,9 @@ function kafka.reader(options)
     local err = core.reason(status)
     return nil, err, err:find("Unknown topic", 1, true) and "topic" or "failed"
   end
-  return setmetatable({ handle = handle, topic = options.topic, held = keep(handle) }, Reader)
+  local reader = setmetatable({ handle = handle, topic = options.topic, held = keep(handle) }, Reader)
+  open_readers[reader] = true
+  return reader
 end
 
 assert(E.KAFKA_GAP == GAP and E.KAFKA_LATEST == LATEST and E.KAFKA_EARLIEST == EARLIEST)

@@ -81,7 +81,7 @@ local function pump(conf, state, reader, stream)
     elseif err == "gap" then
       alive = stream:send(events.gap(reader))
     else
-      stream:send(events.failure(err))
+      if err ~= "closed" then stream:send(events.failure(err)) end -- else this worker drains: the client comes back
       return
     end
     if not alive then return end

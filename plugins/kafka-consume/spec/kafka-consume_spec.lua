@@ -4,6 +4,7 @@ local cjson = require "cjson"
 local client = require "spec.kafka.client"
 local events = require "spec.kafka.events"
 local gateway = require "spec.support.gateway"
+local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
 local C = client.C
@@ -163,6 +164,15 @@ describe("kafka-consume", function()
       local state = cjson.decode(out)
       return state.worker.kafka[1].readers == 0 and state.worker.kafka[2].readers == 0
     end, 5, "readers to end")
+  end)
+
+  it("ends its streams when the gateway drains, for the clients to go on elsewhere", function()
+    local other = gateway.start(CONFIG:format(ffi.string(C.kafka_mock_servers(mock))))
+    local stream = assert(events.open(other.port, "/live"))
+    other.process:signal(posix.SIGTERM)
+    assert.same({ nil, "end" }, { stream:next(5) })
+    stream:close()
+    assert.equal(0, other:stop())
   end)
 
   it("refuses an id that is not its own", function()
