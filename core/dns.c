@@ -307,6 +307,23 @@ void dns_cancel(struct dns *dns, struct dns_query *query) {
   if (query->entry) query_unlink(query);
 }
 
+int dns_keep(struct dns *dns, const struct dns_query *query) {
+  struct dns_address *kept = query->count ? malloc(query->count * sizeof *kept) : NULL;
+  if (query->count && !kept) return ERROR_MEMORY;
+  if (kept) memcpy(kept, query->addresses, query->count * sizeof *kept);
+  free(dns->kept);
+  dns->kept = kept;
+  dns->kept_count = query->count;
+  dns->kept_ttl_s = query->ttl_s;
+  return 0;
+}
+
+const struct dns_address *dns_kept(const struct dns *dns, uint32_t *count, double *ttl_s) {
+  *count = dns->kept_count;
+  *ttl_s = dns->kept_ttl_s;
+  return dns->kept;
+}
+
 static int fake_one(struct dns *dns, const char *name, uint8_t kind, const struct dns_address *addresses,
                     uint32_t count, double ttl_s) {
   struct dns_entry *entry = entry_find(dns, name, (uint32_t)strlen(name), kind);
@@ -393,5 +410,6 @@ void dns_free(struct dns *dns) {
   for (struct dns_entry *entry = dns->oldest; entry; entry = entry->newer) dns_forget_targets(entry);
   while (dns->oldest) entry_free(dns->oldest);
   free(dns->buckets);
+  free(dns->kept);
   free(dns);
 }

@@ -65,6 +65,10 @@ int dns_resolve(struct dns *dns, struct slice name, enum dns_kind kind, struct d
 // Nothing happens when it does not wait.
 void dns_cancel(struct dns *dns, struct dns_query *query);
 
+// Keeps a copy of an answer (for Lua, which reads it piece by piece), in place of the one before. 0, or ERROR_MEMORY.
+int dns_keep(struct dns *dns, const struct dns_query *query);
+const struct dns_address *dns_kept(const struct dns *dns, uint32_t *count, double *ttl_s);
+
 // Gives a name its answer for `ttl_s` seconds (of the loop's clock), as if the servers had said so; with the count 0
 // they say that there is no such name. `DNS_ADDRESS` sets both A and AAAA. For the spec kit: see also dns_offline.
 int dns_fake(struct dns *dns, struct slice name, enum dns_kind kind, const struct dns_address *addresses,

@@ -74,6 +74,9 @@ struct dns {
   struct dns_entry *newest, *oldest;
   struct dns_entry *done;
   struct dns_address literal;
+  struct dns_address *kept; // dns_keep
+  uint32_t kept_count;
+  double kept_ttl_s;
   bool offline, closing;
   ares_channel channel;
   ev_timer timer;

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Lua may call of counters, store, crypto and DNS: thin bodies over the modules.
+#include <arpa/inet.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "bridge.h"
+#include "counters.h"
+#include "crypto.h"
+#include "dns.h"
+#include "phase.h"
+#include "store.h"
+#include "worker.h"
+
+static struct slice slice_from(const char *data, uint32_t len) {
+  return (struct slice){data, len};
+}
+
+static struct slice slice_of_bytes(const struct bytes *bytes) {
+  return bytes ? (struct slice){bytes->data, bytes->len} : (struct slice){NULL, 0};
+}
+
+static int failed(struct worker *worker, const struct error *error) {
+  worker->error = *error;
+  return BRIDGE_FAILED;
+}
+
+// Numbers of Lua are doubles: whole up to here.
+static int64_t whole(double number) {
+  const double most = 9007199254740992.0;
+  if (!(number >= -most)) return -(int64_t)most;
+  return number > most ? (int64_t)most : (int64_t)number;
+}
+
+static int64_t microseconds(double seconds) {
+  return seconds > 0 ? whole(seconds * 1e6) : 0;
+}
+
+static int64_t now_us(struct worker *worker) {
+  return worker->loop.clock.real_us;
+}
+
+// Seconds until `end_us`; 0: it never comes.
+static double seconds_left(struct worker *worker, int64_t end_us) {
+  return end_us ? (double)(end_us - now_us(worker)) / 1e6 : 0;
+}
+
+// ---- Counters ----
+
+double bridge_counter_add(struct worker *worker, const char *key, uint32_t len, double delta, double ttl_s) {
+  int status;
+  int64_t value = counters_add(worker_counters(worker), key, len, whole(delta), microseconds(ttl_s), now_us(worker),
+                               &status);
+  return status == COUNTERS_FULL ? NAN : (double)value;
+}
+
+double bridge_counter_get(struct worker *worker, const char *key, uint32_t len) {
+  int status;
+  int64_t value = counters_get(worker_counters(worker), key, len, now_us(worker), NULL, &status);
+  return status == COUNTERS_OK ? (double)value : NAN;
+}
+
+double bridge_counter_ttl(struct worker *worker, const char *key, uint32_t len) {
+  int status;
+  int64_t end_us;
+  counters_get(worker_counters(worker), key, len, now_us(worker), &end_us, &status);
+  return status == COUNTERS_OK ? seconds_left(worker, end_us) : NAN;
+}
+
+int bridge_counter_set(struct worker *worker, const char *key, uint32_t len, double value, double ttl_s) {
+  int status = counters_set(worker_counters(worker), key, len, whole(value), microseconds(ttl_s), now_us(worker));
+  return status == COUNTERS_OK ? BRIDGE_OK : BRIDGE_FULL;
+}
+
+int bridge_counter_compare_set(struct worker *worker, const char *key, uint32_t len, double expected, double value) {
+  int64_t found;
+  switch (counters_compare_set(worker_counters(worker), key, len, whole(expected), whole(value), now_us(worker), &found)) {
+  case COUNTERS_OK:
+    return BRIDGE_OK;
+  case COUNTERS_DIFFERS:
+    return BRIDGE_DIFFERS;
+  default:
+    return BRIDGE_NONE;
+  }
+}
+
+int bridge_counter_delete(struct worker *worker, const char *key, uint32_t len) {
+  int status = counters_delete(worker_counters(worker), key, len, now_us(worker));
+  return status == COUNTERS_OK ? BRIDGE_OK : BRIDGE_NONE;
+}
+
+double bridge_counter_name(struct worker *worker, const char *key, uint32_t len) {
+  int64_t handle = counters_name(worker_counters(worker), key, len);
+  return handle > 0 ? (double)handle : 0;
+}
+
+double bridge_counter_add_at(struct worker *worker, double handle, double delta) {
+  struct counters *counters = worker_counters(worker);
+  int64_t place = whole(handle);
+  return counters_is_handle(counters, place) ? (double)counters_add_at(counters, place, whole(delta)) : NAN;
+}
+
+double bridge_counter_at(struct worker *worker, double handle) {
+  struct counters *counters = worker_counters(worker);
+  int64_t place = whole(handle);
+  return counters_is_handle(counters, place) ? (double)counters_at(counters, place) : NAN;
+}
+
+int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
+                        double *value) {
+  uint64_t at = (uint64_t)(*cursor > 0 ? whole(*cursor) : 0);
+  int64_t number;
+  if (!counters_next(worker_counters(worker), prefix, len, &at, &key->data, &key->len, &number)) return BRIDGE_NONE;
+  *cursor = (double)at;
+  *value = (double)number;
+  return BRIDGE_OK;
+}
+
+void bridge_counter_usage(struct worker *worker, struct counter_usage *out) {
+  struct counters_use use;
+  counters_use(worker_counters(worker), now_us(worker), &use);
+  *out = (struct counter_usage){.slots = use.slots,
+                                .used = use.used,
+                                .named = use.named,
+                                .text_bytes = (double)use.text_bytes,
+                                .text_used = (double)use.text_used,
+                                .refused = (double)use.refused};
+}
+
+// ---- Store ----
+
+// A result of the store as the bridge says it.
+static int store_result(struct worker *worker, int status, const struct error *error) {
+  switch (status) {
+  case STORE_OK:
+    return BRIDGE_OK;
+  case STORE_NONE:
+    return BRIDGE_NONE;
+  case STORE_DIFFERS:
+    return BRIDGE_DIFFERS;
+  default:
+    failed(worker, error);
+    return status == ERROR_INVALID ? BRIDGE_INVALID : status == ERROR_MEMORY ? BRIDGE_FULL : BRIDGE_FAILED;
+  }
+}
+
+// The store; NULL, and the worker's error says why.
+static struct store *store_of(struct worker *worker) {
+  struct store *store = worker_store(worker);
+  if (!store && !worker->options.state_dir) error_set(&worker->error, ERROR_INVALID, "store: there is no state_dir");
+  return store;
+}
+
+int bridge_store_set(struct worker *worker, const char *key, uint32_t key_len, const char *value, uint32_t value_len,
+                     double ttl_s) {
+  struct error error;
+  struct store *store = store_of(worker);
+  if (!store) return BRIDGE_FAILED;
+  int status = store_set(store, slice_from(key, key_len), slice_from(value, value_len), microseconds(ttl_s),
+                         now_us(worker), &error);
+  return store_result(worker, status, &error);
+}
+
+int bridge_store_add(struct worker *worker, const char *key, uint32_t key_len, const char *value, uint32_t value_len,
+                     double ttl_s) {
+  struct error error;
+  struct store *store = store_of(worker);
+  if (!store) return BRIDGE_FAILED;
+  int status = store_add(store, slice_from(key, key_len), slice_from(value, value_len), microseconds(ttl_s),
+                         now_us(worker), &error);
+  return store_result(worker, status, &error);
+}
+
+int bridge_store_get(struct worker *worker, const char *key, uint32_t len, struct bytes *out, double *ttl_s) {
+  struct error error;
+  struct slice value;
+  int64_t end_us;
+  struct store *store = store_of(worker);
+  if (!store) return BRIDGE_FAILED;
+  int status = store_get(store, slice_from(key, len), now_us(worker), &value, &end_us, &error);
+  if (status == STORE_OK) {
+    *out = (struct bytes){value.data, value.len};
+    if (ttl_s) *ttl_s = seconds_left(worker, end_us);
+  }
+  return store_result(worker, status, &error);
+}
+
+int bridge_store_delete(struct worker *worker, const char *key, uint32_t len) {
+  struct error error;
+  struct store *store = store_of(worker);
+  return store ? store_result(worker, store_delete(store, slice_from(key, len), &error), &error) : BRIDGE_FAILED;
+}
+
+double bridge_store_delete_prefix(struct worker *worker, const char *prefix, uint32_t len) {
+  struct error error;
+  struct store *store = store_of(worker);
+  int64_t count = store ? store_delete_prefix(store, slice_from(prefix, len), &error) : 0;
+  if (count < 0) failed(worker, &error);
+  return store && count >= 0 ? (double)count : NAN;
+}
+
+int bridge_store_next(struct worker *worker, const char *prefix, uint32_t prefix_len, const char *after,
+                      uint32_t after_len, struct bytes *key, struct bytes *value, double *ttl_s) {
+  struct error error;
+  struct slice found, content;
+  int64_t end_us;
+  struct store *store = store_of(worker);
+  if (!store) return BRIDGE_FAILED;
+  int status = store_next(store, slice_from(prefix, prefix_len), slice_from(after, after_len), now_us(worker), &found,
+                          &content, &end_us, &error);
+  if (status == STORE_OK) {
+    *key = (struct bytes){found.data, found.len};
+    *value = (struct bytes){content.data, content.len};
+    if (ttl_s) *ttl_s = seconds_left(worker, end_us);
+  }
+  return store_result(worker, status, &error);
+}
+
+int bridge_store_usage(struct worker *worker, struct store_usage *out) {
+  struct store_use use;
+  struct store *store = store_of(worker);
+  if (!store) return BRIDGE_FAILED;
+  store_use(store, &use);
+  *out = (struct store_usage){(double)use.entries, (double)use.bytes_used, (double)use.bytes_limit, (double)use.evicted};
+  return BRIDGE_OK;
+}
+
+// ---- Crypto ----
+
+int bridge_crypto_digest_parse(const char *name, uint32_t len) {
+  return crypto_digest_parse(slice_from(name, len));
+}
+
+int bridge_crypto_digest(int digest, const char *data, uint32_t len, char *out) {
+  int count = crypto_digest((enum crypto_digest)digest, slice_from(data, len), (uint8_t *)out);
+  return count < 0 ? BRIDGE_INVALID : count;
+}
+
+int bridge_crypto_hmac(int digest, const char *key, uint32_t key_len, const char *data, uint32_t len, char *out) {
+  int count = crypto_hmac((enum crypto_digest)digest, slice_from(key, key_len), slice_from(data, len), (uint8_t *)out);
+  return count < 0 ? BRIDGE_INVALID : count;
+}
+
+uint32_t bridge_crypto_encoded_len(int encoding, uint32_t len) {
+  return crypto_encoded_len((enum crypto_encoding)encoding, len);
+}
+
+uint32_t bridge_crypto_decoded_len(int encoding, uint32_t len) {
+  return crypto_decoded_len((enum crypto_encoding)encoding, len);
+}
+
+int bridge_crypto_encode(int encoding, const char *data, uint32_t len, char *out) {
+  if (len > INT32_MAX / 2) return BRIDGE_INVALID;
+  return (int)crypto_encode((enum crypto_encoding)encoding, slice_from(data, len), out);
+}
+
+int bridge_crypto_decode(int encoding, const char *text, uint32_t len, char *out) {
+  if (len > INT32_MAX) return BRIDGE_INVALID;
+  int64_t count = crypto_decode((enum crypto_encoding)encoding, slice_from(text, len), out);
+  return count < 0 ? BRIDGE_INVALID : (int)count;
+}
+
+bool bridge_crypto_equal(const char *a, uint32_t a_len, const char *b, uint32_t b_len) {
+  return crypto_equal(slice_from(a, a_len), slice_from(b, b_len));
+}
+
+int bridge_crypto_sign(struct worker *worker, int kind, int digest, const struct bytes *key, const struct bytes *data,
+                       char *out) {
+  struct error error;
+  int count = crypto_sign((enum crypto_signature)kind, (enum crypto_digest)digest, slice_of_bytes(key),
+                          slice_of_bytes(data), (uint8_t *)out, &error);
+  return count < 0 ? failed(worker, &error) : count;
+}
+
+int bridge_crypto_verify(struct worker *worker, int kind, int digest, const struct bytes *key, const struct bytes *data,
+                         const struct bytes *signature) {
+  struct error error;
+  int good = crypto_verify((enum crypto_signature)kind, (enum crypto_digest)digest, slice_of_bytes(key),
+                           slice_of_bytes(data), slice_of_bytes(signature), &error);
+  if (good < 0) return failed(worker, &error);
+  return good ? BRIDGE_OK : BRIDGE_NONE;
+}
+
+int bridge_crypto_seal(struct worker *worker, const struct bytes *key, const struct bytes *iv, const struct bytes *data,
+                       const struct bytes *associated, char *out) {
+  struct error error;
+  int64_t count = crypto_seal(slice_of_bytes(key), slice_of_bytes(iv), slice_of_bytes(data), slice_of_bytes(associated),
+                              (uint8_t *)out, &error);
+  return count < 0 ? failed(worker, &error) : (int)count;
+}
+
+int bridge_crypto_open(struct worker *worker, const struct bytes *key, const struct bytes *iv,
+                       const struct bytes *sealed, const struct bytes *associated, char *out) {
+  struct error error;
+  int64_t count = crypto_open(slice_of_bytes(key), slice_of_bytes(iv), slice_of_bytes(sealed),
+                              slice_of_bytes(associated), (uint8_t *)out, &error);
+  return count < 0 ? failed(worker, &error) : (int)count;
+}
+
+int bridge_crypto_scrypt(struct worker *worker, const struct bytes *password, const struct bytes *salt, double n,
+                         uint32_t r, uint32_t p, char *out, uint32_t len) {
+  struct error error;
+  int status = crypto_scrypt(slice_of_bytes(password), slice_of_bytes(salt), n > 0 ? (uint64_t)whole(n) : 0, r, p,
+                             (uint8_t *)out, len, &error);
+  return status < 0 ? failed(worker, &error) : BRIDGE_OK;
+}
+
+// ---- DNS ----
+
+struct dns_call { // of a coroutine that waits
+  struct worker *worker;
+  double coroutine;
+  struct dns_query query;
+};
+
+static int keep_answer(struct worker *worker, const struct dns_query *query) {
+  if (query->error.code) return failed(worker, &query->error);
+  return dns_keep(worker_dns(worker), query) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+}
+
+static void on_dns(struct dns_query *query) {
+  struct dns_call *call = (struct dns_call *)(void *)((char *)query - offsetof(struct dns_call, query));
+  struct worker *worker = call->worker;
+  double coroutine = call->coroutine;
+  uint32_t count = query->count;
+  int status = keep_answer(worker, query);
+  free(call);
+  phase_resume(worker, coroutine, status, count);
+}
+
+int bridge_dns_resolve(struct worker *worker, const char *name, uint32_t len, int kind) {
+  if (kind < DNS_ADDRESS || kind > DNS_SRV) return BRIDGE_INVALID;
+  struct dns_call *call = malloc(sizeof *call);
+  if (!call) return BRIDGE_FULL;
+  *call = (struct dns_call){.worker = worker, .coroutine = phase_self(worker), .query = {.on_done = on_dns}};
+  struct dns *dns = worker_dns(worker);
+  int status = BRIDGE_AGAIN;
+  if (dns_resolve(dns, slice_from(name, len), (enum dns_kind)kind, &call->query) == DNS_READY)
+    status = keep_answer(worker, &call->query);
+  else if (call->coroutine != 0)
+    return BRIDGE_AGAIN;
+  else { // nothing runs that could wait
+    dns_cancel(dns, &call->query);
+    error_set(&worker->error, ERROR_DNS, "%.*s: its address is not known yet", (int)len, name);
+    status = BRIDGE_FAILED;
+  }
+  free(call);
+  return status;
+}
+
+int bridge_dns_at(struct worker *worker, uint32_t index, struct dns_record *out, double *ttl_s) {
+  uint32_t count;
+  double ttl;
+  const struct dns_address *kept = dns_kept(worker_dns(worker), &count, &ttl);
+  if (index >= count) return BRIDGE_NONE;
+  const struct dns_address *address = &kept[index];
+  *out = (struct dns_record){.port = address->port, .priority = address->priority, .weight = address->weight};
+  inet_ntop(address->family == 4 ? AF_INET : AF_INET6, address->bytes, out->address, sizeof out->address);
+  if (ttl_s) *ttl_s = ttl;
+  return BRIDGE_OK;
+}
+
+static bool parse_address(const char *text, struct dns_address *out) {
+  *out = (struct dns_address){.family = 4};
+  if (inet_pton(AF_INET, text, out->bytes) == 1) return true;
+  out->family = 6;
+  return inet_pton(AF_INET6, text, out->bytes) == 1;
+}
+
+int bridge_dns_fake(struct worker *worker, const char *name, uint32_t len, const char *const *addresses, uint32_t count,
+                    double ttl_s) {
+  enum { MOST = 64 };
+  struct dns_address list[MOST];
+  if (count > MOST) return BRIDGE_INVALID;
+  for (uint32_t i = 0; i < count; i++)
+    if (!parse_address(addresses[i], &list[i])) return BRIDGE_INVALID;
+  return dns_fake(worker_dns(worker), slice_from(name, len), DNS_ADDRESS, list, count, ttl_s) < 0 ? BRIDGE_FULL
+                                                                                                  : BRIDGE_OK;
+}
+
+void bridge_dns_offline(struct worker *worker, bool offline) {
+  dns_offline(worker_dns(worker), offline);
+}
