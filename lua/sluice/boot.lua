@@ -28,5 +28,6 @@ if worker then
   rawset(coroutine, "yield", runtime.yield) -- of all that is loaded from here on
   runtime.construct_with(require("sluice.api").new)
   require "sluice.generation"
+  runtime.on("start", function() require("sluice.vitals").start() end)
   return runtime.objects, runtime.body
 end

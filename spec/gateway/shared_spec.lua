@@ -92,11 +92,11 @@ describe("two workers", function()
     end)
 
     it("walks and deletes by prefix, and forgets what has ended", function()
-      assert.same({ { "b/1", "b/2" }, 2, 0, true }, run([[local s = sluice.store
-        s.set("b/2", "two") s.set("b/1", "one") s.set("c", "three") s.set("b/0", "gone", 0.001)
+      assert.same({ { "b/1", "b/2" }, 2, 0, true, true }, run([[local s = sluice.store
+        s.set("b/2", "two") s.set("b/1", "one") s.set("c", "three") s.set("d/1", "gone", 0.001)
         sluice.sleep(0.05)
         local keys = {} for key in s.each("b/") do keys[#keys + 1] = key end
-        return keys, s.delete_prefix("b/"), s.delete_prefix("b/"), s.get("c") == "three" ]]))
+        return keys, s.delete_prefix("b/"), s.delete_prefix("b/"), s.get("c") == "three", s.each("d/")() == nil ]]))
     end)
   end)
 
