@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+// An exchange on its way to the service: head, route, plugins before the service, content.
+#include <stdio.h>
+
+#include "exchange_parts.h"
+#include "forward.h"
+#include "router.h"
+#include "server.h"
+#include "tls.h"
+#include "try.h"
+#include "uri.h"
+#include "worker.h"
+
+enum { BODY_HIGH_WATER = 256 * 1024 };
+
+// ---- From the head to the service ------------------------------------------------------------------------------------
+
+static void exchange_access(struct exchange *exchange);
+static void exchange_refuse_content(struct exchange *exchange);
+
+void exchange_forward(struct exchange *exchange) {
+  if (!exchange->service && exchange->service_host.len == 0 && !exchange->upstream) {
+    exchange_fail(exchange, 503, "no Service found with those values");
+    return;
+  }
+  exchange_move(exchange, EXCHANGE_SERVICE);
+  exchange->sent_us = exchange->worker->loop.clock.mono_us;
+  try_begin(exchange);
+}
+
+// What a phase came to, in rewrite and access: go on, answer, or fail.
+void exchange_after_phase(struct exchange *exchange, enum phase_result result, void (*next)(struct exchange *)) {
+  if (exchange->state == EXCHANGE_STREAM) {
+    // The plugin that streamed has returned, whatever it said: the response is over.
+    if (result == PHASE_FAILED)
+      exchange_cut(exchange);
+    else
+      exchange_send_end(exchange, NULL);
+    return;
+  }
+  if (result == PHASE_FAILED)
+    exchange_fail(exchange, 500, "An unexpected error occurred");
+  else if (result == PHASE_ANSWERED || exchange->answered)
+    exchange_respond(exchange);
+  else if (exchange->refusal)
+    exchange_refuse_content(exchange);
+  else
+    next(exchange);
+}
+
+static void redirect_to_https(struct exchange *exchange, uint16_t status) {
+  if (status == 426) {
+    headers_add(&exchange->preset, &exchange->arena, SLICE("Connection"), SLICE("Upgrade"));
+    headers_add(&exchange->preset, &exchange->arena, SLICE("Upgrade"), SLICE("TLS/1.2, HTTP/1.1"));
+    exchange_fail(exchange, 426, "Please use HTTPS protocol");
+    return;
+  }
+  struct slice host = exchange->host, target = exchange->request.target;
+  char *url = arena_alloc(&exchange->arena, host.len + target.len + 16);
+  if (!url) {
+    exchange_fail(exchange, 500, "An unexpected error occurred");
+    return;
+  }
+  int len = snprintf(url, host.len + target.len + 16, "https://%.*s%.*s", (int)host.len, host.data, (int)target.len,
+                     target.data);
+  headers_add(&exchange->preset, &exchange->arena, SLICE("Location"), (struct slice){url, (uint32_t)len});
+  exchange_fail(exchange, status, "Please use HTTPS protocol");
+}
+
+static bool find_header(const void *context, struct slice name, uint32_t nth, struct slice *value) {
+  const struct field *field = headers_find(context, name, nth);
+  if (field) *value = field->value;
+  return field != NULL;
+}
+
+static void take_route(struct exchange *exchange, uint32_t index) {
+  struct generation *generation = exchange->generation;
+  exchange->route_index = index;
+  exchange->route = &generation->routes[index];
+  exchange->phases = exchange->route->phases;
+  if (exchange->route->service) exchange->service = &generation->services[exchange->route->service];
+  if (!exchange->service) return;
+  exchange->connect_timeout_ms = exchange->service->connect_timeout_ms;
+  exchange->send_timeout_ms = exchange->service->send_timeout_ms;
+  exchange->read_timeout_ms = exchange->service->read_timeout_ms;
+  exchange->retries = exchange->service->retries;
+}
+
+// The gateway's own answer where the router gives no route to go by. False: it does.
+static bool answer_unrouted(struct exchange *exchange, enum router_outcome outcome) {
+  if (outcome == ROUTER_FOUND || outcome == ROUTER_NEEDS_TLS) return false;
+  exchange->match = NULL;
+  if (outcome == ROUTER_NOTHING)
+    exchange_fail(exchange, 404, "no Route matched with those values");
+  else if (outcome == ROUTER_AMBIGUOUS)
+    exchange_fail(exchange, 400, "the path can be read in more than one way");
+  else
+    exchange_fail(exchange, 500, "An unexpected error occurred");
+  return true;
+}
+
+void exchange_route(struct exchange *exchange) {
+  bool tls = exchange->peer.tls;
+  bool secure = slice_equal(forward_scheme(exchange), SLICE("https"));
+  struct router_request request = {
+      .method = exchange->request.method,
+      .host = exchange->host,
+      .path = exchange->path,
+      .sni = exchange->tls_sni,
+      .port = exchange->port ? exchange->port : secure ? 443 : 80,
+      .tls = tls,
+      .secure = secure,
+      .header = find_header,
+      .context = &exchange->request.headers,
+  };
+  exchange->match = arena_alloc(&exchange->arena, sizeof *exchange->match);
+  if (!exchange->match) {
+    exchange_fail(exchange, 500, "An unexpected error occurred");
+    return;
+  }
+  enum router_outcome outcome = router_match(exchange->generation->router, &request, exchange->match);
+  if (answer_unrouted(exchange, outcome)) return;
+  take_route(exchange, exchange->match->route);
+  if (outcome == ROUTER_NEEDS_TLS)
+    redirect_to_https(exchange, exchange->route->https_redirect_status);
+  else
+    exchange_access(exchange);
+}
+
+static void exchange_access(struct exchange *exchange) {
+  exchange_move(exchange, EXCHANGE_ACCESS);
+  enum phase_result result = PHASE_DONE;
+  if (!(exchange->phases & (1u << PHASE_ACCESS)))
+    exchange_forward(exchange);
+  else if (exchange_run(exchange, exchange->route_index, PHASE_ACCESS, &result))
+    exchange_after_phase(exchange, result, exchange_forward);
+}
+
+static void exchange_rewrite(struct exchange *exchange) {
+  exchange_move(exchange, EXCHANGE_REWRITE);
+  enum phase_result result = PHASE_DONE;
+  if (!(exchange->phases & (1u << PHASE_REWRITE)))
+    exchange_route(exchange);
+  else if (exchange_run(exchange, ROUTE_NONE, PHASE_REWRITE, &result))
+    exchange_after_phase(exchange, result, exchange_route);
+}
+
+// The status listener knows no routes: one handler answers.
+static void exchange_status(struct exchange *exchange) {
+  exchange_move(exchange, EXCHANGE_REWRITE);
+  exchange_move(exchange, EXCHANGE_ACCESS);
+  exchange->route_index = ROUTE_STATUS;
+  exchange->phases = 0;
+  enum phase_result result;
+  if (exchange_run(exchange, ROUTE_STATUS, PHASE_ACCESS, &result))
+    exchange_after_phase(exchange, result, exchange_forward);
+}
+
+// An absolute target's authority wins over Host (RFC 9112 3.2.2), but there must be one Host field all the same.
+static bool read_host(struct exchange *exchange, struct slice authority) {
+  const struct headers *headers = &exchange->request.headers;
+  struct field *field = headers_find_id(headers, FIELD_HOST);
+  if (!field && exchange->request.minor == 0) return true;
+  if (!field || headers_find(headers, SLICE("host"), 1)) {
+    exchange_refuse(exchange, 400, field ? "more than one Host field" : "no Host field");
+    return false;
+  }
+  struct uri_host host;
+  struct error error;
+  if (uri_parse_host(field->value, &host, &error) < 0 ||
+      (authority.len && uri_parse_host(authority, &host, &error) < 0)) {
+    exchange_refuse(exchange, 400, error.text);
+    return false;
+  }
+  exchange->port = host.port;
+  exchange->host = host.name;
+  if (host.has_upper) {
+    char lower[URI_HOST_MAX + 1];
+    struct slice name = uri_lower_host(&host, lower);
+    exchange->host = arena_copy(&exchange->arena, name.data, name.len);
+  }
+  return true;
+}
+
+// The target and Host become scheme, host, path and query (RFC 9112 3.2, 3.3). False: refused.
+static bool read_target(struct exchange *exchange) {
+  struct uri uri;
+  struct error error;
+  if (uri_parse_target(exchange->request.method, exchange->request.target, &uri, &error) < 0) {
+    exchange_refuse(exchange, 400, error.text);
+    return false;
+  }
+  exchange->raw_path = uri.path;
+  exchange->query = uri.query;
+  exchange->has_query = uri.has_query;
+  exchange->scheme = exchange->peer.tls ? SLICE("https") : SLICE("http");
+  exchange->path = uri.path;
+  if (!read_host(exchange, uri.host)) return false;
+  if (uri.form == URI_ASTERISK || uri_is_canonical(uri.path)) return true;
+  uint32_t room = uri.path.len * 3, len;
+  char *path = arena_alloc(&exchange->arena, room);
+  if (!path || uri_normalise(uri.path, path, room, &len, &error) < 0) {
+    exchange_refuse(exchange, 400, path ? error.text : "the request target is too long");
+    return false;
+  }
+  exchange->path = (struct slice){path, len};
+  return true;
+}
+
+static bool check_request(struct exchange *exchange) {
+  struct h1_message *request = &exchange->request;
+  const struct limits *limits = &exchange->generation->limits;
+  struct field *expect = headers_find_id(&request->headers, FIELD_EXPECT);
+  if (request->major != 1) {
+    exchange_refuse(exchange, 505, "HTTP version not supported");
+  } else if (slice_equal(request->method, SLICE("CONNECT"))) {
+    exchange_refuse(exchange, 405, "CONNECT is not allowed");
+  } else if (expect && !slice_equal_nocase(expect->value, SLICE("100-continue"))) {
+    exchange_refuse(exchange, 417, "Expectation Failed");
+  } else if (request->chunked && request->minor == 0) {
+    exchange_refuse(exchange, 400, "Transfer-Encoding in a request of HTTP/1.0");
+  } else if (limits->max_body_bytes > 0 && request->content_length > limits->max_body_bytes) {
+    exchange_refuse(exchange, 413, "Request body is too large");
+  } else {
+    return true;
+  }
+  return false;
+}
+
+static void note_tls(struct exchange *exchange) {
+  struct tls_info info;
+  tls_info(stream_tls(exchange->stream), &info);
+  exchange->tls_version = info.version;
+  exchange->tls_cipher = info.cipher;
+  if (info.sni) exchange->tls_sni = arena_copy(&exchange->arena, info.sni, strlen(info.sni));
+}
+
+void exchange_on_head(struct exchange *exchange) {
+  struct worker *worker = exchange->worker;
+  if (!worker->generation) {
+    exchange_refuse(exchange, 503, "The gateway is starting");
+    return;
+  }
+  exchange->generation = generation_retain(worker->generation);
+  exchange->route = exchange->generation->routes;
+  exchange->phases = exchange->route->phases;
+  if (exchange->peer.tls) note_tls(exchange);
+  if (!check_request(exchange) || !read_target(exchange)) return;
+  forward_mark_hop_by_hop(&exchange->request.headers);
+  if (exchange->stream->listener && exchange->stream->listener->kind == LISTEN_STATUS)
+    exchange_status(exchange);
+  else
+    exchange_rewrite(exchange);
+}
+
+// ---- Request content -------------------------------------------------------------------------------------------------
+
+static void throttle_request(struct exchange *exchange) {
+  if (exchange->stream && !exchange->body_buffering && exchange->request_body.bytes > BODY_HIGH_WATER)
+    exchange->ops->want_body(exchange, false);
+}
+
+static bool body_is_wanted(const struct exchange *exchange) {
+  return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->state == EXCHANGE_TUNNEL);
+}
+
+static void exchange_refuse_content(struct exchange *exchange) {
+  exchange_refuse(exchange, exchange->refusal,
+                  exchange->refusal == 413 ? "Request body is too large" : "The framing of the request body is broken");
+}
+
+// The rest of the request is of no use. Who waits for it hears so; otherwise the client does, while it can.
+static void refuse_content(struct exchange *exchange, uint16_t status) {
+  exchange->refusal = status;
+  buffer_clear(&exchange->request_body);
+  exchange_wake(exchange, &exchange->body_waiter, BRIDGE_FULL);
+  if (exchange->waiting || exchange->state >= EXCHANGE_LOG) return; // see exchange_after_phase
+  if (exchange->try) try_abandon(exchange);
+  if (exchange->head_sent)
+    exchange_cut(exchange);
+  else
+    exchange_refuse_content(exchange);
+}
+
+void exchange_on_bad_body(struct exchange *exchange) {
+  refuse_content(exchange, 400);
+}
+
+void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct slice piece) {
+  const struct limits *limits = &exchange->generation->limits;
+  exchange->body_received += piece.len;
+  exchange->request_bytes += piece.len;
+  if (exchange->refusal) return;
+  if (limits->max_body_bytes > 0 && exchange->body_received > (uint64_t)limits->max_body_bytes &&
+      exchange->state != EXCHANGE_TUNNEL) {
+    refuse_content(exchange, 413);
+    return;
+  }
+  if (!body_is_wanted(exchange)) return;
+  if (buffer_append_ref(&exchange->request_body, chunk, piece.data, piece.len) < 0) {
+    exchange_cut(exchange);
+    return;
+  }
+  if (exchange->body_buffering) {
+    if (exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes)
+      exchange_wake(exchange, &exchange->body_waiter, BRIDGE_FULL);
+  } else if (exchange->try) {
+    try_on_request(exchange);
+  } else {
+    throttle_request(exchange);
+  }
+}
+
+void exchange_on_request_end(struct exchange *exchange) {
+  exchange->request_complete = true;
+  if (exchange->body_waiter != 0)
+    exchange_wake(exchange, &exchange->body_waiter, BRIDGE_OK);
+  else if (exchange->try && !exchange->body_replaced)
+    try_on_request(exchange);
+}
+
+// The client waits for a sign before it sends its content (RFC 9110 10.1.1): now somebody wants it.
+static void invite_body(struct exchange *exchange) {
+  if (exchange->sent_continue || exchange->request_complete || exchange->body_received > 0 || !exchange->stream) return;
+  exchange->sent_continue = true;
+  if (headers_has(&exchange->request.headers, FIELD_EXPECT) && exchange->request.minor > 0)
+    exchange->ops->interim(exchange, 100, NULL);
+}
+
+int exchange_want_whole_body(struct exchange *exchange) {
+  const struct limits *limits = &exchange->generation->limits;
+  if (exchange->refusal || exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes)
+    return BRIDGE_FULL;
+  if (exchange->request_complete || exchange->body_replaced) return BRIDGE_OK;
+  if (!exchange->stream || exchange->state >= EXCHANGE_SERVICE) return BRIDGE_LATE;
+  exchange->body_buffering = true;
+  exchange->body_waiter = phase_self(exchange->worker);
+  invite_body(exchange);
+  exchange->ops->want_body(exchange, true);
+  return BRIDGE_AGAIN;
+}
+
+void exchange_on_service_drained(struct exchange *exchange) {
+  invite_body(exchange);
+  if (exchange->stream && !exchange->request_complete) exchange->ops->want_body(exchange, true);
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+// An exchange on its way back: the gateway's own answers, the service's response, answers streamed by a plugin.
+#include <stdlib.h>
+
+#include "answer.h"
+#include "exchange_parts.h"
+#include "forward.h"
+#include "try.h"
+#include "worker.h"
+
+enum { PRESET_MOST = 100, RESPONSE_FIELDS_MOST = 400 };
+
+// ---- Responses -------------------------------------------------------------------------------------------------------
+
+static bool response_has_no_body(const struct exchange *exchange) {
+  return slice_equal(exchange->request.method, SLICE("HEAD")) || exchange->status == 204 || exchange->status == 304 ||
+         exchange->status / 100 == 1;
+}
+
+int exchange_fork_response(struct exchange *exchange) {
+  if (exchange->response.fields != exchange->service_response.fields || exchange->response.count == 0) return 0;
+  return headers_copy(&exchange->response, &exchange->service_response, &exchange->arena);
+}
+
+// Fields that plugins set before there was a response: those that replace, replace; those that add, add.
+static void merge_preset(struct exchange *exchange) {
+  if (exchange->preset.count == 0) return;
+  exchange_fork_response(exchange);
+  exchange->response.most += exchange->preset.count;
+  for (uint32_t i = 0; i < exchange->preset.count; i++) {
+    struct field *field = &exchange->preset.fields[i];
+    if (field->replaces) headers_remove(&exchange->response, field->name);
+    headers_add(&exchange->response, &exchange->arena, field->name, field->value);
+  }
+}
+
+// How the end of the response's content will be told to the client (RFC 9112 6.3).
+static void choose_framing(struct exchange *exchange) {
+  exchange->no_body_out = response_has_no_body(exchange);
+  if (exchange->filtering_body && !exchange->no_body_out) exchange->response_length = -1;
+  exchange->chunked_out =
+      exchange->response_length < 0 && !exchange->no_body_out && exchange->request.major == 1 && exchange->request.minor > 0;
+}
+
+static void send_head(struct exchange *exchange) {
+  choose_framing(exchange);
+  exchange->head_sent = true;
+  exchange->ops->head(exchange);
+}
+
+// header_filter. False: a plugin failed, and the answer is now another one.
+static bool filter_head(struct exchange *exchange) {
+  if (!(exchange->phases & (1u << PHASE_HEADER_FILTER))) return true;
+  enum phase_result result;
+  exchange_run(exchange, exchange->route_index, PHASE_HEADER_FILTER, &result);
+  return result != PHASE_FAILED;
+}
+
+// A response body filter changes: what a cache or a client would check against the content no longer holds.
+static void send_piece(struct exchange *exchange, struct chunk *chunk, struct slice piece, bool last) {
+  if (exchange->filtering_body) {
+    struct slice out = {NULL, 0};
+    enum phase_result result = phase_body(exchange->worker, exchange_handle(exchange), exchange->generation->id,
+                                          exchange->route_index, piece, last, &out);
+    if (result == PHASE_FAILED) {
+      exchange_cut(exchange);
+      return;
+    }
+    chunk = NULL;
+    piece = out;
+  }
+  exchange->response_body_bytes += exchange->no_body_out ? 0 : piece.len;
+  if (piece.len && !exchange->no_body_out) exchange->ops->body(exchange, chunk, piece.data, piece.len);
+}
+
+void exchange_send_end(struct exchange *exchange, const struct headers *trailers) {
+  if (exchange->stream) exchange->ops->end(exchange, trailers);
+  exchange_finish(exchange);
+}
+
+// Runs the whole body of an answer through body_filter, so that its length is known before the head goes.
+static bool filter_answer(struct exchange *exchange) {
+  if (!(exchange->phases & (1u << PHASE_BODY_FILTER))) return true;
+  size_t len = exchange->answer.bytes;
+  char *whole = malloc(len + 1);
+  if (!whole) return false;
+  buffer_copy_out(&exchange->answer, whole);
+  struct slice out = {NULL, 0};
+  enum phase_result result =
+      phase_body(exchange->worker, exchange_handle(exchange), exchange->generation->id, exchange->route_index,
+                 (struct slice){whole, (uint32_t)len}, true, &out);
+  free(whole);
+  buffer_clear(&exchange->answer);
+  if (result == PHASE_FAILED) return false;
+  return buffer_append(&exchange->answer, out.data, out.len) == 0;
+}
+
+static void send_answer_body(struct exchange *exchange) {
+  while (exchange->answer.count > 0) {
+    struct segment *first = &exchange->answer.segments[exchange->answer.head];
+    uint32_t len = first->len;
+    exchange->response_body_bytes += exchange->no_body_out ? 0 : len;
+    if (len && !exchange->no_body_out) exchange->ops->body(exchange, first->chunk, first->data, len);
+    buffer_consume(&exchange->answer, len);
+  }
+}
+
+// Sends exchange->status, the response's fields and exchange->answer.
+void exchange_send_answer(struct exchange *exchange) {
+  exchange_move(exchange, EXCHANGE_SENDING);
+  if (!exchange->stream) {
+    exchange_finish(exchange);
+    return;
+  }
+  exchange->response_length = (int64_t)exchange->answer.bytes;
+  send_head(exchange);
+  send_answer_body(exchange);
+  exchange_send_end(exchange, NULL);
+}
+
+// An answer of the gateway's own, through header_filter and body_filter. A filter that fails makes it a bare 500.
+void exchange_respond(struct exchange *exchange) {
+  headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
+  exchange->has_response = true;
+  merge_preset(exchange);
+  if (!filter_head(exchange) || !filter_answer(exchange)) {
+    headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
+    headers_init(&exchange->preset, PRESET_MOST);
+    answer_error(exchange, 500, SLICE("An unexpected error occurred"));
+    headers_copy(&exchange->response, &exchange->preset, &exchange->arena);
+    exchange->source = SOURCE_ERROR;
+  }
+  exchange_send_answer(exchange);
+}
+
+void exchange_fail(struct exchange *exchange, int status, const char *message) {
+  exchange->source = SOURCE_ERROR;
+  struct slice text = slice_of(message);
+  exchange->error = arena_copy(&exchange->arena, text.data, text.len);
+  answer_error(exchange, status, text);
+  exchange_respond(exchange);
+}
+
+void exchange_refuse(struct exchange *exchange, int status, const char *message) {
+  exchange->close_after = true;
+  if (!exchange->generation && exchange->worker->generation) {
+    exchange->generation = generation_retain(exchange->worker->generation);
+    exchange->route = exchange->generation->routes;
+    exchange->phases = exchange->route->phases;
+  }
+  exchange_fail(exchange, status, message);
+}
+
+int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len) {
+  if (exchange->head_sent) return BRIDGE_LATE;
+  if (status < 200 || status > 999) return BRIDGE_INVALID;
+  exchange->status = status;
+  exchange->answered = true;
+  exchange->source = SOURCE_EXIT;
+  buffer_clear(&exchange->answer);
+  return buffer_append(&exchange->answer, body, len) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+}
+
+int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len) {
+  if (exchange->head_sent) return BRIDGE_LATE;
+  if (status < 200 || status > 999) return BRIDGE_INVALID;
+  answer_error(exchange, status, (struct slice){message, len});
+  exchange->answered = true;
+  exchange->source = SOURCE_EXIT;
+  return BRIDGE_OK;
+}
+
+// ---- The service's response ------------------------------------------------------------------------------------------
+
+void exchange_on_service_interim(struct exchange *exchange, int status, const struct headers *fields) {
+  // 100 has been answered here; others (102, 103) pass to clients that can tell them apart (RFC 9110 15.2).
+  if (status == 100 || !exchange->stream || exchange->request.minor == 0) return;
+  exchange->ops->interim(exchange, status, fields);
+}
+
+static void response_head(struct exchange *exchange) {
+  if (!filter_head(exchange)) {
+    try_abandon(exchange);
+    headers_init(&exchange->preset, PRESET_MOST);
+    exchange->phases &= ~((1u << PHASE_HEADER_FILTER) | (1u << PHASE_BODY_FILTER));
+    exchange_fail(exchange, 500, "An unexpected error occurred");
+    return;
+  }
+  exchange->filtering_body = (exchange->phases & (1u << PHASE_BODY_FILTER)) != 0 && !response_has_no_body(exchange);
+  exchange_move(exchange, EXCHANGE_SENDING);
+  send_head(exchange);
+}
+
+void exchange_on_service_head(struct exchange *exchange) {
+  struct h1_message *message = &exchange->service_message;
+  exchange->first_byte_us = exchange->worker->loop.clock.mono_us;
+  exchange->status = exchange->service_status = message->status;
+  exchange->reason = message->reason;
+  exchange->source = SOURCE_SERVICE;
+  exchange->response_length = message->content_length;
+  exchange->service_response = exchange->response = message->headers;
+  exchange->has_response = true;
+  forward_mark_hop_by_hop(&exchange->response);
+  buffer_clear(&exchange->replay);
+  merge_preset(exchange);
+  if (message->status == 101) {
+    exchange_move(exchange, EXCHANGE_TUNNEL);
+    filter_head(exchange);
+    exchange->head_sent = true;
+    exchange->no_body_out = true;
+    exchange->ops->head(exchange);
+    exchange->no_body_out = false; // what comes now is no content, and passes
+    exchange->ops->tunnel(exchange);
+    exchange->ops->flush(exchange);
+  } else if (exchange->phases & (1u << PHASE_RESPONSE)) {
+    exchange_move(exchange, EXCHANGE_RESPONSE);
+  } else {
+    response_head(exchange);
+  }
+}
+
+static void gather_response(struct exchange *exchange, struct chunk *chunk, struct slice piece) {
+  size_t most = (size_t)exchange->generation->limits.max_buffered_body_bytes;
+  if (exchange->answer.bytes + piece.len > most) {
+    try_abandon(exchange);
+    buffer_clear(&exchange->answer);
+    exchange_fail(exchange, 502, "The response is too large to be buffered for a plugin");
+    return;
+  }
+  buffer_append_ref(&exchange->answer, chunk, piece.data, piece.len);
+}
+
+void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, struct slice piece) {
+  if (exchange->state == EXCHANGE_RESPONSE)
+    gather_response(exchange, chunk, piece);
+  else if (exchange->state == EXCHANGE_SENDING || exchange->state == EXCHANGE_TUNNEL)
+    send_piece(exchange, chunk, piece, false);
+}
+
+void exchange_on_service_end(struct exchange *exchange) {
+  exchange->last_byte_us = exchange->worker->loop.clock.mono_us;
+  if (exchange->state == EXCHANGE_RESPONSE) {
+    enum phase_result result;
+    exchange->response_length = (int64_t)exchange->answer.bytes;
+    if (exchange_run(exchange, exchange->route_index, PHASE_RESPONSE, &result))
+      exchange_on_phase(exchange->worker, exchange_handle(exchange), PHASE_RESPONSE, result);
+    return;
+  }
+  struct worker *worker = exchange->worker;
+  double handle = exchange_handle(exchange);
+  if (exchange->filtering_body) send_piece(exchange, NULL, SLICE(""), true);
+  if (exchange_find(worker, handle) != exchange) return;
+  if (exchange->state != EXCHANGE_SENDING && exchange->state != EXCHANGE_TUNNEL) return;
+  exchange_send_end(exchange, &exchange->service_message.trailers);
+}
+
+void exchange_on_service_failed(struct exchange *exchange, int status, const char *message) {
+  if (exchange->head_sent || exchange->state == EXCHANGE_TUNNEL) {
+    exchange_cut(exchange);
+    return;
+  }
+  // The client learns what kind of failure it was; addresses and causes are for the log.
+  const char *told = status == 502   ? "An invalid response was received from the upstream server"
+                     : status == 504 ? "The upstream server is timing out"
+                                     : message;
+  struct slice cause = slice_of(message);
+  buffer_clear(&exchange->answer);
+  exchange->source = SOURCE_ERROR;
+  exchange->error = arena_copy(&exchange->arena, cause.data, cause.len);
+  answer_error(exchange, status, slice_of(told));
+  exchange_respond(exchange);
+}
+
+// ---- Streamed answers ------------------------------------------------------------------------------------------------
+
+// The head of a streamed answer goes in the next step of the loop: header_filter may not run inside a call from Lua.
+static void stream_start(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange || exchange->state != EXCHANGE_ACCESS) return;
+  bool waited = exchange->waiting;
+  headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
+  exchange->has_response = true;
+  merge_preset(exchange);
+  bool good = filter_head(exchange);
+  exchange->waiting = waited;
+  if (!good || !exchange->stream) {
+    exchange_wake(exchange, &exchange->stream_waiter, good ? BRIDGE_CLOSED : BRIDGE_FAILED);
+    return;
+  }
+  exchange_move(exchange, EXCHANGE_STREAM);
+  exchange->response_length = -1;
+  exchange->source = SOURCE_EXIT;
+  send_head(exchange);
+  exchange->ops->flush(exchange);
+  exchange_wake(exchange, &exchange->stream_waiter, BRIDGE_OK);
+}
+
+int exchange_stream_begin(struct exchange *exchange, int status) {
+  if (exchange->state != EXCHANGE_ACCESS || exchange->head_sent) return BRIDGE_LATE;
+  if (status < 200 || status > 999) return BRIDGE_INVALID;
+  exchange->status = status;
+  exchange->stream_waiter = phase_self(exchange->worker);
+  return worker_later(exchange->worker, stream_start, exchange_handle(exchange)) < 0 ? BRIDGE_FULL : BRIDGE_AGAIN;
+}
+
+int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len) {
+  if (exchange->state != EXCHANGE_STREAM || !exchange->stream) return BRIDGE_CLOSED;
+  if (!exchange->no_body_out) {
+    exchange->response_body_bytes += len;
+    exchange->ops->body(exchange, NULL, data, len);
+    exchange->ops->flush(exchange);
+  }
+  if (exchange->state != EXCHANGE_STREAM || !exchange->stream) return BRIDGE_CLOSED;
+  if (!exchange->ops->is_congested(exchange)) return BRIDGE_OK;
+  exchange->stream_waiter = phase_self(exchange->worker);
+  return BRIDGE_AGAIN;
+}
+
+int exchange_stream_end(struct exchange *exchange) {
+  if (exchange->state != EXCHANGE_STREAM) return BRIDGE_LATE;
+  exchange->answered = true; // the rest happens when the phase returns
+  return BRIDGE_OK;
+}
