@@ -97,7 +97,7 @@ end
 local function prepared(item, definition, src)
   if src.legacy and definition.kind == "route" then item = migrated_route(item) end
   local defaults = src.defaults and src.defaults[definition.kind]
-  if defaults then item = with_defaults(item, defaults) end
+  if type(defaults) == "table" then item = with_defaults(item, defaults) end
   return item
 end
 
@@ -115,7 +115,7 @@ local function collect_item(loader, definition, item, entry)
   local ctx = loader.context
   ctx.provided = refer
   local record = definition.check(item, ctx)
-  if refer then record[refer] = entry.within end
+  if refer and record then record[refer] = entry.within end
   entry.record = record
   if ctx.n > 0 then
     entry.failed = true

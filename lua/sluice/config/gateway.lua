@@ -185,7 +185,7 @@ local function resolve_paths(section, base)
   section.plugin_dirs, section.trusted_plugins = section.plugin_dirs or {}, section.trusted_plugins or {}
   for i, dir in ipairs(section.plugin_dirs) do section.plugin_dirs[i] = absolute(dir, base) end
   local log = section.access_log
-  if log and log.path ~= "off" then log.path = absolute(log.path, base) end
+  if log and type(log.path) == "string" and log.path ~= "off" then log.path = absolute(log.path, base) end
 end
 
 -- ---- The section ----------------------------------------------------------------------------------------------------
