@@ -6,6 +6,7 @@
 --
 -- Cells hold integers; `scale` is how many of them make one.
 
+local buffer = require "string.buffer"
 local counters = require "sluice.counters"
 local core = require "sluice.api.core"
 
@@ -236,78 +237,98 @@ local function number_text(value)
   return tonumber(short) == value and short or format("%.17g", value)
 end
 
-local function gather_histogram(found, labels, extra, value)
-  local series = found.values[labels]
-  if not series then
-    series = { sum = 0, bounds = {} }
-    found.values[labels] = series
-    found.order[#found.order + 1] = labels
-  end
-  if extra == "sum" then
-    series.sum = value
-  else
-    series.bounds[#series.bounds + 1] = { text = extra, bound = extra == "+Inf" and math.huge or tonumber(extra),
-      count = value }
-  end
-end
+-- What the name of a cell says, taken apart once: cells never end.
+local parsed = {}
 
-local function gather_number(found, labels, kind, value)
-  local present = found.values[labels]
-  if present == nil then
-    found.values[labels] = value
-    found.order[#found.order + 1] = labels
-  elseif kind == MAXIMUM then
-    found.values[labels] = math.max(present, value)
-  else
-    found.values[labels] = present + value
-  end
-end
-
--- One cell into what has been found so far. A family that is defined as another kind by now has only those cells.
-local function gather(all, key, raw)
+local function parse(key)
   local kind, scale, name, labels, extra = match(key, "^m\1(.)\1([^\1]*)\1([^\1]*)\1([^\1]*)\1(.*)$")
-  if not kind then return end
-  local defined = families[name]
-  if defined and defined.kind ~= kind then return end
-  local found = all[name]
-  if not found then
-    found = { kind = kind, values = {}, order = {} }
-    all[name] = found
+  if not kind then return nil end
+  local it = {
+    kind = kind, scale = tonumber(scale), name = name, labels = labels, extra = extra,
+    line = name .. (labels == "" and " " or "{" .. labels .. "} "),
+    bound = kind == HISTOGRAM and extra ~= "sum" and (extra == "+Inf" and math.huge or tonumber(extra)) or nil,
+  }
+  parsed[key] = it
+  return it
+end
+
+-- Series are found by their labels, in the order in which they were met.
+local function series_in(found, it)
+  local series = found.by_labels[it.labels]
+  if not series then
+    series = { line = it.line, labels = it.labels, value = 0, bounds = {} }
+    found.by_labels[it.labels] = series
+    found.list[#found.list + 1] = series
   end
-  if found.kind ~= kind then return end
-  if kind == HISTOGRAM then
-    gather_histogram(found, labels, extra, extra == "sum" and raw / tonumber(scale) or raw)
+  return series
+end
+
+local function gather_value(found, it, value)
+  local series = series_in(found, it)
+  if it.bound then
+    series.bounds[#series.bounds + 1] = { text = it.extra, bound = it.bound, count = value }
+  elseif it.kind == MAXIMUM then
+    series.value = math.max(series.value, value)
   else
-    gather_number(found, labels, kind, raw / tonumber(scale))
+    series.value = series.value + value
   end
 end
 
-local function put_histogram(out, name, labels, series)
+-- One cell into what has been found so far. Of a family that is another kind by now, only the cells of that kind.
+local function gather(all, key, raw)
+  local it = parsed[key] or parse(key)
+  if not it then return end
+  local found = all[it.name]
+  if not found then
+    local defined = families[it.name]
+    found = { kind = defined and defined.kind or it.kind, list = {}, by_labels = {} }
+    all[it.name] = found
+  end
+  if found.kind ~= it.kind then return end
+  if it.kind == COUNTER then
+    -- One cell a series: no need to look for others.
+    found.list[#found.list + 1] = it
+    found.list[#found.list + 1] = raw / it.scale
+  else
+    gather_value(found, it, it.bound and raw or raw / it.scale)
+  end
+end
+
+local function put_value(out, line, value)
+  out:put(line, number_text(value), "\n")
+end
+
+local function put_histogram(out, name, series)
   sort(series.bounds, function(a, b) return a.bound < b.bound end)
-  local comma, total = labels == "" and "" or ",", 0
+  local labels, total = series.labels, 0
+  local comma = labels == "" and "" or ","
   for _, bucket in ipairs(series.bounds) do
     total = total + bucket.count
-    out[#out + 1] = format('%s_bucket{%s%sle="%s"} %s', name, labels, comma, bucket.text, number_text(total))
+    out:put(name, "_bucket{", labels, comma, 'le="', bucket.text, '"} ', number_text(total), "\n")
   end
-  local braces = labels == "" and "" or "{" .. labels .. "}"
-  out[#out + 1] = name .. "_sum" .. braces .. " " .. number_text(series.sum)
-  out[#out + 1] = name .. "_count" .. braces .. " " .. number_text(total)
+  local behind = labels == "" and " " or "{" .. labels .. "} "
+  out:put(name, "_sum", behind, number_text(series.value), "\n", name, "_count", behind, number_text(total), "\n")
+end
+
+local PAUSE_EVERY = 256
+
+local function put_counters(out, list, pause)
+  for i = 1, #list, 2 do
+    put_value(out, list[i].line, list[i + 1])
+    if i % (2 * PAUSE_EVERY) == 1 then pause() end
+  end
 end
 
 local function put_family(out, name, found, pause)
   local defined = families[name]
   if defined and defined.help ~= "" then
-    out[#out + 1] = "# HELP " .. name .. " " .. gsub(defined.help, "[\\\n]", ESCAPES)
+    out:put("# HELP ", name, " ", (gsub(defined.help, "[\\\n]", ESCAPES)), "\n")
   end
-  out[#out + 1] = "# TYPE " .. name .. " " .. TYPE_NAMES[found.kind]
-  for i, labels in ipairs(found.order) do
-    if i % 256 == 0 then pause() end
-    local value = found.values[labels]
-    if found.kind == HISTOGRAM then
-      put_histogram(out, name, labels, value)
-    else
-      out[#out + 1] = name .. (labels == "" and "" or "{" .. labels .. "}") .. " " .. number_text(value)
-    end
+  out:put("# TYPE ", name, " ", TYPE_NAMES[found.kind], "\n")
+  if found.kind == COUNTER then return put_counters(out, found.list, pause) end
+  for i, series in ipairs(found.list) do
+    if i % PAUSE_EVERY == 0 then pause() end
+    if found.kind == HISTOGRAM then put_histogram(out, name, series) else put_value(out, series.line, series.value) end
   end
 end
 
@@ -322,14 +343,13 @@ function metrics.text(pause)
   for key, value in counters.each("m" .. SEP) do
     gather(all, key, value)
     count = count + 1
-    if count % 256 == 0 then pause() end
+    if count % PAUSE_EVERY == 0 then pause() end
   end
   for name in pairs(all) do names[#names + 1] = name end
   sort(names)
-  local out = {}
+  local out = buffer.new()
   for _, name in ipairs(names) do put_family(out, name, all[name], pause) end
-  out[#out + 1] = ""
-  return concat(out, "\n")
+  return out:get()
 end
 
 -- A worker that takes a dead one's place says nothing yet: what that one's gauges last said is not so any more.

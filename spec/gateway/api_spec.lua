@@ -63,6 +63,7 @@ describe("in a plugin", function()
         { name = "all", paths = { "/" }, strip_path = false },
         { name = "user", paths = { "~/users/(?<id>\\d+)/(\\w+)" }, strip_path = false },
       } } },
+      upstreams = { { name = "pool", targets = { { target = up:url():match("//(.*)") } } } },
       consumers = { { username = "alice", keyauth_credentials = { { key = "k1" } },
         groups = { { name = "gold" }, { name = "bronze" } } } },
       consumer_groups = { { name = "gold" }, { name = "bronze" } },
@@ -140,6 +141,27 @@ describe("in a plugin", function()
       local _, response = access(('exchange.service:set_target("127.0.0.1", %d)'):format(other.port))
       other:stop()
       assert.equal('"the other"', response.body)
+    end)
+
+    it("sets the Host that the service sees", function()
+      assert.equal("other.example", access('exchange.service.request:set_header("Host", "other.example")').headers.host)
+    end)
+
+    it("goes by TLS, to an upstream, with other limits", function()
+      local made = tls.make_certificate(posix.temporary_directory(), { name = "127.0.0.1" })
+      local secure = upstream.start(nil, { tls = { certificate = made.certificate, key = made.key } })
+      local code = ([[exchange.service:set_target("127.0.0.1", %d) exchange.service.request:set_scheme("https")
+        exchange.service:set_tls_verify(%s) exchange.service:set_retries(0) ]])
+      local lax = access(code:format(secure.port, "false"))
+      local _, strict = access(code:format(secure.port, "true"))
+      secure:stop()
+      assert.equal("/", lax.target)
+      assert.equal(502, strict.status)
+      assert.same({ "could not find an upstream named 'none'" },
+        access('return select(2, exchange.service:set_upstream("none"))'))
+      assert.equal("/", access('exchange.service:set_upstream("pool")').target)
+      local _, late = access("exchange.service:set_timeouts(1000, 1000, 50)", { path = "/delay/5" })
+      assert.equal(504, late.status)
     end)
 
     it("cannot smuggle a line into the request", function()

@@ -8,6 +8,7 @@
 local buffer = require "string.buffer"
 local Pool = require "sluice.pool"
 local Socket = require "sluice.socket"
+local EXIT = require("sluice.phases").EXIT
 local resp = require "sluice.redis.resp"
 
 local concat, type, tostring = table.concat, type, tostring
@@ -206,12 +207,10 @@ function redis.connect(options)
   return nil, err
 end
 
+-- After an error nobody knows what is still to be read; answering the client is no error.
 local function give_back(client, ok, ...)
-  if not ok then
-    client:close()
-    error((...), 0)
-  end
-  client:release()
+  if ok or (...) == EXIT then client:release() else client:close() end
+  if not ok then error((...), 0) end
   return ...
 end
 
