@@ -8,10 +8,12 @@ local measure = {}
 -- CPU seconds that a process has used so far, all threads. The scheduler's own account: nanoseconds, not ticks.
 function measure.cpu_seconds(pid)
   local total = 0
-  for task in io.popen("ls /proc/" .. pid .. "/task"):lines() do
+  local tasks = io.popen("ls /proc/" .. pid .. "/task")
+  for task in tasks:lines() do
     local text = process.read_file(("/proc/%d/task/%s/schedstat"):format(pid, task))
     total = total + tonumber(text:match("^%d+") or 0)
   end
+  tasks:close()
   return total / 1e9
 end
 

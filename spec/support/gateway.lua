@@ -129,9 +129,9 @@ end
 -- Standard error, where the gateway logs, and what a sanitizer found.
 function running:log()
   local log = self.process:stdout() .. self.process:stderr()
-  for path in io.popen(("ls '%s'/sanitizer.* 2>/dev/null"):format(self.directory)):lines() do
-    log = log .. process.read_file(path)
-  end
+  local files = io.popen(("cat '%s'/sanitizer.* 2>/dev/null"):format(self.directory))
+  log = log .. files:read("*a")
+  files:close()
   return log
 end
 

@@ -50,6 +50,8 @@ if not registry["sluice.spec.posix"] then
     int spec_actions_addopen(struct spec_spawn_actions *, int, const char *, int, unsigned)
       __asm__("posix_spawn_file_actions_addopen");
     int spec_actions_adddup2(struct spec_spawn_actions *, int, int) __asm__("posix_spawn_file_actions_adddup2");
+    int spec_actions_addclosefrom(struct spec_spawn_actions *, int)
+      __asm__("posix_spawn_file_actions_addclosefrom_np");
     int spec_actions_addchdir(struct spec_spawn_actions *, const char *)
       __asm__("posix_spawn_file_actions_addchdir_np");
   ]]
@@ -205,6 +207,7 @@ function posix.spawn(arguments, options)
   else
     C.spec_actions_addopen(actions, 2, options.stderr or "/dev/null", O_WRONLY + O_CREAT + O_APPEND, 420)
   end
+  C.spec_actions_addclosefrom(actions, 3) -- files of ours that the collector has yet to close
   if options.cwd then C.spec_actions_addchdir(actions, options.cwd) end
   local failed = C.spec_spawnp(pid, arguments[1], actions, attributes, ffi.cast("char *const *", argv),
     ffi.cast("char *const *", envp))
