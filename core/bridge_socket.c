@@ -139,7 +139,7 @@ static void address_failed(struct client *client, int status, const char *why) {
 static void client_on_read(struct conn *conn) {
   struct client *client = client_of(conn);
   if (client->wait == WAIT_CONNECT) {
-    address_failed(client, BRIDGE_FAILED, conn->error.code ? conn->error.text : "the connection was closed");
+    address_failed(client, BRIDGE_FAILED, conn->failed ? conn_reason(conn) : "the connection was closed");
     return;
   }
   if (client->wait == WAIT_RECEIVE) {

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,11 +17,23 @@ enum { IOV_MOST = 64, FILL_LEAST = 2048 };
 
 // ---- Operations ----------------------------------------------------------------------------------------------------
 
+// Few connections fail, so the reason is no part of each.
+static int conn_fail(struct conn *conn, const char *what, const char *why) {
+  conn->failed = true;
+  if (conn->reason) return CONN_FAILED;
+  size_t room = strlen(what) + strlen(why) + 3;
+  conn->reason = malloc(room);
+  if (conn->reason) snprintf(conn->reason, room, "%s: %s", what, why);
+  return CONN_FAILED;
+}
+
+const char *conn_reason(const struct conn *conn) {
+  return conn->reason ? conn->reason : "the connection broke";
+}
+
 static int64_t io_failed(struct conn *conn, const char *what) {
   if (errno == EAGAIN || errno == EWOULDBLOCK) return CONN_AGAIN;
-  conn->failed = true;
-  error_set(&conn->error, ERROR_CLOSED, "%s: %s", what, strerror(errno));
-  return CONN_FAILED;
+  return conn_fail(conn, what, strerror(errno));
 }
 
 static int64_t plain_read(struct conn *conn, char *data, size_t room) {
@@ -39,7 +53,7 @@ static int64_t plain_write(struct conn *conn, const struct iovec *iov, int count
   return n >= 0 ? n : io_failed(conn, "write");
 }
 
-static int64_t tls_result(struct conn *conn, int64_t n) {
+static int64_t tls_result(struct conn *conn, int64_t n, const struct error *error) {
   if (n > 0) return n;
   switch (n) {
   case TLS_WANT_READ:
@@ -50,17 +64,18 @@ static int64_t tls_result(struct conn *conn, int64_t n) {
   case TLS_EOF:
     return CONN_EOF;
   default:
-    conn->failed = true;
-    return CONN_FAILED;
+    return conn_fail(conn, "TLS", error->text);
   }
 }
 
 static int64_t secure_read(struct conn *conn, char *data, size_t room) {
-  return tls_result(conn, tls_read(conn->tls, data, room, &conn->error));
+  struct error error = {0};
+  return tls_result(conn, tls_read(conn->tls, data, room, &error), &error);
 }
 
 static int64_t secure_write(struct conn *conn, const struct iovec *iov, int count) {
-  return tls_result(conn, tls_writev(conn->tls, iov, count, &conn->error));
+  struct error error = {0};
+  return tls_result(conn, tls_writev(conn->tls, iov, count, &error), &error);
 }
 
 static const struct conn_ops plain_ops = {plain_read, plain_write};
@@ -68,13 +83,9 @@ static const struct conn_ops tls_ops = {secure_read, secure_write};
 
 // ---- Opening -----------------------------------------------------------------------------------------------------
 
-static void conn_fail(struct conn *conn, int code, const char *text) {
-  conn->failed = true;
-  error_set(&conn->error, code, "%s", text);
-}
-
 static void conn_handshake(struct conn *conn) {
-  int result = tls_handshake(conn->tls, &conn->error);
+  struct error error = {0};
+  int result = tls_handshake(conn->tls, &error);
   if (result == TLS_WANT_READ || result == TLS_WANT_CERTIFICATE) return;
   if (result == TLS_WANT_WRITE) {
     ev_io_start(conn->loop->ev, &conn->writer);
@@ -82,7 +93,7 @@ static void conn_handshake(struct conn *conn) {
   }
   conn->handshaking = false;
   if (result < 0) {
-    conn->failed = true;
+    conn_fail(conn, "TLS handshake", error.text);
     conn->on_read(conn);
     return;
   }
@@ -111,7 +122,7 @@ static void conn_established(struct conn *conn) {
   ev_io_stop(conn->loop->ev, &conn->writer);
   conn->connecting = false;
   if (cause) {
-    conn_fail(conn, ERROR_CLOSED, strerror(cause));
+    conn_fail(conn, "connect", strerror(cause));
     conn->on_read(conn);
     return;
   }
@@ -226,8 +237,7 @@ int64_t conn_fill(struct conn *conn) {
   if (conn_make_room(conn, FILL_LEAST) < 0) {
     // No room behind unread bytes: the owner has to take some first. No memory at all: a failure.
     if (conn->in) return CONN_AGAIN;
-    conn_fail(conn, ERROR_MEMORY, "no memory to read into");
-    return CONN_FAILED;
+    return conn_fail(conn, "read", "no memory");
   }
   int64_t n = conn->ops->read(conn, conn->in->data + conn->in_end, CHUNK_BYTES - conn->in_end);
   if (n > 0) {
@@ -315,6 +325,8 @@ void conn_close(struct conn *conn) {
   conn->in = NULL;
   conn->in_start = conn->in_end = 0;
   buffer_clear(&conn->out);
+  free(conn->reason);
+  conn->reason = NULL;
   if (conn->fd >= 0) close(conn->fd);
   conn->fd = -1;
 }

@@ -39,8 +39,7 @@ struct conn {
   struct timer timer;        // follows `deadline_us` lazily: moving the deadline later costs nothing
   int64_t deadline_us;       // 0: none
   bool connecting, handshaking, eof, failed, reading, closed;
-  bool in_callback;
-  struct error error;        // why `failed`
+  char *reason;              // why `failed`, see conn_reason
   // Bytes may have come (or the end, or a failure: see conn_fill). Also called when a connect or handshake failed.
   void (*on_read)(struct conn *conn);
   // `out` went below the low watermark, or the connection is established and ready for use.
@@ -72,6 +71,8 @@ void conn_release_input(struct conn *conn);
 void conn_pause(struct conn *conn);
 void conn_resume(struct conn *conn);
 
+// Why the connection failed; until conn_close.
+const char *conn_reason(const struct conn *conn);
 // Writes what it can of `out`; the rest goes by itself as the socket takes it. 0, or CONN_FAILED.
 int conn_flush(struct conn *conn);
 void conn_deadline(struct conn *conn, int64_t at_us); // 0: none

@@ -294,7 +294,7 @@ static void link_on_failure(struct link *link) {
   char message[320];
   bool unsent = !link->head_sent;
   snprintf(message, sizeof message, unsent ? "No connection to the service: %s" : "The service's connection failed: %s",
-           link->conn.error.code ? link->conn.error.text : "broken");
+           conn_reason(&link->conn));
   try_failed(link->exchange, 502, message, unsent);
 }
 
