@@ -250,7 +250,7 @@ static int outcome(struct tls *tls, int result, struct error *error) {
 }
 
 static void begin_call(struct tls *tls) {
-  ERR_clear_error(); // what another connection left there would be read as ours
+  if (ERR_peek_error()) ERR_clear_error(); // what another connection left there would be read as ours
   errno = 0;
   tls->drained = false;
 }
@@ -393,23 +393,29 @@ int tls_shutdown(struct tls *tls) {
 // ---- What was agreed ----
 
 const char *tls_sni(struct tls *tls) {
+  if (tls->sni || tls->informed) return tls->sni;
   const char *name = SSL_get_servername(tls->ssl, TLSEXT_NAMETYPE_host_name);
-  if (!name || tls->sni) return tls->sni;
+  if (!name) return NULL;
   tls->sni = strdup(name);
   for (char *c = tls->sni; c && *c; c++) *c = (char)tolower((unsigned char)*c);
   return tls->sni;
 }
 
+// Asked for with each request: so it is found out once.
 void tls_info(struct tls *tls, struct tls_info *out) {
-  const unsigned char *alpn;
-  unsigned int alpn_len;
-  SSL_get0_alpn_selected(tls->ssl, &alpn, &alpn_len);
-  *out = (struct tls_info){.version = SSL_get_version(tls->ssl),
-                           .cipher = SSL_get_cipher_name(tls->ssl),
-                           .alpn = alpn_len ? (const char *)alpn : NULL,
-                           .alpn_len = alpn_len,
-                           .sni = tls_sni(tls),
-                           .reused = SSL_session_reused(tls->ssl)};
+  if (!tls->informed) {
+    const unsigned char *alpn;
+    unsigned int alpn_len;
+    SSL_get0_alpn_selected(tls->ssl, &alpn, &alpn_len);
+    tls->info = (struct tls_info){.version = SSL_get_version(tls->ssl),
+                                  .cipher = SSL_get_cipher_name(tls->ssl),
+                                  .alpn = alpn_len ? (const char *)alpn : NULL,
+                                  .alpn_len = alpn_len,
+                                  .sni = tls_sni(tls),
+                                  .reused = SSL_session_reused(tls->ssl)};
+    tls->informed = tls->established;
+  }
+  *out = tls->info;
 }
 
 int64_t tls_peer_certificate(const struct tls *tls, char *out, size_t room) {

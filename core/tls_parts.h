@@ -73,6 +73,8 @@ struct tls {
   bool eof;
   bool chosen;      // the certificate hook has decided
   bool own;         // tls_set_certificate was called
+  bool informed;    // `info` is known
+  struct tls_info info;
   char *sni;
   char *session_name;
 };
