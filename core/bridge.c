@@ -392,6 +392,16 @@ int bridge_header_clear(struct worker *worker, double handle, int message, const
   return BRIDGE_OK;
 }
 
+int bridge_header_clear_alike(struct worker *worker, double handle, int message, const char *name, uint32_t name_len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  struct headers *headers;
+  if (!exchange) return BRIDGE_STALE;
+  int status = fields_to_change(exchange, message, &headers);
+  if (status != BRIDGE_OK) return status;
+  headers_remove_alike(headers, (struct slice){name, name_len});
+  return BRIDGE_OK;
+}
+
 // ---- Bodies and answers ----------------------------------------------------------------------------------------------
 
 static int give_whole(struct exchange *exchange, const struct buffer *buffer, struct bytes *out) {

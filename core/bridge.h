@@ -140,6 +140,8 @@ int bridge_header_set(struct worker *worker, double exchange, int message, const
 int bridge_header_add(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
                       const char *value, uint32_t value_len);
 int bridge_header_clear(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
+// The same, and every field whose name a service may take for that one, such as X_Y for X-Y.
+int bridge_header_clear_alike(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
 
 // ---- Exchange: bodies, answers, the service ------------------------------------------------------------------------
 

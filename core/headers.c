@@ -103,11 +103,29 @@ struct field *headers_find_id(const struct headers *headers, enum field_id id) {
   return NULL;
 }
 
-uint32_t headers_remove(struct headers *headers, struct slice name) {
+static bool is_same(const struct field *field, struct slice name, uint32_t hash) {
+  return field->hash == hash && slice_equal_nocase(field->name, name);
+}
+
+static char plain(char c) {
+  char lower = ascii_lower(c);
+  return (lower >= 'a' && lower <= 'z') || (lower >= '0' && lower <= '9') ? lower : '-';
+}
+
+static bool is_alike(const struct field *field, struct slice name, uint32_t hash) {
+  (void)hash;
+  if (field->name.len != name.len) return false;
+  for (uint32_t i = 0; i < name.len; i++)
+    if (plain(field->name.data[i]) != plain(name.data[i])) return false;
+  return true;
+}
+
+static uint32_t remove_fields(struct headers *headers, struct slice name,
+                              bool (*goes)(const struct field *, struct slice, uint32_t)) {
   uint32_t hash = headers_hash(name), kept = 0, present = 0;
   for (uint32_t i = 0; i < headers->count; i++) {
     struct field *field = &headers->fields[i];
-    if (field->hash == hash && slice_equal_nocase(field->name, name)) continue;
+    if (goes(field, name, hash)) continue;
     present |= 1u << field->id;
     headers->fields[kept++] = *field;
   }
@@ -115,6 +133,14 @@ uint32_t headers_remove(struct headers *headers, struct slice name) {
   headers->count = kept;
   headers->present = present;
   return removed;
+}
+
+uint32_t headers_remove(struct headers *headers, struct slice name) {
+  return remove_fields(headers, name, is_same);
+}
+
+uint32_t headers_remove_alike(struct headers *headers, struct slice name) {
+  return remove_fields(headers, name, is_alike);
 }
 
 int headers_copy(struct headers *to, const struct headers *from, struct arena *arena) {

@@ -60,6 +60,9 @@ struct field *headers_find(const struct headers *headers, struct slice name, uin
 struct field *headers_find_id(const struct headers *headers, enum field_id id);
 // Removes all fields of that name; the number removed.
 uint32_t headers_remove(struct headers *headers, struct slice name);
+// The same for every spelling that a service may take for that name: behind CGI and its kin (RFC 3875 4.1.18) all that
+// is no letter and no digit looks the same.
+uint32_t headers_remove_alike(struct headers *headers, struct slice name);
 // Makes the fields of `to` those of `from`, sharing the bytes.
 int headers_copy(struct headers *to, const struct headers *from, struct arena *arena);
 // Fit for a field: a token for a name; no CR, LF, NUL in a value (RFC 9110 5.1, 5.5).

@@ -48,6 +48,12 @@ describe("an exchange", function()
       assert.is_nil(exchange.request:get_header("x-none"))
     end)
 
+    it("finds each of several headers of one name", function()
+      fake.fields[0] = { { "X-Another", "foo bar" }, { "X-Another", "baz" } }
+      assert.equal("baz", exchange.request:get_header("x_another", 2))
+      assert.is_nil(exchange.request:get_header("x-another", 3))
+    end)
+
     it("does not take a field with underscores for one with dashes", function()
       fake.fields[0] = { { "X_Consumer_Id", "forged" } }
       assert.is_nil(exchange.request:get_header("X-Consumer-Id"))
@@ -271,6 +277,22 @@ describe("an exchange", function()
       assert.equal("gold", exchange.client:get_consumer_group().name)
       assert.same({ "g2", "g1" }, exchange.consumer_group_ids)
       assert.equal(ALICE.id, exchange.consumer_id)
+    end)
+
+    it("tells the service whom it authenticated, and drops what the client said in any spelling", function()
+      fake.fields[0] = { { "X_CONSUMER_ID", "forged" }, { "x-consumer.groups", "forged" },
+        { "X-Anonymous-Consumer", "forged" }, { "X-Credential_Identifier", "forged" }, { "X-Consumer", "kept" } }
+      exchange.client:authenticate({ id = "i", username = "alice" }, { id = "c" })
+      exchange.client:forward_identity("c")
+      assert.same({ { "X-Consumer", "kept" }, { "X-Consumer-ID", "i" }, { "X-Consumer-Username", "alice" },
+        { "X-Credential-Identifier", "c" } }, fake.fields[0])
+    end)
+
+    it("tells the service of a consumer without a credential that it is anonymous", function()
+      exchange.client:authenticate({ id = "i", custom_id = "7" })
+      exchange.client:forward_identity()
+      assert.same({ { "X-Consumer-ID", "i" }, { "X-Consumer-Custom-ID", "7" }, { "X-Anonymous-Consumer", "true" } },
+        fake.fields[0])
     end)
 
     it("refuses to authenticate nobody", function()

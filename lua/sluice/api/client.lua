@@ -7,13 +7,15 @@
 local check = require "sluice.api.check"
 local core = require "sluice.api.core"
 local entities = require "sluice.api.entities"
+local fields = require "sluice.api.fields"
 local phases = require "sluice.phases"
 local tls = require "sluice.api.tls"
 local uuid = require "sluice.uuid"
 
 local E = core.E
-local check_phase, text, number = core.check_phase, core.text, core.number
+local check_phase, must, text, number = core.check_phase, core.must, core.text, core.number
 local rawget, rawset = rawget, rawset
+local MESSAGE_REQUEST = E.MESSAGE_REQUEST
 
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
   "response", "log")
@@ -110,6 +112,39 @@ function methods:authenticate(consumer, credential)
   rawset(exchange, "consumer_id", consumer and consumer.id)
   rawset(exchange, "credential", credential)
   set_groups(exchange, nil)
+end
+
+-- Fields that services believe, in Kong's names.
+local IDENTITY = { "X-Consumer-ID", "X-Consumer-Custom-ID", "X-Consumer-Username", "X-Consumer-Groups",
+  "X-Credential-Identifier", "X-Credential-Username", "X-Anonymous-Consumer" }
+
+-- Takes away whatever the client sent that a service may take for an identity, in any spelling.
+function methods:clear_identity()
+  check_phase(ACCESS, self.exchange.phase, "exchange.client:clear_identity")
+  local handle = self.handle
+  for i = 1, #IDENTITY do
+    must(fields.clear_alike(handle, MESSAGE_REQUEST, IDENTITY[i]), "exchange.client:clear_identity")
+  end
+end
+
+local function tell(handle, name, value)
+  if value then must(fields.add(handle, MESSAGE_REQUEST, name, value), "exchange.client:forward_identity") end
+end
+
+-- Tells the service, in Kong's fields, whom the request was authenticated as; what the client said itself goes.
+---@param identifier? string of the credential, such as its id or user name; nil: an anonymous consumer
+function methods:forward_identity(identifier)
+  check_phase(ACCESS, self.exchange.phase, "exchange.client:forward_identity")
+  check.string_or_nil("exchange.client:forward_identity", "identifier", identifier)
+  self:clear_identity()
+  local handle, consumer = self.handle, rawget(self.exchange, "consumer")
+  if consumer then
+    tell(handle, "X-Consumer-ID", consumer.id)
+    tell(handle, "X-Consumer-Custom-ID", consumer.custom_id)
+    tell(handle, "X-Consumer-Username", consumer.username)
+  end
+  tell(handle, "X-Credential-Identifier", identifier)
+  if not rawget(self.exchange, "credential") then tell(handle, "X-Anonymous-Consumer", "true") end
 end
 
 local function groups_of(exchange, consumer_id)

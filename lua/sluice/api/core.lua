@@ -91,9 +91,10 @@ function core.set_number(handle, what, value, name)
   if status ~= OK then raise(status, name, 3) end
 end
 
----@return string|nil value of the first field of that name
-function core.header(handle, message, name)
-  local status = C.bridge_header_get(worker, handle, message, name, #name, 0, out)
+---@param nth? integer from 0; the first unless told
+---@return string|nil value of that field of that name
+function core.header(handle, message, name, nth)
+  local status = C.bridge_header_get(worker, handle, message, name, #name, nth or 0, out)
   if status == OK then return ffi_string(out[0].data, out[0].len) end
   if status == STALE then raise(status, nil, 3) end
   return nil

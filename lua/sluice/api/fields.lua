@@ -49,10 +49,12 @@ end
 ---@param handle number
 ---@param message integer MESSAGE_*
 ---@param name string
+---@param nth? integer from 1; the first unless told
 ---@return string|nil
-function fields.get(handle, message, name)
-  local value = core.header(handle, message, name)
-  if value == nil and find(name, "_", 1, true) then value = core.header(handle, message, (gsub(name, "_", "-"))) end
+function fields.get(handle, message, name, nth)
+  local at = nth and nth - 1 or 0
+  local value = core.header(handle, message, name, at)
+  if value == nil and find(name, "_", 1, true) then value = core.header(handle, message, (gsub(name, "_", "-")), at) end
   return value
 end
 
@@ -174,6 +176,12 @@ end
 function fields.clear(handle, message, name)
   local status = C.bridge_header_clear(worker, handle, message, name, #name)
   return status == 2 and 0 or status
+end
+
+-- Clears that field and all that a service may take for it.
+---@return integer status of the core
+function fields.clear_alike(handle, message, name)
+  return C.bridge_header_clear_alike(worker, handle, message, name, #name)
 end
 
 -- In order of the names, so that the same table gives the same bytes each time.

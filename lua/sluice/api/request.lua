@@ -128,11 +128,12 @@ function Request:get_query(max_args)
 end
 
 ---@param name string in any case; `_` also finds `-`
----@return string|nil value of the first field of that name
-function Request:get_header(name)
+---@param nth? integer which of several fields of that name, from 1; the first unless told
+---@return string|nil value of that field
+function Request:get_header(name, nth)
   check_phase(HEAD, self.exchange.phase, "exchange.request:get_header")
   check.string("exchange.request:get_header", "name", name)
-  return (fields.get(self.handle, MESSAGE_REQUEST, name))
+  return (fields.get(self.handle, MESSAGE_REQUEST, name, nth))
 end
 
 ---@param max_headers? integer how many fields at most, 1 to 1000; 100 unless told

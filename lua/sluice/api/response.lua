@@ -36,11 +36,12 @@ function Response:get_status()
 end
 
 ---@param name string in any case; `_` also finds `-`
----@return string|nil value of the first field of that name
-function Response:get_header(name)
+---@param nth? integer which of several fields of that name, from 1; the first unless told
+---@return string|nil value of that field
+function Response:get_header(name, nth)
   check_phase(READ, self.exchange.phase, "exchange.response:get_header")
   check.string("exchange.response:get_header", "name", name)
-  return (fields.get(self.handle, MESSAGE_RESPONSE, name))
+  return (fields.get(self.handle, MESSAGE_RESPONSE, name, nth))
 end
 
 ---@param max_headers? integer how many fields at most, 1 to 1000; 100 unless told

@@ -113,6 +113,14 @@ function Request:clear_header(name)
   must(fields.clear(self.handle, MESSAGE_REQUEST, name), "exchange.service.request:clear_header")
 end
 
+-- Removes the field and every other that a service may take for it: behind CGI, X_User is X-User.
+---@param name string
+function Request:clear_alike(name)
+  check_phase(EARLY, self.exchange.phase, "exchange.service.request:clear_alike")
+  fields.check_name(name, "exchange.service.request:clear_alike")
+  must(fields.clear_alike(self.handle, MESSAGE_REQUEST, name), "exchange.service.request:clear_alike")
+end
+
 ---@param headers table<string, string|number|boolean|(string|number|boolean)[]>
 function Request:set_headers(headers)
   check_phase(EARLY, self.exchange.phase, "exchange.service.request:set_headers")

@@ -110,6 +110,14 @@ function C.bridge_header_clear(_, _, message, name)
   return 0
 end
 
+function C.bridge_header_clear_alike(_, _, message, name)
+  local list, wanted = fields(message), name:lower():gsub("%W", "-")
+  for i = #list, 1, -1 do
+    if list[i][1]:lower():gsub("%W", "-") == wanted then table.remove(list, i) end
+  end
+  return 0
+end
+
 function C.bridge_body(_, _, message, out)
   local body = fake.bodies[tonumber(message)]
   return body and put(out, body) or 2
