@@ -8,6 +8,7 @@ local ffi = require "ffi"
 local address = require "sluice.config.address"
 local native = require "sluice.ffi"
 local plan = require "sluice.plan"
+local runtime = require "sluice.runtime"
 
 local C, worker = native.C, native.worker
 
@@ -155,9 +156,19 @@ end
 
 -- ---- Plugins and routes -------------------------------------------------------------------------------------------
 
+-- Runs a handler's `needs`, which is the plugin's code and has its budget.
+local function asker(held)
+  return function(plugin, conf)
+    local ok, set = runtime.call(plugin, held.id, "configure", plugin.handler.needs, conf)
+    if ok and type(set) ~= "table" then ok, set = false, "expected a table, found a " .. type(set) end
+    if not ok then error({ plugin = plugin.name, phase = "needs", message = (tostring(set):gsub("\n.*", "")) }, 0) end
+    return set
+  end
+end
+
 ---@param previous? table the running generation
 function build.planner(held, previous, pace)
-  local planner = plan.new(held.plugins, previous and previous.planner)
+  local planner = plan.new(held.plugins, previous and previous.planner, asker(held))
   for _, instance in ipairs(list(held, "plugins")) do
     planner:add(instance)
     pace()

@@ -6,6 +6,10 @@
 -- the consumer is known. Routes without instances of their own share the plan of their service, services without any
 -- share the one of the globals.
 --
+-- A handler with a function `needs(conf)` says which phases a configuration has work in, as a set of names: where no
+-- instance that may run needs a phase, the plugin is left out of it, and the route pays nothing for it. (An instance
+-- for a consumer may still be called in a phase that another one needs.)
+--
 --   plan = { [phase] = { item, ... } }, item = { run, place, conf, levels = { { group, confs = { [id] = conf } } } }
 
 local bit = require "bit"
@@ -76,11 +80,13 @@ planner.__index = planner
 -- Collects the plugin instances of one generation.
 ---@param plugins table<string, table> loaded plugins by name, each with `place` besides what plugins.load gives
 ---@param previous? sluice.planner of the running generation: its plans are kept where nothing in them changed
+---@param needs? fun(plugin: table, conf: table): table what the handler's `needs` says; called once a configuration
 ---@return sluice.planner
-function plan.new(plugins, previous)
+function plan.new(plugins, previous, needs)
   return setmetatable({
     plugins = plugins,
     previous = previous,
+    ask = needs or function(plugin, conf) return plugin.handler.needs(conf) end,
     base = new_index(),                     -- instances that name no route
     base_list = {},
     own = {},                               -- route id -> instances that name it
@@ -165,6 +171,38 @@ local function most_specific(scopes, route, service, field)
   for _, key in ipairs { scope_key(route, service), scope_key(route), scope_key(nil, service), "|" } do
     if scopes[key] and scopes[key][field] then return scopes[key][field] end
   end
+end
+
+-- ---- Phases that a configuration needs ------------------------------------------------------------------------------
+
+-- By configuration, for these tables stay the same from one generation to the next: { plugin = , set = }
+local answers = setmetatable({}, { __mode = "k" })
+
+local function needs_of(self, plugin, conf)
+  local known = answers[conf]
+  if not known or known.plugin ~= plugin then
+    known = { plugin = plugin, set = self.ask(plugin, conf) }
+    answers[conf] = known
+  end
+  return known.set
+end
+
+local function any_level_needs(self, one, phase_name)
+  for _, level in ipairs(one.levels or {}) do
+    for _, conf in pairs(level.confs) do
+      if needs_of(self, one.plugin, conf)[phase_name] then return true end
+    end
+  end
+  return false
+end
+
+-- Whether the plugin is called in the phase, and for which configuration besides those of levels.
+local function wanted(self, one, phase_name)
+  if not one.plugin.handler[phase_name] then return false end
+  if not one.plugin.handler.needs then return true, one.conf end
+  local conf = one.conf
+  if conf and not needs_of(self, one.plugin, conf)[phase_name] then conf = nil end
+  return conf ~= nil or any_level_needs(self, one, phase_name), conf
 end
 
 -- ---- Order --------------------------------------------------------------------------------------------------------
@@ -274,12 +312,12 @@ local function choose(self, own, route, service)
   return chosen, ordered
 end
 
-local function item_of(one, phase_name)
-  return { run = one.plugin.handler[phase_name], place = one.plugin.place, conf = one.conf, levels = one.levels,
+local function item_of(one, phase_name, conf)
+  return { run = one.plugin.handler[phase_name], place = one.plugin.place, conf = conf, levels = one.levels,
     name = one.plugin.name, version = one.plugin.version }
 end
 
-local function list_for(chosen, ordered, phase)
+local function list_for(self, chosen, ordered, phase)
   local phase_name = phases.names[phase]
   local ring
   if ordered then
@@ -288,9 +326,10 @@ local function list_for(chosen, ordered, phase)
   end
   local list
   for _, one in ipairs(chosen) do
-    if one.plugin.handler[phase_name] then
+    local called, conf = wanted(self, one, phase_name)
+    if called then
       list = list or {}
-      list[#list + 1] = item_of(one, phase_name)
+      list[#list + 1] = item_of(one, phase_name, conf)
     end
   end
   return list
@@ -301,7 +340,7 @@ local function compile(self, own, route, service)
   local made, mask = { service = service }, 0
   for phase = 0, phases.numbers.log do
     if not NOT_IN_PLANS[phase] and not (GLOBAL_ONLY[phase] and (route or service)) then
-      local list, ring = list_for(chosen, ordered, phase)
+      local list, ring = list_for(self, chosen, ordered, phase)
       if ring then return nil, "plugins order each other in a ring: " .. ring end
       if list then
         made[phase] = list

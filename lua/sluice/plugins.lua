@@ -170,6 +170,9 @@ local function check_handler(handler)
   if type(priority) ~= "number" or priority ~= priority or math.abs(priority) == math.huge then
     return "priority: expected a number, found " .. kind_of(priority)
   end
+  if handler.needs ~= nil and type(handler.needs) ~= "function" then
+    return "needs: expected a function, found " .. kind_of(handler.needs)
+  end
   for name in pairs(NOT_OFFERED) do
     if handler[name] ~= nil then return "phase " .. name .. " is not offered by this version" end
   end

@@ -53,6 +53,45 @@ describe("a plan", function()
     assert.equal(0, planner({}):plan("r1", "s1").mask)
   end)
 
+  describe("of a plugin that says what its configuration needs", function()
+    local HEADER_FILTER, asked = phases.numbers.header_filter, 0
+
+    before_each(function()
+      asked = 0
+      loaded.picky = plugin("picky", 50, "access header_filter")
+      loaded.picky.handler.needs = function(conf)
+        asked = asked + 1
+        return conf.needs
+      end
+    end)
+
+    it("has only the phases needed", function()
+      local made = planner({ { name = "picky", config = { needs = { access = true } } } }):plan("r1", nil)
+      assert.equal(2 ^ ACCESS, made.mask)
+      assert.is_nil(made[HEADER_FILTER])
+    end)
+
+    it("has none when nothing is needed", function()
+      assert.equal(0, planner({ { name = "picky", config = { needs = {} } } }):plan("r1", nil).mask)
+    end)
+
+    it("has a phase that only a consumer's instance needs, without the one that does not", function()
+      local made = planner({ { name = "picky", config = { needs = { access = true } } },
+        { name = "picky", consumer = "c1", config = { needs = { header_filter = true } } } }):plan("r1", nil)
+      assert.is_nil(made[HEADER_FILTER][1].conf)
+      assert.is_not_nil(made[HEADER_FILTER][1].levels)
+      assert.is_not_nil(made[ACCESS][1].conf)
+    end)
+
+    it("asks once a configuration, over generations", function()
+      local instances = { { name = "picky", config = { needs = { access = true } } } }
+      local first = planner(instances)
+      first:plan("r1", nil)
+      planner(instances, first):plan("r2", nil)
+      assert.equal(1, asked)
+    end)
+  end)
+
   it("leaves out what is disabled, or for streams only", function()
     local made = planner({ { name = "auth", enabled = false }, { name = "limit", protocols = { "tcp", "udp" } },
       { name = "twin", protocols = { "grpc", "https" } } }):plan("r1", nil)
