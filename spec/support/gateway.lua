@@ -20,7 +20,8 @@ running.__index = running
 local home = os.getenv("SLUICE_HOME") or assert(io.popen("pwd")):read("*l")
 
 -- The program under test: that of the variant whose library the specs load, or SLUICE_BINARY.
-gateway.binary = os.getenv("SLUICE_BINARY") or home .. "/.build/" .. (os.getenv("SLUICE_BUILD") or "release") .. "/sluice"
+gateway.binary = os.getenv("SLUICE_BINARY")
+  or ("%s/.build/%s/sluice"):format(home, os.getenv("SLUICE_BUILD") or "release")
 
 local function write_tree(directory, files)
   for name, text in pairs(files or {}) do
