@@ -287,6 +287,7 @@ struct board {
   uint64_t connections;      // downstream connections accepted so far
   int64_t connections_open;
   int64_t exchanges_open;
+  int64_t longest_turn_us;   // of the loop, since the last generation began to be built
   uint32_t running;          // index of the plugin whose code runs now, 0: none
   uint32_t plugin_count;
   uint64_t plugin_calls[BOARD_PLUGINS];

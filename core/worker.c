@@ -161,12 +161,21 @@ static void arm_clock(struct worker *worker) {
   ev_timer_start(worker->loop.ev, &worker->clock_timer);
 }
 
+// How long the loop kept everybody waiting: from the events to here.
+static void measure_turn(struct worker *worker) {
+  struct clock now = {0};
+  clock_update(&now);
+  int64_t turn_us = now.mono_us - worker->loop.clock.mono_us;
+  if (turn_us > worker->board->longest_turn_us && !worker->loop.clock.manual) worker->board->longest_turn_us = turn_us;
+}
+
 static void on_before(struct ev_loop *ev, ev_prepare *watcher, int events) {
   (void)ev;
   (void)events;
   struct worker *worker = watcher->data;
   run_jobs(worker);
   free_graves(worker);
+  measure_turn(worker);
   arm_clock(worker);
 }
 
@@ -362,6 +371,7 @@ static void on_line(void *context, char *line, uint32_t len) {
   if (rest) *rest++ = 0;
   if (strcmp(line, "stage") == 0 && rest) {
     char *path = strchr(rest, ' ');
+    worker->board->longest_turn_us = 0;
     if (path) phase_event(worker, EVENT_STAGE, strtod(rest, NULL), slice_of(path + 1));
   } else if (strcmp(line, "drain") == 0) {
     worker_drain(worker, rest ? strtoll(rest, NULL, 10) : 0);

@@ -575,6 +575,7 @@ static void process_describe(const struct process *process, struct text *out) {
   text_printf(out, ",\"exchanges\":%llu,\"exchanges_open\":%lld,\"connections\":%llu,\"connections_open\":%lld",
               (unsigned long long)board->exchanges, (long long)board->exchanges_open,
               (unsigned long long)board->connections, (long long)board->connections_open);
+  text_printf(out, ",\"longest_turn_us\":%lld", (long long)board->longest_turn_us);
   text_puts(out, ",\"running\":");
   text_json(out, running_plugin(process, plugin));
   text_puts(out, ",\"last_end\":");
