@@ -58,10 +58,11 @@ $(BUILD)/llhttp/lib/llhttp.h: $(LLHTTP_SDIST)
 EXPLAINED := core/slice.h core/error.h core/uri.h core/router.h
 as_text    = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'
 
-$(BUILD)/bridge_text.c: core/bridge.h $(EXPLAINED)
+$(BUILD)/bridge_text.c: core/bridge.h core/spec.h $(EXPLAINED)
 	@mkdir -p $(BUILD)
-	{ echo 'extern const char bridge_declarations[], router_declarations[];'; \
+	{ echo 'extern const char bridge_declarations[], router_declarations[], spec_declarations[];'; \
 	  echo 'const char bridge_declarations[] ='; $(as_text) core/bridge.h; echo ';'; \
+	  echo 'const char spec_declarations[] ='; $(as_text) core/spec.h; echo ';'; \
 	  echo 'const char router_declarations[] ='; \
 	  sed -e '/^static inline/,/^}/d' -e '/^#/d' $(EXPLAINED) | $(as_text); echo ';'; } > $@
 

@@ -16,6 +16,8 @@ struct dns_entry;
 
 enum { DNS_READY = 0, DNS_WAITING = 1 };
 
+enum { DNS_RECORDS = 64 }; // of one answer; more are dropped
+
 struct dns_address {
   uint8_t family; // 4 or 6
   uint8_t bytes[16]; // network order; an IPv4 address has 4
@@ -75,6 +77,11 @@ int dns_fake(struct dns *dns, struct slice name, enum dns_kind kind, const struc
              uint32_t count, double ttl_s);
 // From now on no server is asked: each query fails as if they did not answer.
 void dns_offline(struct dns *dns, bool offline);
+// From now on `answer` stands for the servers and the hosts file: it writes at most DNS_RECORDS addresses and says how
+// many, 0 when there is no such name, or a negative number as if the servers did not answer.
+void dns_answer_with(struct dns *dns,
+                     int (*answer)(void *context, const char *name, enum dns_kind kind, struct dns_address *out),
+                     void *context);
 // Forgets every answer.
 void dns_flush(struct dns *dns);
 void dns_counts(const struct dns *dns, struct dns_counts *out);

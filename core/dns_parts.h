@@ -15,10 +15,10 @@
 
 enum {
   DNS_NAME_MAX = 255,
-  DNS_RECORDS = 64,          // of one answer; more are dropped
   DNS_PATIENCE_US = 300000,  // how long somebody waits who could have the last good answer
   DNS_RETRY_US = 5000000,    // between attempts while the last good answer stands in
-  DNS_HOSTS_TTL_S = 5
+  DNS_HOSTS_TTL_S = 5,
+  DNS_ANSWER_TTL_S = 60 // of what dns_answer_with's function says
 };
 
 // A target of SRV whose addresses are being looked for.
@@ -78,6 +78,8 @@ struct dns {
   uint32_t kept_count;
   double kept_ttl_s;
   bool offline, closing;
+  int (*answer)(void *context, const char *name, enum dns_kind kind, struct dns_address *out); // NULL: the servers do
+  void *answer_context;
   ares_channel channel;
   ev_timer timer;
   struct dns_socket *sockets;
