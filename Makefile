@@ -138,7 +138,8 @@ lint: deps
 	luacheck -q lua plugins spec .luacheckrc
 	clang-format-14 --dry-run -Werror core/*.c core/*.h
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
-	  --suppress=missingIncludeSystem --suppress=unknownEvaluationOrder core
+	  --suppress=missingIncludeSystem --suppress=unknownEvaluationOrder \
+	  --suppress=uninitvar --suppress=legacyUninitvar core
 	@! objdump -t $(BUILD)/release/*.o | grep -E ' O \.(data|bss)(\.rel)?(\.local)?[[:space:]]'
 	@! grep -L 'SPDX-License-Identifier: Apache-2.0' $$(git ls-files '*.c' '*.h' '*.lua') | grep .
 
