@@ -67,7 +67,7 @@ end
 
 -- The longest that the worker's loop kept everybody waiting since the reload began, in milliseconds.
 local function longest_turn(gw)
-  local _, out = gw:command("status", { "--json" })
+  local _, out = gw:command("status", "--json")
   return cjson.decode(out).workers[1].longest_turn_us / 1000
 end
 
