@@ -116,6 +116,7 @@ int bridge_kafka_reader_position(struct worker *worker, double handle, uint32_t 
 }
 
 int bridge_kafka_reader_close(struct worker *worker, double handle) {
+  if (!worker->kafka) return BRIDGE_STALE; // the VM ends after it, and collects what plugins have left
   struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
   if (!reader) return BRIDGE_STALE;
   const struct kafka_wait *waiting = kafka_reader_waiting(reader);

@@ -481,6 +481,7 @@ void worker_free(struct worker *worker) {
   worker->closing = true;
   if (worker->generation) generation_release(worker->generation);
   if (worker->kafka) kafka_close(worker->kafka, KAFKA_FLUSH_MS);
+  worker->kafka = NULL;
   if (worker->vm) vm_free(worker->vm);
   clients_close(worker);
   waits_close(worker);
