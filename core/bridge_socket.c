@@ -128,12 +128,13 @@ static void connect_failed(struct client *client, int status, const char *why) {
 
 // This address does not answer: the next one, while there is one.
 static void address_failed(struct client *client, int status, const char *why) {
+  if (++client->address_at >= client->address_count) {
+    connect_failed(client, status, why); // closes too: `why` is the connection's
+    return;
+  }
   conn_close(&client->conn);
   client->has_conn = false;
-  if (++client->address_at < client->address_count)
-    client_connect(client);
-  else
-    connect_failed(client, status, why);
+  client_connect(client);
 }
 
 static void client_on_read(struct conn *conn) {
