@@ -13,18 +13,51 @@ const char *answer_reason(int status) {
     int status;
     const char *reason;
   } reasons[] = {
-      {100, "Continue"}, {101, "Switching Protocols"}, {103, "Early Hints"}, {200, "OK"}, {201, "Created"},
-      {202, "Accepted"}, {204, "No Content"}, {206, "Partial Content"}, {301, "Moved Permanently"}, {302, "Found"},
-      {303, "See Other"}, {304, "Not Modified"}, {307, "Temporary Redirect"}, {308, "Permanent Redirect"},
-      {400, "Bad Request"}, {401, "Unauthorized"}, {402, "Payment Required"}, {403, "Forbidden"}, {404, "Not Found"},
-      {405, "Method Not Allowed"}, {406, "Not Acceptable"}, {408, "Request Timeout"}, {409, "Conflict"},
-      {410, "Gone"}, {411, "Length Required"}, {412, "Precondition Failed"}, {413, "Content Too Large"},
-      {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {416, "Range Not Satisfiable"},
-      {417, "Expectation Failed"}, {421, "Misdirected Request"}, {422, "Unprocessable Content"}, {425, "Too Early"},
-      {426, "Upgrade Required"}, {428, "Precondition Required"}, {429, "Too Many Requests"},
-      {431, "Request Header Fields Too Large"}, {451, "Unavailable For Legal Reasons"},
-      {500, "Internal Server Error"}, {501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"},
-      {504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"},
+      {100, "Continue"},
+      {101, "Switching Protocols"},
+      {103, "Early Hints"},
+      {200, "OK"},
+      {201, "Created"},
+      {202, "Accepted"},
+      {204, "No Content"},
+      {206, "Partial Content"},
+      {301, "Moved Permanently"},
+      {302, "Found"},
+      {303, "See Other"},
+      {304, "Not Modified"},
+      {307, "Temporary Redirect"},
+      {308, "Permanent Redirect"},
+      {400, "Bad Request"},
+      {401, "Unauthorized"},
+      {402, "Payment Required"},
+      {403, "Forbidden"},
+      {404, "Not Found"},
+      {405, "Method Not Allowed"},
+      {406, "Not Acceptable"},
+      {408, "Request Timeout"},
+      {409, "Conflict"},
+      {410, "Gone"},
+      {411, "Length Required"},
+      {412, "Precondition Failed"},
+      {413, "Content Too Large"},
+      {414, "URI Too Long"},
+      {415, "Unsupported Media Type"},
+      {416, "Range Not Satisfiable"},
+      {417, "Expectation Failed"},
+      {421, "Misdirected Request"},
+      {422, "Unprocessable Content"},
+      {425, "Too Early"},
+      {426, "Upgrade Required"},
+      {428, "Precondition Required"},
+      {429, "Too Many Requests"},
+      {431, "Request Header Fields Too Large"},
+      {451, "Unavailable For Legal Reasons"},
+      {500, "Internal Server Error"},
+      {501, "Not Implemented"},
+      {502, "Bad Gateway"},
+      {503, "Service Unavailable"},
+      {504, "Gateway Timeout"},
+      {505, "HTTP Version Not Supported"},
   };
   for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
     if (reasons[i].status == status) return reasons[i].reason;
@@ -44,7 +77,8 @@ static const struct form forms[] = {
      "<body><h1>Error</h1><p>%s.</p><p>request_id: %s</p></body></html>\n",
      'm'},
     {"application/xml",
-     "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error><message>%s</message><requestid>%s</requestid></error>\n", 'm'},
+     "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error><message>%s</message><requestid>%s</requestid></error>\n",
+     'm'},
     {"text/plain", "%s\nrequest_id: %s\n", 't'},
 };
 enum { FORM_COUNT = sizeof forms / sizeof *forms };
@@ -54,8 +88,8 @@ static int range_fits(struct slice range, struct slice type) {
   if (slice_equal_nocase(range, type)) return 3;
   if (slice_equal(range, SLICE("*/*")) || slice_equal(range, SLICE("*"))) return 1;
   if (range.len < 2 || range.data[range.len - 1] != '*' || range.data[range.len - 2] != '/') return 0;
-  return type.len >= range.len && slice_equal_nocase((struct slice){type.data, range.len - 1},
-                                                     (struct slice){range.data, range.len - 1})
+  return type.len >= range.len &&
+                 slice_equal_nocase((struct slice){type.data, range.len - 1}, (struct slice){range.data, range.len - 1})
              ? 2
              : 0;
 }

@@ -5,9 +5,9 @@
 #include <stdint.h>
 
 struct clock {
-  int64_t mono_us; // monotonic, for durations and deadlines
-  int64_t real_us; // since 1970 UTC
-  bool manual;     // moved by clock_advance only
+  int64_t mono_us;    // monotonic, for durations and deadlines
+  int64_t real_us;    // since 1970 UTC
+  bool manual;        // moved by clock_advance only
   char http_date[32]; // "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 5.6.7), kept for the second `date_second`
   int64_t date_second;
 };

@@ -270,7 +270,8 @@ int64_t counters_add(struct counters *counters, const char *key, uint32_t len, i
     struct place place = find(counters, hash, now_us);
     if (place.slot && place.state == SLOT_LIVE) {
       union pair wanted = {.tag = place.count.tag,
-                           .number = (int64_t)((uint64_t)place.count.number + (uint64_t)delta + (uint64_t)begun.poured)};
+                           .number =
+                               (int64_t)((uint64_t)place.count.number + (uint64_t)delta + (uint64_t)begun.poured)};
       *status = begun.life ? COUNTERS_NEW : COUNTERS_OK;
       if (swap(&place.slot->count, place.count, wanted)) return wanted.number;
       continue;

@@ -11,10 +11,10 @@ struct counters;
 
 enum counters_status {
   COUNTERS_OK = 0,
-  COUNTERS_NEW = 1,  // add: the key was not there, or had expired: it began at 0
-  COUNTERS_NONE = 2, // get, compare-and-set: no such key
+  COUNTERS_NEW = 1,     // add: the key was not there, or had expired: it began at 0
+  COUNTERS_NONE = 2,    // get, compare-and-set: no such key
   COUNTERS_DIFFERS = 3, // compare-and-set: another value stands there
-  COUNTERS_FULL = -3 // no slot (or no text) left: nothing was changed
+  COUNTERS_FULL = -3    // no slot (or no text) left: nothing was changed
 };
 
 struct counters_use {

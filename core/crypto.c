@@ -367,11 +367,11 @@ int64_t crypto_open(struct slice key, struct slice iv, struct slice sealed, stru
   if (sealed.len < CRYPTO_GCM_TAG) return error_set(error, ERROR_INVALID, "the sealed text is too short");
   int data = (int)sealed.len - CRYPTO_GCM_TAG;
   EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
-  bool good = begin_sealing(context, 0, key, iv, associated) &&
-              (data == 0 || EVP_CipherUpdate(context, out, &len, bytes_of(sealed), data)) &&
-              EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, CRYPTO_GCM_TAG,
-                                  (void *)(uintptr_t)(sealed.data + data)) &&
-              EVP_CipherFinal_ex(context, out + len, &last);
+  bool good =
+      begin_sealing(context, 0, key, iv, associated) &&
+      (data == 0 || EVP_CipherUpdate(context, out, &len, bytes_of(sealed), data)) &&
+      EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, CRYPTO_GCM_TAG, (void *)(uintptr_t)(sealed.data + data)) &&
+      EVP_CipherFinal_ex(context, out + len, &last);
   EVP_CIPHER_CTX_free(context);
   ERR_clear_error();
   if (good) return len + last;

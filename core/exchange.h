@@ -101,11 +101,11 @@ struct exchange {
   struct h1_message request;
   struct slice scheme, raw_path, path, query, host; // host: lower case without port
   bool has_query;
-  uint16_t port; // of Host or target; 0: not given
+  uint16_t port;              // of Host or target; 0: not given
   struct buffer request_body; // content that has come and is not sent yet
   uint64_t request_bytes, body_received;
   struct slice whole_body; // content in one piece, made when asked for
-  double body_waiter; // coroutine that waits for the whole body, 0: none
+  double body_waiter;      // coroutine that waits for the whole body, 0: none
   char id[33];
 
   // Route
@@ -119,8 +119,8 @@ struct exchange {
   struct slice service_method, service_path, service_query, service_host;
   struct slice host_field; // Host, when a plugin has set it
   uint16_t service_port;
-  int8_t service_tls;    // -1: as the service says
-  int8_t service_verify; // -1: as the service says
+  int8_t service_tls;        // -1: as the service says
+  int8_t service_verify;     // -1: as the service says
   struct upstream *upstream; // chosen by a plugin, else the service's
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct try *try;
@@ -175,7 +175,7 @@ void exchange_on_service_drained(struct exchange *exchange);
 // From the bridge.
 int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len);
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
-int exchange_fork_response(struct exchange *exchange); // before the response's fields are changed
+int exchange_fork_response(struct exchange *exchange);   // before the response's fields are changed
 int exchange_want_whole_body(struct exchange *exchange); // BRIDGE_OK, AGAIN, FULL
 int exchange_stream_begin(struct exchange *exchange, int status);
 int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len);

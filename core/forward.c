@@ -12,13 +12,12 @@
 #define BIT(id) (1u << FIELD_##id)
 
 // Never forwarded as they came: of this connection only, or written anew below.
-static const uint32_t own_fields = BIT(CONNECTION) | BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(HOST) |
-                                   BIT(UPGRADE) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(TE) | BIT(EXPECT) |
-                                   BIT(VIA) | BIT(X_FORWARDED_FOR) | BIT(X_FORWARDED_PROTO) | BIT(X_FORWARDED_HOST) |
-                                   BIT(X_FORWARDED_PORT) | BIT(X_FORWARDED_PATH) | BIT(X_FORWARDED_PREFIX) |
-                                   BIT(X_REAL_IP);
-static const uint32_t hop_fields = BIT(CONNECTION) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE) | BIT(KEEP_ALIVE) |
-                                   BIT(PROXY_CONNECTION) | BIT(TE);
+static const uint32_t own_fields =
+    BIT(CONNECTION) | BIT(CONTENT_LENGTH) | BIT(TRANSFER_ENCODING) | BIT(HOST) | BIT(UPGRADE) | BIT(KEEP_ALIVE) |
+    BIT(PROXY_CONNECTION) | BIT(TE) | BIT(EXPECT) | BIT(VIA) | BIT(X_FORWARDED_FOR) | BIT(X_FORWARDED_PROTO) |
+    BIT(X_FORWARDED_HOST) | BIT(X_FORWARDED_PORT) | BIT(X_FORWARDED_PATH) | BIT(X_FORWARDED_PREFIX) | BIT(X_REAL_IP);
+static const uint32_t hop_fields =
+    BIT(CONNECTION) | BIT(TRANSFER_ENCODING) | BIT(UPGRADE) | BIT(KEEP_ALIVE) | BIT(PROXY_CONNECTION) | BIT(TE);
 
 void forward_mark_hop_by_hop(struct headers *headers) {
   if (!headers_has(headers, FIELD_CONNECTION)) return;
@@ -69,7 +68,8 @@ struct slice forward_path(const struct exchange *exchange) {
 struct slice forward_prefix(const struct exchange *exchange) {
   struct slice told = trusted_field(exchange, FIELD_X_FORWARDED_PREFIX);
   if (told.len) return told;
-  if (!exchange->match || !exchange->route->strip_path || exchange->match->path_len == 0) return (struct slice){NULL, 0};
+  if (!exchange->match || !exchange->route->strip_path || exchange->match->path_len == 0)
+    return (struct slice){NULL, 0};
   return (struct slice){exchange->path.data, exchange->match->path_len};
 }
 
@@ -169,8 +169,7 @@ static void put_list(struct head *head, const struct exchange *exchange, enum fi
 
 static void put_forwarded(struct head *head, const struct exchange *exchange) {
   struct slice host = forward_host(exchange), prefix = forward_prefix(exchange);
-  put_list(head, exchange, FIELD_X_FORWARDED_FOR, SLICE("X-Forwarded-For"),
-           slice_of(exchange->peer.client_ip));
+  put_list(head, exchange, FIELD_X_FORWARDED_FOR, SLICE("X-Forwarded-For"), slice_of(exchange->peer.client_ip));
   put_field(head, SLICE("X-Real-IP"), forward_ip(exchange));
   put_field(head, SLICE("X-Forwarded-Proto"), forward_scheme(exchange));
   if (host.len) put_field(head, SLICE("X-Forwarded-Host"), host);
@@ -226,7 +225,8 @@ int forward_request_head(struct exchange *exchange, struct buffer *out) {
     put_field(&head, field->name, field->value);
   }
   put_forwarded(&head, exchange);
-  put_list(&head, exchange, FIELD_VIA, SLICE("Via"), exchange->request.minor ? SLICE("1.1 sluice") : SLICE("1.0 sluice"));
+  put_list(&head, exchange, FIELD_VIA, SLICE("Via"),
+           exchange->request.minor ? SLICE("1.1 sluice") : SLICE("1.0 sluice"));
   put_framing(&head, exchange);
   put(&head, SLICE("\r\n"));
   return buffer_commit(out, (size_t)(head.at - start));

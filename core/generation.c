@@ -153,8 +153,8 @@ int generation_service(struct generation *generation, const struct service_conf 
 }
 
 int generation_route(struct generation *generation, const struct route_conf *conf, struct error *error) {
-  if (grow((void **)&generation->routes, generation->route_count, &generation->route_room,
-           sizeof *generation->routes) < 0)
+  if (grow((void **)&generation->routes, generation->route_count, &generation->route_room, sizeof *generation->routes) <
+      0)
     return error_set(error, ERROR_MEMORY, "no memory for routes");
   if (conf->service > generation->service_count)
     return error_set(error, ERROR_INVALID, "route %s: there is no service %u", conf->name ? conf->name : "",

@@ -29,7 +29,7 @@ struct service {
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct upstream *upstream;
   struct client_tls client_tls;
-  struct slice host_field;         // Host sent when the client's is not preserved
+  struct slice host_field; // Host sent when the client's is not preserved
 };
 
 struct route {
@@ -60,8 +60,8 @@ struct generation {
   struct generation *next; // in the worker's list of all that live
   int id;
   double revision;
-  uint32_t refs; // exchanges, plus one while it is the running one or being built
-  bool live; // immutable from then on
+  uint32_t refs;     // exchanges, plus one while it is the running one or being built
+  bool live;         // immutable from then on
   uint32_t resolved; // services that have found their upstream, while compiling
   struct arena arena;
   struct service *services; // index 0 unused
@@ -104,4 +104,3 @@ struct tls_context *generation_client_tls(struct generation *generation, const s
                                           struct slice name, uint64_t *key);
 // Services find their upstreams, the router compiles; BRIDGE_AGAIN while there is more.
 int generation_compile(struct generation *generation, double budget_us, struct error *error);
-

@@ -78,7 +78,8 @@ static int check_request(struct h1 *h1) {
   if (message->target.data != message->method.data + message->method.len + 1)
     return fail(h1, H1_PROBLEM_SYNTAX, "more than one space in the request line");
   if (!(h1->parser.flags & F_TRANSFER_ENCODING)) return 0;
-  if (!(h1->parser.flags & F_CHUNKED)) return fail(h1, H1_PROBLEM_SYNTAX, "Transfer-Encoding does not end with chunked");
+  if (!(h1->parser.flags & F_CHUNKED))
+    return fail(h1, H1_PROBLEM_SYNTAX, "Transfer-Encoding does not end with chunked");
   struct field *coding = headers_find_id(&message->headers, FIELD_TRANSFER_ENCODING);
   if (!slice_equal_nocase(coding->value, SLICE("chunked")))
     return fail(h1, H1_PROBLEM_CODING, "a transfer coding besides chunked");
@@ -101,10 +102,10 @@ static int on_headers_complete(llhttp_t *parser) {
     // A response to HEAD has the fields of a body and none; so has one to GET with 304.
     if (h1->head_request) {
       parser->flags |= F_SKIPBODY;
-      message->keep_alive = headers_has(&message->headers, FIELD_CONNECTION)
-                                ? !headers_list_has(headers_find_id(&message->headers, FIELD_CONNECTION)->value,
-                                                    SLICE("close"))
-                                : parser->http_minor > 0;
+      message->keep_alive =
+          headers_has(&message->headers, FIELD_CONNECTION)
+              ? !headers_list_has(headers_find_id(&message->headers, FIELD_CONNECTION)->value, SLICE("close"))
+              : parser->http_minor > 0;
     }
   }
   h1->in_head = false;

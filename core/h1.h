@@ -22,12 +22,12 @@ enum h1_event {
 
 enum h1_problem {
   H1_PROBLEM_NONE,
-  H1_PROBLEM_SYNTAX,       // 400
-  H1_PROBLEM_TARGET_LONG,  // 414
-  H1_PROBLEM_HEAD_LARGE,   // 431
-  H1_PROBLEM_METHOD,       // 501
-  H1_PROBLEM_CODING,       // 501: a transfer coding besides chunked
-  H1_PROBLEM_VERSION,      // 505
+  H1_PROBLEM_SYNTAX,      // 400
+  H1_PROBLEM_TARGET_LONG, // 414
+  H1_PROBLEM_HEAD_LARGE,  // 431
+  H1_PROBLEM_METHOD,      // 501
+  H1_PROBLEM_CODING,      // 501: a transfer coding besides chunked
+  H1_PROBLEM_VERSION,     // 505
   H1_PROBLEM_MEMORY
 };
 
@@ -36,10 +36,10 @@ struct h1_message {
   struct slice reason;         // of a response
   int status;
   uint8_t major, minor;
-  bool keep_alive;  // as the version and Connection say
-  bool upgrade;     // asks for (or, with status 101, agrees to) another protocol
+  bool keep_alive; // as the version and Connection say
+  bool upgrade;    // asks for (or, with status 101, agrees to) another protocol
   bool chunked;
-  bool until_close; // a response that ends with the connection
+  bool until_close;       // a response that ends with the connection
   int64_t content_length; // -1: not given
   struct headers headers, trailers;
 };
@@ -51,10 +51,10 @@ struct h1 {
   struct slice name, value, body;
   uint32_t head_bytes; // of the message in work, so far
   uint32_t max_head_bytes;
-  uint8_t problem;     // enum h1_problem
+  uint8_t problem; // enum h1_problem
   bool in_head, in_trailers, head_request, pending_head, pending_end;
-  bool poke; // the parser has more to say without more input
-  const char *reason;  // text of the problem
+  bool poke;          // the parser has more to say without more input
+  const char *reason; // text of the problem
 };
 
 enum h1_role { H1_SERVER, H1_CLIENT };

@@ -9,12 +9,12 @@
 
 // What one reading does; the first four tell also what there is in a path to be read otherwise.
 enum loose_reading {
-  LOOSE_SLASH = 1,              // "%2F" is a slash
-  LOOSE_BACKSLASH = 2,          // "%5C" is one
-  LOOSE_SEMICOLON = 4,          // ";" begins parameters
-  LOOSE_ESCAPED_SEMICOLON = 8,  // "%3B" does
+  LOOSE_SLASH = 1,             // "%2F" is a slash
+  LOOSE_BACKSLASH = 2,         // "%5C" is one
+  LOOSE_SEMICOLON = 4,         // ";" begins parameters
+  LOOSE_ESCAPED_SEMICOLON = 8, // "%3B" does
   LOOSE_KINDS = 15,
-  LOOSE_PAST_SLASH = 16,        // parameters go on past "%2F": they were cut off before it was decoded
+  LOOSE_PAST_SLASH = 16, // parameters go on past "%2F": they were cut off before it was decoded
   LOOSE_PAST_BACKSLASH = 32,
   LOOSE_READINGS = 64
 };

@@ -16,11 +16,11 @@
 #include "slice.h"
 
 enum {
-  INDEX_ANY_HOST = 0,   // the group of items that ask for no host
+  INDEX_ANY_HOST = 0, // the group of items that ask for no host
   INDEX_HOST_BYTES = 255,
   INDEX_MAX_GROUPS = 1 + 2 * INDEX_HOST_BYTES, // that one host can belong to
-  INDEX_KEY_BYTES = 127, // longer ones are filed under their beginning
-  INDEX_MAX_LISTS = INDEX_KEY_BYTES + 1 // that one path can find in a group
+  INDEX_KEY_BYTES = 127,                       // longer ones are filed under their beginning
+  INDEX_MAX_LISTS = INDEX_KEY_BYTES + 1        // that one path can find in a group
 };
 
 enum host_kind { HOST_EXACT, HOST_SUFFIX, HOST_PREFIX }; // x, *x, x*

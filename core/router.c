@@ -146,7 +146,8 @@ static int cut_star(struct rule_host *host, struct error *error) {
 
 static int add_host(struct router *router, struct rule *rule, struct slice value, struct error *error) {
   struct rule_host host = {0};
-  if (value.len == 0 || value.len > INDEX_HOST_BYTES) return error_set(error, ERROR_INVALID, "invalid length of a host");
+  if (value.len == 0 || value.len > INDEX_HOST_BYTES)
+    return error_set(error, ERROR_INVALID, "invalid length of a host");
   int failed = keep_text(router, value, true, &host.pattern, error);
   if (failed < 0) return failed;
   host.port = cut_port(&host.pattern);

@@ -22,11 +22,11 @@ struct router_route {
 };
 
 enum router_outcome {
-  ROUTER_NOTHING,    // no route: 404
+  ROUTER_NOTHING, // no route: 404
   ROUTER_FOUND,
-  ROUTER_NEEDS_TLS,  // `route` takes the request, but only over TLS: 426, or a redirect by its https_redirect_status
-  ROUTER_OVERRUN,    // a regex passed its limits: answer 500, for the next route may have other plugins
-  ROUTER_AMBIGUOUS   // a lenient server would read the path as that of a better route, or climb out: answer 400
+  ROUTER_NEEDS_TLS, // `route` takes the request, but only over TLS: 426, or a redirect by its https_redirect_status
+  ROUTER_OVERRUN,   // a regex passed its limits: answer 500, for the next route may have other plugins
+  ROUTER_AMBIGUOUS  // a lenient server would read the path as that of a better route, or climb out: answer 400
 };
 
 struct router_request {
@@ -86,7 +86,7 @@ int router_upstream_path(struct slice service_path, struct slice path, uint32_t 
 // ---- For `sluice explain` ----
 
 enum router_verdict {
-  VERDICT_UNSET,  // the route does not ask
+  VERDICT_UNSET, // the route does not ask
   VERDICT_MATCHED,
   VERDICT_FAILED
 };
@@ -94,10 +94,10 @@ enum router_verdict {
 // How each attribute of one route fares against a request.
 struct router_reasons {
   uint8_t methods, hosts, paths, headers, snis; // enum router_verdict
-  bool tls_missing;         // all else being well, it would answer ROUTER_NEEDS_TLS
-  struct slice host, path;  // of those that matched, the first in order of priority
-  struct slice header;      // the name of the first header that failed
-  uint64_t priority;        // higher is tried first; of the path that matched, else of the first
+  bool tls_missing;                             // all else being well, it would answer ROUTER_NEEDS_TLS
+  struct slice host, path;                      // of those that matched, the first in order of priority
+  struct slice header;                          // the name of the first header that failed
+  uint64_t priority;                            // higher is tried first; of the path that matched, else of the first
 };
 
 void router_explain(struct router *router, const struct router_request *request, uint32_t route,

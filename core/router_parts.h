@@ -52,7 +52,7 @@ enum stage { STAGE_FILL, STAGE_CHOOSE, STAGE_PLACE, STAGE_JIT, STAGE_DONE };
 
 struct router {
   enum stage stage;
-  uint32_t cursor; // of the stage
+  uint32_t cursor;        // of the stage
   struct index_size size; // upper bounds, counted while choosing
   struct list rules, hosts, paths, snis, headers, values, choices;
   struct slice methods[MAX_METHODS];

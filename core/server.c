@@ -437,21 +437,14 @@ static bool server_step(struct server *server) {
   }
   enum h1_event event = h1_next(&server->h1, input, &used);
   switch (event) {
-  case H1_HEAD:
-    server_on_head(server, used);
-    break;
+  case H1_HEAD: server_on_head(server, used); break;
   case H1_BODY:
     server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
     if (server->exchange) exchange_on_body(server->exchange, chunk, server->h1.body);
     break;
-  case H1_END:
-    server_on_request_end(server);
-    break;
-  case H1_ERROR:
-    server_on_problem(server);
-    return false;
-  case H1_NEED_MORE:
-    break;
+  case H1_END: server_on_request_end(server); break;
+  case H1_ERROR: server_on_problem(server); return false;
+  case H1_NEED_MORE: break;
   }
   if (server->conn.closed) return false;
   // A head in the middle stays where it is; it is consumed with its last byte.

@@ -25,9 +25,9 @@ struct server {
   struct stream stream;
   struct conn conn;
   struct h1 h1;
-  struct exchange *exchange; // the one in work, NULL: idle
+  struct exchange *exchange;      // the one in work, NULL: idle
   struct server *previous, *next; // in worker->servers
-  bool request_open;   // its body is still arriving
+  bool request_open;              // its body is still arriving
   bool want_body, lingering, closing, keep_alive, tunnel;
   int64_t lingered_bytes;
   bool pumping;

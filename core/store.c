@@ -21,7 +21,7 @@
 
 enum { EVICT_BATCH = 1000, LEAST_BYTES = 1 << 20, PAGE = 4096, TABLE_OVERHEAD = 96 };
 
-struct head { // of a value in `data`
+struct head {     // of a value in `data`
   int64_t end_us; // 0: never
   uint64_t serial;
 };
@@ -131,13 +131,13 @@ static uint64_t entry_bytes(size_t key, size_t value) {
 static int use_read(struct store *store, MDB_txn *txn, struct use *use) {
   MDB_val value;
   *use = (struct use){0};
-  int code = mdb_get(txn, store->meta, &(MDB_val){3, (void *)(uintptr_t)"use"}, &value);
+  int code = mdb_get(txn, store->meta, &(MDB_val){3, (void *)(uintptr_t) "use"}, &value);
   if (code == 0 && value.mv_size == sizeof *use) memcpy(use, value.mv_data, sizeof *use);
   return code == MDB_NOTFOUND ? 0 : code;
 }
 
 static int use_write(struct store *store, MDB_txn *txn, struct use *use) {
-  return mdb_put(txn, store->meta, &(MDB_val){3, (void *)(uintptr_t)"use"}, VAL(*use), 0);
+  return mdb_put(txn, store->meta, &(MDB_val){3, (void *)(uintptr_t) "use"}, VAL(*use), 0);
 }
 
 static struct end_key end_key(const struct head *head) {

@@ -29,7 +29,7 @@ struct target {
   struct slice host; // name or address, zero-terminated
   uint16_t port;
   uint32_t weight;
-  bool literal;  // `host` is an address: no DNS
+  bool literal; // `host` is an address: no DNS
   struct address fixed;
   uint32_t turn; // round-robin over the addresses of a name
 };

@@ -18,9 +18,9 @@ struct tls_context;
 enum tls_result {
   TLS_WANT_READ = -1,
   TLS_WANT_WRITE = -2,
-  TLS_EOF = -3,              // the peer said that it is done (close_notify)
-  TLS_FAILED = -4,           // `error` says why; its code ERROR_CLOSED: the peer went without close_notify
-  TLS_WANT_CERTIFICATE = -5  // the certificate hook answered "wait": call tls_continue, then tls_handshake again
+  TLS_EOF = -3,             // the peer said that it is done (close_notify)
+  TLS_FAILED = -4,          // `error` says why; its code ERROR_CLOSED: the peer went without close_notify
+  TLS_WANT_CERTIFICATE = -5 // the certificate hook answered "wait": call tls_continue, then tls_handshake again
 };
 
 enum { TLS_PEM_BYTES = 4096 }; // enough for what tls_self_signed writes
@@ -32,10 +32,10 @@ enum { TLS_PEM_BYTES = 4096 }; // enough for what tls_self_signed writes
 typedef int (*tls_certificate_hook)(void *data, struct tls *tls);
 
 struct tls_server_options {
-  const char *alpn;         // protocols in order of preference, "h2,http/1.1"; NULL: none
-  const char *ciphers;      // of TLS 1.2, OpenSSL's syntax; NULL: Mozilla's intermediate list
+  const char *alpn;                  // protocols in order of preference, "h2,http/1.1"; NULL: none
+  const char *ciphers;               // of TLS 1.2, OpenSSL's syntax; NULL: Mozilla's intermediate list
   const struct ticket_keys *tickets; // read at each handshake, must outlive the context; NULL: keys of its own
-  bool ask_client;          // ask for a client certificate and take any; who trusts it is a plugin's decision
+  bool ask_client;                   // ask for a client certificate and take any; who trusts it is a plugin's decision
   // Presented where no name matches and "*" is not configured; NULL: a self-signed one, made when first needed.
   const char *default_certificate_pem, *default_key_pem;
   tls_certificate_hook hook; // NULL: none
@@ -53,11 +53,11 @@ int tls_context_certificate(struct tls_context *context, const char *certificate
 int tls_context_sni(struct tls_context *context, uint32_t index, const char *name, struct error *error);
 
 struct tls_client_options {
-  bool verify;           // chain and name
-  uint32_t verify_depth; // intermediate certificates allowed; 0: OpenSSL's default
-  const char *ca_pem;    // trusted roots; NULL: the system's
+  bool verify;                           // chain and name
+  uint32_t verify_depth;                 // intermediate certificates allowed; 0: OpenSSL's default
+  const char *ca_pem;                    // trusted roots; NULL: the system's
   const char *certificate_pem, *key_pem; // of the client; NULL: none
-  const char *alpn;      // as above
+  const char *alpn;                      // as above
 };
 
 // A client's context; remembers the last session of each server name. NULL, and why.
@@ -105,8 +105,8 @@ struct tls_info {
   const char *cipher;  // OpenSSL's name
   const char *alpn;    // NULL: none agreed; not ended by zero
   uint32_t alpn_len;
-  const char *sni;     // lower case; NULL: none
-  bool reused;         // the session was resumed
+  const char *sni; // lower case; NULL: none
+  bool reused;     // the session was resumed
 };
 
 void tls_info(struct tls *tls, struct tls_info *out);

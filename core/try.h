@@ -47,7 +47,7 @@ struct pool {
 // What an exchange needs while it looks for a connection; lives in its arena.
 struct try {
   struct exchange *exchange;
-  struct link *link;       // NULL until there is one
+  struct link *link; // NULL until there is one
   struct target *target;
   struct dns_query *query; // in flight
   struct address addresses[TARGET_ADDRESSES];
@@ -55,7 +55,7 @@ struct try {
   struct upstream *upstream; // NULL: a plugin named the target
   struct tls_context *tls;   // NULL: plain
   uint64_t tls_key;
-  const char *tls_name;      // SNI, and what a certificate is checked against
+  const char *tls_name;       // SNI, and what a certificate is checked against
   bool reused, response_seen; // of the link, once it has failed
 };
 

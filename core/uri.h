@@ -27,11 +27,11 @@ struct uri_host {
 // Slices of the target that was parsed.
 struct uri {
   enum uri_form form;
-  struct slice scheme;  // absolute-form: as received; else empty
-  struct slice host;    // absolute-form and authority-form: host and port as received, for uri_parse_host; else empty
-  struct slice path;    // raw; "/" when absolute-form has none; "*" in asterisk-form; empty in authority-form
-  struct slice query;   // without "?"
-  bool has_query;       // "?" with nothing behind it is a query too
+  struct slice scheme; // absolute-form: as received; else empty
+  struct slice host;   // absolute-form and authority-form: host and port as received, for uri_parse_host; else empty
+  struct slice path;   // raw; "/" when absolute-form has none; "*" in asterisk-form; empty in authority-form
+  struct slice query;  // without "?"
+  bool has_query;      // "?" with nothing behind it is a query too
 };
 
 enum { URI_HOST_MAX = 255 };
