@@ -60,7 +60,7 @@ as_text    = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'
 
 $(BUILD)/bridge_text.c: core/bridge.h core/spec.h $(EXPLAINED)
 	@mkdir -p $(BUILD)
-	{ echo 'extern const char bridge_declarations[], router_declarations[], spec_declarations[];'; \
+	$(call say,GEN,$@){ echo 'extern const char bridge_declarations[], router_declarations[], spec_declarations[];'; \
 	  echo 'const char bridge_declarations[] ='; $(as_text) core/bridge.h; echo ';'; \
 	  echo 'const char spec_declarations[] ='; $(as_text) core/spec.h; echo ';'; \
 	  echo 'const char router_declarations[] ='; \
