@@ -52,8 +52,8 @@ static double seconds_left(struct worker *worker, int64_t end_us) {
 
 double bridge_counter_add(struct worker *worker, const char *key, uint32_t len, double delta, double ttl_s) {
   int status;
-  int64_t value = counters_add(worker_counters(worker), key, len, whole(delta), microseconds(ttl_s), now_us(worker),
-                               &status);
+  int64_t value =
+      counters_add(worker_counters(worker), key, len, whole(delta), microseconds(ttl_s), now_us(worker), &status);
   return status == COUNTERS_FULL ? NAN : (double)value;
 }
 
@@ -77,13 +77,11 @@ int bridge_counter_set(struct worker *worker, const char *key, uint32_t len, dou
 
 int bridge_counter_compare_set(struct worker *worker, const char *key, uint32_t len, double expected, double value) {
   int64_t found;
-  switch (counters_compare_set(worker_counters(worker), key, len, whole(expected), whole(value), now_us(worker), &found)) {
-  case COUNTERS_OK:
-    return BRIDGE_OK;
-  case COUNTERS_DIFFERS:
-    return BRIDGE_DIFFERS;
-  default:
-    return BRIDGE_NONE;
+  switch (
+      counters_compare_set(worker_counters(worker), key, len, whole(expected), whole(value), now_us(worker), &found)) {
+  case COUNTERS_OK: return BRIDGE_OK;
+  case COUNTERS_DIFFERS: return BRIDGE_DIFFERS;
+  default: return BRIDGE_NONE;
   }
 }
 
@@ -135,12 +133,9 @@ void bridge_counter_usage(struct worker *worker, struct counter_usage *out) {
 // A result of the store as the bridge says it.
 static int store_result(struct worker *worker, int status, const struct error *error) {
   switch (status) {
-  case STORE_OK:
-    return BRIDGE_OK;
-  case STORE_NONE:
-    return BRIDGE_NONE;
-  case STORE_DIFFERS:
-    return BRIDGE_DIFFERS;
+  case STORE_OK: return BRIDGE_OK;
+  case STORE_NONE: return BRIDGE_NONE;
+  case STORE_DIFFERS: return BRIDGE_DIFFERS;
   default:
     failed(worker, error);
     return status == ERROR_INVALID ? BRIDGE_INVALID : status == ERROR_MEMORY ? BRIDGE_FULL : BRIDGE_FAILED;
@@ -224,7 +219,8 @@ int bridge_store_usage(struct worker *worker, struct store_usage *out) {
   struct store *store = store_of(worker);
   if (!store) return BRIDGE_FAILED;
   store_use(store, &use);
-  *out = (struct store_usage){(double)use.entries, (double)use.bytes_used, (double)use.bytes_limit, (double)use.evicted};
+  *out =
+      (struct store_usage){(double)use.entries, (double)use.bytes_used, (double)use.bytes_limit, (double)use.evicted};
   return BRIDGE_OK;
 }
 

@@ -162,7 +162,7 @@ static void query_fill(struct dns_query *query, struct dns_entry *entry) {
 // A query that begins to wait meanwhile, from inside an on_done, is not told: hence the second list.
 static void tell_entry(struct dns_entry *entry) {
   if (entry->telling) return; // further up the stack
-  entry->telling = true; // and so it is not evicted by what they do
+  entry->telling = true;      // and so it is not evicted by what they do
   entry->told = entry->waiting;
   entry->waiting = NULL;
   while (entry->told) {

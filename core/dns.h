@@ -19,8 +19,8 @@ enum { DNS_READY = 0, DNS_WAITING = 1 };
 enum { DNS_RECORDS = 64 }; // of one answer; more are dropped
 
 struct dns_address {
-  uint8_t family; // 4 or 6
-  uint8_t bytes[16]; // network order; an IPv4 address has 4
+  uint8_t family;                  // 4 or 6
+  uint8_t bytes[16];               // network order; an IPv4 address has 4
   uint16_t port, priority, weight; // of SRV; else 0
 };
 
@@ -40,15 +40,15 @@ struct dns_query {
 
 // Milliseconds, unless the name says otherwise. 0: the default in brackets.
 struct dns_options {
-  const char *servers;       // "127.0.0.1:53,[::1]:53"; NULL: as the system is configured
-  const char *hosts_file;    // NULL: /etc/hosts
-  uint32_t timeout_ms;       // of one try [2000]
-  uint32_t tries;            // [3]
-  uint32_t stale_s;          // how long past its TTL an answer may stand in [3600]
-  uint32_t negative_s;       // how long "no such name" is believed [1]
-  uint32_t min_ttl_s;        // answers hold at least this long [0]
-  uint32_t max_ttl_s;        // and at most this long [86400]
-  uint32_t max_names;        // cached [10000]
+  const char *servers;    // "127.0.0.1:53,[::1]:53"; NULL: as the system is configured
+  const char *hosts_file; // NULL: /etc/hosts
+  uint32_t timeout_ms;    // of one try [2000]
+  uint32_t tries;         // [3]
+  uint32_t stale_s;       // how long past its TTL an answer may stand in [3600]
+  uint32_t negative_s;    // how long "no such name" is believed [1]
+  uint32_t min_ttl_s;     // answers hold at least this long [0]
+  uint32_t max_ttl_s;     // and at most this long [86400]
+  uint32_t max_names;     // cached [10000]
 };
 
 struct dns_counts {

@@ -13,8 +13,10 @@
 
 uint8_t dns_parse_literal(const char *text, struct dns_address *out) {
   *out = (struct dns_address){0};
-  if (inet_pton(AF_INET, text, out->bytes) == 1) out->family = 4;
-  else if (inet_pton(AF_INET6, text, out->bytes) == 1) out->family = 6;
+  if (inet_pton(AF_INET, text, out->bytes) == 1)
+    out->family = 4;
+  else if (inet_pton(AF_INET6, text, out->bytes) == 1)
+    out->family = 6;
   return out->family;
 }
 

@@ -15,8 +15,8 @@
 
 enum {
   DNS_NAME_MAX = 255,
-  DNS_PATIENCE_US = 300000,  // how long somebody waits who could have the last good answer
-  DNS_RETRY_US = 5000000,    // between attempts while the last good answer stands in
+  DNS_PATIENCE_US = 300000, // how long somebody waits who could have the last good answer
+  DNS_RETRY_US = 5000000,   // between attempts while the last good answer stands in
   DNS_HOSTS_TTL_S = 5,
   DNS_ANSWER_TTL_S = 60 // of what dns_answer_with's function says
 };
@@ -39,14 +39,14 @@ struct dns_entry {
   struct dns_entry *done_next;     // waits for its waiters to be told
   bool done;
   bool telling; // its waiters are being told
-  char *name; // lower case
+  char *name;   // lower case
   uint32_t name_len;
   uint64_t hash;
   uint8_t kind; // enum dns_kind
   bool in_flight;
-  bool failing; // the servers failed when last asked
-  bool asked_v6; // DNS_ADDRESS: A gave nothing
-  int status;   // of c-ares, last time; 0: good
+  bool failing;                  // the servers failed when last asked
+  bool asked_v6;                 // DNS_ADDRESS: A gave nothing
+  int status;                    // of c-ares, last time; 0: good
   struct dns_address *addresses; // the last good answer
   uint32_t count;
   int64_t fresh_us; // until then the last answer, good or not, holds

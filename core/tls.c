@@ -236,16 +236,11 @@ static int outcome(struct tls *tls, int result, struct error *error) {
   int cause = SSL_get_error(tls->ssl, result);
   errno = saved;
   switch (cause) {
-  case SSL_ERROR_WANT_READ:
-    return TLS_WANT_READ;
-  case SSL_ERROR_WANT_WRITE:
-    return TLS_WANT_WRITE;
-  case SSL_ERROR_WANT_X509_LOOKUP:
-    return TLS_WANT_CERTIFICATE;
-  case SSL_ERROR_ZERO_RETURN:
-    return TLS_EOF;
-  default:
-    return explain_failure(tls, error, cause);
+  case SSL_ERROR_WANT_READ: return TLS_WANT_READ;
+  case SSL_ERROR_WANT_WRITE: return TLS_WANT_WRITE;
+  case SSL_ERROR_WANT_X509_LOOKUP: return TLS_WANT_CERTIFICATE;
+  case SSL_ERROR_ZERO_RETURN: return TLS_EOF;
+  default: return explain_failure(tls, error, cause);
   }
 }
 

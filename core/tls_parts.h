@@ -8,11 +8,11 @@
 #include "tls.h"
 
 enum {
-  TLS_RECORD = 16384,                    // plain bytes of one record (RFC 8446 5.1)
-  TLS_BATCH = 4 * TLS_RECORD,            // plain bytes that one write of the socket carries at most
-  TLS_OUT_ROOM = TLS_BATCH + 4096,       // the same, sealed
-  TLS_OUT_MOST = 4 * TLS_OUT_ROOM,       // a peer that makes us answer and does not read is cut off here
-  TLS_SESSIONS = 16                      // remembered by a client's context
+  TLS_RECORD = 16384,              // plain bytes of one record (RFC 8446 5.1)
+  TLS_BATCH = 4 * TLS_RECORD,      // plain bytes that one write of the socket carries at most
+  TLS_OUT_ROOM = TLS_BATCH + 4096, // the same, sealed
+  TLS_OUT_MOST = 4 * TLS_OUT_ROOM, // a peer that makes us answer and does not read is cut off here
+  TLS_SESSIONS = 16                // remembered by a client's context
 };
 
 // A certificate as it is presented: leaf, its chain, its key, and perhaps an alternative of another key type.
@@ -41,8 +41,8 @@ struct tls_context {
   BIO_METHOD *socket;
   uint32_t refs;
   bool is_server;
-  char *out_spare;  // a buffer of TLS_OUT_ROOM bytes between uses, so that connections at rest hold none
-  char *gather;     // TLS_RECORD bytes in which small pieces become one record
+  char *out_spare;     // a buffer of TLS_OUT_ROOM bytes between uses, so that connections at rest hold none
+  char *gather;        // TLS_RECORD bytes in which small pieces become one record
   unsigned char *alpn; // as on the wire
   uint32_t alpn_len;
   // Server
@@ -71,9 +71,9 @@ struct tls {
   bool drained; // the last read of the socket took all that was there
   bool starved; // nothing whole is left to be read inside
   bool eof;
-  bool chosen;      // the certificate hook has decided
-  bool own;         // tls_set_certificate was called
-  bool informed;    // `info` is known
+  bool chosen;   // the certificate hook has decided
+  bool own;      // tls_set_certificate was called
+  bool informed; // `info` is known
   struct tls_info info;
   char *sni;
   char *session_name;
