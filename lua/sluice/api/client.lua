@@ -70,15 +70,13 @@ end
 function methods:load_consumer(consumer_id, search_by_username)
   check_phase(LATER, self.exchange.phase, "exchange.client:load_consumer")
   check.string("exchange.client:load_consumer", "consumer_id", consumer_id)
-  local is_id = uuid.is_valid(consumer_id)
-  if not is_id and not search_by_username then
+  local consumer = entities.find(self.exchange, "consumers", "id", consumer_id)
+  if consumer then return consumer end
+  if search_by_username then return (entities.find(self.exchange, "consumers", "username", consumer_id)) end
+  if not uuid.is_valid(consumer_id) then
     check.fail("exchange.client:load_consumer", "consumer_id must be a UUID when usernames are not searched")
   end
-  local consumer = is_id and entities.find(self.exchange, "consumers", "id", consumer_id)
-  if not consumer and search_by_username then
-    consumer = entities.find(self.exchange, "consumers", "username", consumer_id)
-  end
-  return consumer or nil
+  return nil
 end
 
 -- The credential of a kind with that value, such as ("keyauth_credentials", "key", key).
