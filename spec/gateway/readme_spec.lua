@@ -37,7 +37,9 @@ describe("the README", function()
       } },
     })
   end)
-  teardown(function() gw:stop() end)
+  teardown(function()
+    if gw then gw:stop() end
+  end)
 
   for _, entry in ipairs(console_lines(process.read_file("README.md"))) do
     it("shows what comes of " .. entry.command, function()
