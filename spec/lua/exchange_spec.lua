@@ -225,6 +225,7 @@ describe("an exchange", function()
       assert.equal("bar=baz&bar=bla&bar&blo=&foo=hello%20world&zzz", fake.texts[E.TEXT_SERVICE_QUERY])
       exchange.service.request:clear_query_arg("bar")
       assert.equal("blo=&foo=hello%20world&zzz", fake.texts[E.TEXT_SERVICE_QUERY])
+      assert.equal("blo=&foo=hello%20world&zzz", exchange.service.request:get_raw_query())
     end)
 
     it("refuses a raw query that could end the line", function()

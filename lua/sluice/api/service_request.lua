@@ -51,6 +51,12 @@ function Request:set_path(path)
   core.set_text(self.handle, E.TEXT_SERVICE_PATH, escape_path(path), "exchange.service.request:set_path")
 end
 
+---@return string query as it goes to the service, without "?"; "" when there is none
+function Request:get_raw_query()
+  check_phase(BALANCER, self.exchange.phase, "exchange.service.request:get_raw_query")
+  return core.text(self.handle, E.TEXT_SERVICE_QUERY) or ""
+end
+
 ---@param text string query without "?", sent as it is
 function Request:set_raw_query(text)
   check_phase(EARLY, self.exchange.phase, "exchange.service.request:set_raw_query")
