@@ -74,6 +74,7 @@ static void heap_down(struct timers *timers, struct timer *timer, int32_t slot) 
 }
 
 int timer_set(struct timers *timers, struct timer *timer, int64_t at_us) {
+  timer->run = timers->run;
   if (timer->slot >= 0) {
     int64_t before = timer->at_us;
     timer->at_us = at_us;
@@ -119,10 +120,11 @@ void timers_close(struct timers *timers) {
 }
 
 void timers_run(struct timers *timers, int64_t now_us) {
-  // Bounded by what was set at the start: a timer that sets itself again for "now" cannot keep the loop here.
-  for (int32_t most = timers->count; most > 0 && timers->count > 0; most--) {
+  timers->run++;
+  while (timers->count > 0) {
     struct timer *timer = timers->heap[0];
-    if (timer->at_us > now_us) break;
+    // One that was set by those that fired waits for the next turn, however early it is: the loop has others to serve.
+    if (timer->at_us > now_us || timer->run == timers->run) break;
     timer_cancel(timers, timer);
     timer->on_fire(timer);
   }

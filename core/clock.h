@@ -16,12 +16,14 @@ struct clock {
 struct timer {
   int64_t at_us; // on the monotonic clock
   int32_t slot;  // place in the heap, -1: not set
+  uint32_t run;  // of timers_run, in which it was set
   void (*on_fire)(struct timer *timer);
 };
 
 struct timers {
   struct timer **heap;
   int32_t count, room;
+  uint32_t run; // counts timers_run
 };
 
 void clock_init(struct clock *clock);
