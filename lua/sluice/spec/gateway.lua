@@ -1,0 +1,303 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- A gateway in the spec's own process: the real core, whose loop is turned here, between clients and services that are
+-- played here too. Nothing waits: where only time is missing, the clock is moved to the next thing that is due.
+local ffi = require "ffi"
+local client = require "sluice.spec.client"
+local core = require "sluice.spec.core"
+local files = require "sluice.spec.files"
+local names = require "sluice.spec.names"
+local service = require "sluice.spec.service"
+local services = require "sluice.spec.services"
+local setup = require "sluice.spec.setup"
+local snapshot = require "sluice.snapshot"
+
+local C = core.C
+local PATIENCE_S = 10        -- of real time, to come to rest
+local RESPONSE_S = 3600      -- of the spec's clock, for a response
+local LOOK_AT_CLOCK = 256    -- turns between two looks at the real clock
+local START_S = 1767225600   -- 2026-01-01 00:00:00 UTC
+local ENDING_STEPS = 200     -- of the clock, for exchanges that still wait when a gateway is closed
+
+local Gateway = {}
+Gateway.__index = Gateway
+
+local gateway = {}
+
+-- ---- The loop ----
+
+local arrival = ffi.new("struct spec_arrival")
+
+local function accept_services(self)
+  local any = false
+  while C.spec_accept(self.raw, arrival) do
+    any = true
+    self.connections = self.connections + 1
+    local it = { peer = arrival.peer, port = arrival.port, address = ffi.string(arrival.address),
+      name = ffi.string(arrival.name) }
+    if it.name == "" then it.name = self.names:name_of(it.address) or "" end
+    table.insert(self.links, service.new(self, it, self.connections))
+  end
+  return any
+end
+
+local function pump_all(list)
+  local moved = false
+  for i = #list, 1, -1 do
+    local it = list[i]
+    if it:pump() then moved = true end
+    if it.peer.is_closed then table.remove(list, i) end
+  end
+  return moved
+end
+
+-- One turn for everybody. Whether anything happened.
+local function turn(self)
+  local busy = C.spec_turn(self.raw)
+  if accept_services(self) then busy = true end
+  if pump_all(self.links) then busy = true end
+  if pump_all(self.clients) then busy = true end
+  return busy
+end
+
+local function never_rests(self)
+  error(("the gateway did not come to rest within %d s; its log:\n%s"):format(PATIENCE_S,
+    table.concat(self:log(), "\n")), 0)
+end
+
+-- Turns the loop until nothing more happens at this moment of the spec's clock.
+function Gateway:settle()
+  if self.is_closed then return end
+  local turns, deadline = 0, nil
+  while turn(self) do
+    turns = turns + 1
+    if turns % LOOK_AT_CLOCK == 0 then
+      deadline = deadline or os.time() + PATIENCE_S
+      if os.time() > deadline then never_rests(self) end
+    end
+  end
+end
+
+-- Seconds until something is due, or nil.
+local function next_due(self)
+  local nearest = C.spec_next(self.raw)
+  if nearest < 0 then nearest = math.huge end
+  local now = self:now()
+  for _, link in ipairs(self.links) do
+    local at = link:due()
+    if at then nearest = math.min(nearest, math.max(0, at - now)) end
+  end
+  return nearest < math.huge and nearest or nil
+end
+
+-- Moves the clock on to the next thing that is due, at most to `limit` (a moment). False: there is nothing before it.
+local function step(self, limit)
+  local wait = next_due(self)
+  local left = limit - self:now()
+  if not wait or wait > left then return false end
+  C.spec_advance(self.raw, math.max(wait, 1e-6))
+  self:settle()
+  return true
+end
+
+-- Lets time pass until `condition` gives a true value, and returns that; nil after `seconds` of the spec's clock, or
+-- when nothing can happen any more.
+function Gateway:run_until(condition, seconds)
+  local limit = self:now() + (seconds or RESPONSE_S)
+  local deadline = os.time() + PATIENCE_S
+  self:settle()
+  while true do
+    local value = condition()
+    if value then return value end
+    if not step(self, limit) then
+      if seconds then self:advance(math.max(0, limit - self:now())) end
+      return condition() or nil
+    end
+    if os.time() > deadline then never_rests(self) end
+  end
+end
+
+-- Seconds since 1970 on the spec's clock.
+function Gateway:now()
+  return tonumber(C.bridge_now(self.worker))
+end
+
+-- Moves the clock by so many seconds; what falls due on the way happens in its order.
+function Gateway:advance(seconds)
+  local limit = self:now() + seconds
+  self:settle()
+  while step(self, limit) do end
+  local left = limit - self:now()
+  if left > 0 then C.spec_advance(self.raw, left) end
+  self:settle()
+end
+
+-- ---- Clients ----
+
+-- A connection to send on (see sluice.spec.client).
+function Gateway:connect(options)
+  local it = client.new(self, options or {})
+  table.insert(self.clients, it)
+  return it
+end
+
+local function complain(self, request, why)
+  error(("no response to %s %s: %s; the gateway's log:\n%s"):format(request.method or "GET", request.path or "/",
+    why, table.concat(self:log(), "\n")), 0)
+end
+
+-- Sends a request on a connection of its own, and does not wait: `pending:receive()` gives the response.
+function Gateway:send(request)
+  if type(request) == "string" then request = { path = request } end
+  return self:connect(request):send(request)
+end
+
+-- A request on a connection of its own, and its response: { status, headers (lower-case names, joined values), fields
+-- (list of { name, value }), body, json, trailers, informational }.
+-- request: method, path, headers, body (text, or a table that becomes JSON), chunks, host, client_ip, tls.
+function Gateway:request(request)
+  if type(request) == "string" then request = { path = request } end
+  local one = self:send(request)
+  local response, why = one:receive()
+  one:close()
+  if not response then complain(self, request, why) end
+  return response
+end
+
+local function of_method(method, has_body)
+  return function(self, path, a, b)
+    local body, headers = nil, a
+    if has_body then body, headers = a, b end
+    return self:request { method = method, path = path, body = body, headers = headers }
+  end
+end
+
+Gateway.get = of_method("GET", false)       -- (path, headers)
+Gateway.head = of_method("HEAD", false)
+Gateway.delete = of_method("DELETE", false)
+Gateway.options = of_method("OPTIONS", false)
+Gateway.post = of_method("POST", true)      -- (path, body, headers)
+Gateway.put = of_method("PUT", true)
+Gateway.patch = of_method("PATCH", true)
+
+-- ---- What the world says ----
+
+-- Another answer of a service (see sluice.spec.services) from now on.
+function Gateway:upstream(name, answer)
+  self.services:set(name, answer)
+  self.names:mood(name, answer)
+end
+
+-- Answers of DNS: name -> address, list of addresses, list of { address, port, priority, weight }, false (no such
+-- name), or "fails" (the servers do not answer).
+function Gateway:dns(answers)
+  self.names:tell(answers)
+end
+
+-- Requests that services got, in order; of one service (name, or name:port) when told.
+function Gateway:requests(name)
+  self:settle()
+  return self.services:requests(name)
+end
+
+-- Lines of the log, those with `pattern` when told.
+function Gateway:log(pattern)
+  if not self.is_closed then self.log_text = ffi.string(C.spec_log(self.raw).data or "", C.spec_log(self.raw).len) end
+  local lines = {}
+  for line in self.log_text:gmatch("[^\n]+") do
+    if not pattern or line:find(pattern) then lines[#lines + 1] = line end
+  end
+  return lines
+end
+
+-- ---- Configuration ----
+
+local function report_of(self)
+  return ffi.string(C.spec_report(self.raw))
+end
+
+-- Whether the generation of this revision went live; nil and why not.
+local function stage(self, loaded)
+  self.revision = self.revision + 1
+  local revision = ("%d"):format(self.revision)
+  local path = assert(snapshot.write(assert(snapshot.folder(self.directory)), self.revision,
+    loaded:records(self.revision)))
+  C.spec_stage(self.raw, self.revision, path)
+  self:run_until(function() return report_of(self):match("^%l+ " .. revision .. "%f[%D]") end, 60)
+  local report = report_of(self)
+  if report:match("^live " .. revision .. "%f[%D]") then return true end
+  return nil, report
+end
+
+local function load(self, options)
+  local loaded, errors = setup.load(options, self.directory)
+  if not loaded then return nil, setup.text(errors) end
+  return stage(self, loaded)
+end
+
+-- A new generation while the gateway runs: what is told takes the place of what was told before. True once it is
+-- live; nil and the text of `sluice check`, and the running generation stays.
+function Gateway:reload(changes)
+  local options = {}
+  for key, value in pairs(self.options) do options[key] = value end
+  for key, value in pairs(changes or {}) do options[key] = value end
+  local ok, why = load(self, options)
+  if not ok then return nil, why end
+  self.options = options
+  return true
+end
+
+-- ---- Life ----
+
+local function start(self)
+  local options = self.options
+  local raw_options = ffi.new("struct spec_options", { home = core.home, state_dir = self.directory,
+    time_s = options.time or START_S, seed = options.seed or 1 })
+  local why = ffi.new("char[512]")
+  self.raw = C.spec_new(raw_options, why, 512)
+  if self.raw == nil then error("the core does not start: " .. ffi.string(why), 0) end
+  self.worker = C.spec_worker(self.raw)
+  self.services = services.new(setup.services(options))
+  self.names = names.new(self.raw)
+  self.names:tell(options.dns or {})
+  for name, answer in pairs(self.services.answers) do self.names:mood(name, answer) end
+end
+
+-- What spec.gateway gives. Raises with the text of `sluice check` when the configuration is not good.
+function gateway.new(options)
+  local self = setmetatable({ options = options, revision = 0, links = {}, clients = {}, connections = 0 }, Gateway)
+  self.directory = files.temporary()
+  start(self)
+  local ok, why = load(self, options)
+  if ok then return self end
+  self:close()
+  error(why, 0)
+end
+
+local function exchanges_open(self)
+  return tonumber(C.bridge_board(self.worker).exchanges_open)
+end
+
+-- Clients leave; what still runs behind their exchanges gets time to end.
+local function let_end(self)
+  for i = #self.clients, 1, -1 do self.clients[i].peer:close() end
+  self:settle()
+  for _ = 1, ENDING_STEPS do
+    if exchanges_open(self) == 0 or not step(self, math.huge) then break end
+  end
+  return exchanges_open(self)
+end
+
+-- Ends it. Raises when exchanges stay behind: their arenas and handles would never be given back.
+function Gateway:close()
+  if self.is_closed then return end
+  local ok, left = pcall(let_end, self)
+  self:log()
+  self.is_closed = true
+  for _, link in ipairs(self.links) do link.peer.is_closed = true end
+  C.spec_free(self.raw)
+  files.remove(self.directory)
+  if not ok then error(left, 0) end
+  if left > 0 then error(("%d exchanges never ended"):format(left), 0) end
+end
+
+return gateway
