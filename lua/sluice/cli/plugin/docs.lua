@@ -26,7 +26,7 @@ local function bounds(field)
   if field.one_of then parts[#parts + 1] = one_of(field.one_of) end
   if field.between then parts[#parts + 1] = ("%s to %s"):format(field.between[1], field.between[2]) end
   if field.gt then parts[#parts + 1] = "above " .. field.gt end
-  if field.len_min then parts[#parts + 1] = ("at least %d characters"):format(field.len_min) end
+  if field.len_min and field.len_min > 0 then parts[#parts + 1] = ("at least %d characters"):format(field.len_min) end
   if field.len_max then parts[#parts + 1] = ("at most %d characters"):format(field.len_max) end
   if field.referenceable then parts[#parts + 1] = "may be a {vault://...} reference" end
   return parts
@@ -51,7 +51,7 @@ end
 
 local function default_of(field)
   if field.default ~= nil and field.default ~= json.null then return "`" .. quoted(field.default) .. "`" end
-  return field.required and "required" or ""
+  return field.required and field.type ~= "record" and "required" or "" -- a record is made of its fields' defaults
 end
 
 local function put_fields(lines, fields, prefix)
