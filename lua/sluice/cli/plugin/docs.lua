@@ -49,7 +49,9 @@ local function cell(text)
   return (tostring(text):gsub("|", "\\|"):gsub("%s*\n%s*", " "))
 end
 
+-- A record that must be there is made of its own defaults when it is not.
 local function default_of(field)
+  if field.type == "record" then return "" end
   if field.default ~= nil and field.default ~= json.null then return "`" .. quoted(field.default) .. "`" end
   return field.required and field.type ~= "record" and "required" or "" -- a record is made of its fields' defaults
 end
