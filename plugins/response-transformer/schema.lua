@@ -1,0 +1,67 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Kong's fields with Kong's defaults.
+local typedefs = require "sluice.typedefs"
+
+local TOKEN = "^[%w!#$%%&'*+.^_`|~-]+$"
+
+local function check_header(entry)
+  local name, value = entry:match("^([^:]+):*(.-)$")
+  if not name or not name:find(TOKEN) then return nil, "expected a header name before the colon" end
+  if value:find("[%z\1-\8\10-\31\127]") then return nil, "expected a value without control characters" end
+  return true
+end
+
+local function check_new_name(entry)
+  local ok, err = check_header(entry)
+  if not ok then return nil, err end
+  local to = entry:match("^[^:]+:+(.-)$")
+  if to ~= "" and not to:find(TOKEN) then return nil, "expected a header name behind the colon" end
+  return true
+end
+
+local PAIR = "^[^:]+:.*$"
+
+local function list(about, elements)
+  elements.type = "string"
+  return { type = "array", default = {}, elements = elements, about = about }
+end
+
+local function pairs_list(about, check)
+  return list(about, { match = PAIR, err = "name:value", custom_validator = check })
+end
+
+local TYPES = "types of the values in json, by place; a value without one is a string"
+
+local function edits(about_headers, about_json)
+  return {
+    type = "record", required = true,
+    fields = {
+      { headers = pairs_list(about_headers, check_header) },
+      { json = pairs_list(about_json) },
+      { json_types = list(TYPES, { one_of = { "boolean", "number", "string" } }) },
+    },
+  }
+end
+
+return {
+  name = "response-transformer",
+  fields = {
+    { protocols = typedefs.protocols_http },
+    { config = { type = "record", required = true, fields = {
+      { remove = { type = "record", required = true, fields = {
+        { headers = list("fields to remove, by name", {}) },
+        { json = list("members of the JSON body to remove, by name", {}) },
+      } } },
+      { rename = { type = "record", required = true, fields = {
+        { headers = pairs_list("fields to rename, old:new, if they are there", check_new_name) },
+        { json = pairs_list("members to rename, old:new, if they are there") },
+      } } },
+      { replace = edits("fields to give a new value, name:value, if they are there",
+        "members to give a new value, name:value, if they are there") },
+      { add = edits("fields to add, name:value, unless they are there",
+        "members to add, name:value, unless they are there") },
+      { append = edits("fields to add, name:value, beside any that are there",
+        "values to append, name:value: what is there and the new value become an array") },
+    } } },
+  },
+}

@@ -1,0 +1,205 @@
+-- SPDX-License-Identifier: Apache-2.0
+local json = require "sluice.json"
+local spec = require "sluice.spec"
+
+describe("response-transformer", function()
+  -- The response of a service with these fields and that body, after the plugin.
+  local function response_to(config, answer, request)
+    local gateway = spec.gateway {
+      plugins = { { name = "response-transformer", config = config } },
+      upstreams = { ["*"] = answer or { headers = { ["X-One"] = "1" }, body = "plain" } },
+    }
+    return gateway:request(request or "/"), gateway
+  end
+
+  local function body_of(config, body, headers)
+    headers = headers or { ["Content-Type"] = "application/json; charset=utf-8" }
+    return response_to(config, { headers = headers, body = body }).body
+  end
+
+  local function values(response, name)
+    local found = {}
+    for _, field in ipairs(response.fields) do
+      if field[1]:lower() == name then found[#found + 1] = field[2] end
+    end
+    return found
+  end
+
+  local function refused(config)
+    local ok, err = spec.check { plugins = { { name = "response-transformer", config = config } } }
+    assert.is_nil(ok)
+    return err
+  end
+
+  describe("on header fields", function()
+    it("removes", function()
+      assert.is_nil(response_to({ remove = { headers = { "x-one", "X-None" } } }).headers["x-one"])
+    end)
+
+    it("renames what is there, every field of that name", function()
+      local response = response_to({ rename = { headers = { "X-One:X-Two", "X-None:X-Three" } } },
+        { headers = { { "X-One", "1" }, { "X-One", "2" } }, body = "" })
+      assert.same({ "1", "2" }, values(response, "x-two"))
+      assert.is_nil(response.headers["x-one"])
+      assert.is_nil(response.headers["x-three"])
+    end)
+
+    it("replaces what is there", function()
+      local response = response_to { replace = { headers = { "X-One:new:value", "X-None:new" } } }
+      assert.equal("new:value", response.headers["x-one"])
+      assert.is_nil(response.headers["x-none"])
+    end)
+
+    it("adds what is not there", function()
+      local response = response_to { add = { headers = { "X-One:2", "X-New:3" } } }
+      assert.equal("1", response.headers["x-one"])
+      assert.equal("3", response.headers["x-new"])
+    end)
+
+    it("appends", function()
+      local response = response_to { append = { headers = { "X-One:2", "X-One:3", "X-New:4" } } }
+      assert.same({ "1", "2", "3" }, values(response, "x-one"))
+      assert.equal("4", response.headers["x-new"])
+    end)
+
+    it("removes, renames, replaces, adds and appends in this order", function()
+      local response = response_to({
+        append = { headers = { "X-B:appended" } }, add = { headers = { "X-A:added", "X-B:not" } },
+        replace = { headers = { "X-B:replaced" } }, rename = { headers = { "X-C:X-B" } },
+        remove = { headers = { "X-A" } },
+      }, { headers = { ["X-A"] = "a", ["X-C"] = "c" }, body = "" })
+      assert.equal("added", response.headers["x-a"])
+      assert.same({ "replaced", "appended" }, values(response, "x-b"))
+      assert.is_nil(response.headers["x-c"])
+    end)
+
+    it("passes over entries without a value", function()
+      local response = response_to { replace = { headers = { "X-One:" } }, rename = { headers = { "X-One:" } } }
+      assert.equal("1", response.headers["x-one"])
+    end)
+
+    it("edits answers of the gateway itself too", function()
+      local response = response_to({ add = { headers = { "X-New:1" } } }, { refuse = true })
+      assert.equal(502, response.status)
+      assert.equal("1", response.headers["x-new"])
+    end)
+
+    it("leaves the length of the body known", function()
+      local response = response_to { add = { headers = { "X-New:1" } } }
+      assert.equal("5", response.headers["content-length"])
+    end)
+  end)
+
+  describe("on JSON bodies", function()
+    it("removes members", function()
+      assert.equal('{"b":2}', body_of({ remove = { json = { "a", "none" } } }, '{"a":1,"b":2}'))
+    end)
+
+    it("renames members that are there", function()
+      assert.equal('{"c":{"x":[]}}', body_of({ rename = { json = { "a:c", "none:d" } } }, '{"a":{"x":[]}}'))
+    end)
+
+    it("replaces members that are there, even with false or null in them", function()
+      local text = body_of({ replace = { json = { "a:x:y", "b:1", "none:2" } } }, '{"a":false,"b":null}')
+      assert.same({ a = "x:y", b = "1" }, json.decode(text))
+    end)
+
+    it("adds members that are not there", function()
+      assert.same({ a = false, b = "2" }, json.decode(body_of({ add = { json = { "a:1", "b:2" } } }, '{"a":false}')))
+    end)
+
+    it("appends: what is there and the new value become an array", function()
+      local text = body_of({ append = { json = { "text:2", "list:3", "none:4", "number:6", "null:7" } } },
+        '{"text":"1","list":[],"number":5,"null":null}')
+      assert.same({ text = { "1", "2" }, list = { "3" }, none = { "4" }, number = { 5, "6" }, null = { "7" } },
+        json.decode(text))
+    end)
+
+    it("gives values the types told by place", function()
+      local types = { "number", "boolean", "string", "number" }
+      for _, step in ipairs { "add", "append", "replace" } do
+        local before = step == "replace" and '{"n":0,"b":0,"s":0,"t":0}' or "{}"
+        local text = body_of({ [step] = { json = { "n:-1.5", "b:true", "s:7", "no:number", "t:8" },
+          json_types = types } }, before)
+        local expected = { n = -1.5, b = true, s = "7", t = "8" }
+        if step == "append" then expected = { n = { -1.5 }, b = { true }, s = { "7" }, t = { "8" } } end
+        assert.same(expected, json.decode(text))
+      end
+    end)
+
+    it("takes what is not true for false", function()
+      assert.equal('{"b":false}', body_of({ add = { json = { "b:yes" }, json_types = { "boolean" } } }, "{}"))
+    end)
+
+    it("keeps empty arrays, and the digits of large integers", function()
+      local edits = { remove = { json = { "a" } } }
+      assert.equal('{"id":12345678901234567890}', body_of(edits, '{"a":1,"id":12345678901234567890}'))
+      assert.equal('{"list":[]}', body_of(edits, '{"a":1,"list":[]}'))
+    end)
+
+    it("edits a body that comes in pieces", function()
+      local response = response_to({ add = { json = { "b:2" } } },
+        { headers = { ["Content-Type"] = "application/json" }, chunks = { '{"a"', ":", "1}" } })
+      assert.same({ a = 1, b = "2" }, json.decode(response.body))
+    end)
+
+    it("leaves other types alone", function()
+      for _, content_type in ipairs { "text/html", "application/jsonp", "application/problem+json" } do
+        local headers = { ["Content-Type"] = content_type }
+        assert.equal('{"a":1}', body_of({ remove = { json = { "a" } } }, '{"a":1}', headers))
+      end
+      assert.equal('{"a":1}', body_of({ remove = { json = { "a" } } }, '{"a":1}', {}))
+    end)
+
+    it("leaves what is no object alone", function()
+      for _, text in ipairs { "[]", '[{"a":1}]', '"a"', "null", "7", "" } do
+        assert.equal(text, body_of({ remove = { json = { "a" } }, add = { json = { "b:1" } } }, text))
+      end
+    end)
+
+    it("passes a body on as it is when it is no JSON, and says so in the log", function()
+      local response, gateway = response_to({ remove = { json = { "a" } } },
+        { headers = { ["Content-Type"] = "application/json" }, body = '{"a":1' })
+      assert.equal('{"a":1', response.body)
+      assert.equal(1, #gateway:log("response body was not edited"))
+    end)
+
+    it("has nothing to do for HEAD", function()
+      local response = response_to({ add = { json = { "a:1" } } },
+        { headers = { ["Content-Type"] = "application/json" }, body = "{}" }, { method = "HEAD", path = "/" })
+      assert.equal(200, response.status)
+      assert.equal("", response.body)
+    end)
+  end)
+
+  describe("refuses", function()
+    it("an entry without a colon", function()
+      for _, step in ipairs { "rename", "replace", "add", "append" } do
+        for _, part in ipairs { "headers", "json" } do
+          assert.matches(("config.%s.%s%%[0%%]: expected name:value, found \"x\""):format(step, part),
+            refused { [step] = { [part] = { "x" } } })
+        end
+      end
+    end)
+
+    it("a name that no field can have", function()
+      assert.matches("config.add.headers%[0%]: expected a header name before the colon",
+        refused { add = { headers = { "X Y:1" } } })
+      assert.matches("config.rename.headers%[0%]: expected a header name behind the colon",
+        refused { rename = { headers = { "X:Y Z" } } })
+    end)
+
+    it("a value that would break the head", function()
+      assert.matches("config.add.headers%[0%]: expected a value without control characters",
+        refused { add = { headers = { "X:1\r\nY:2" } } })
+    end)
+
+    it("a type that JSON does not have", function()
+      assert.matches("config.add.json_types%[0%]: expected one of", refused { add = { json_types = { "date" } } })
+    end)
+
+    it("types where nothing has one", function()
+      assert.matches("config.remove.json_types: unknown field", refused { remove = { json_types = { "string" } } })
+    end)
+  end)
+end)
