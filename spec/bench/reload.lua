@@ -122,7 +122,7 @@ return { number = { type = "integer", default = 0 } }
 
 -- Another plugin carries the configuration's number too: both must be of one generation.
 local function storm_config(origin, number)
-  return { _format_version = "3.0",
+  return { _format_version = "3.0", gateway = { limits = { keepalive_timeout = 600000 } },
     services = { { name = "origin", url = "http://127.0.0.1:" .. origin.port,
       routes = { { name = "all", paths = { "/" }, strip_path = false } } } },
     plugins = { { name = "stamp", config = { number = number } },
@@ -139,7 +139,7 @@ local function storm()
   local plugin = { ["handler.lua"] = stamp_code(0), ["schema.lua"] = stamp_schema }
   local gw = servers.sluice(storm_config(origin, 0), { plugins = { stamp = plugin } })
   local idle = open_idle(gw, IDLE)
-  local load = background_load(gw, { "wrk", "-t1", "-c64", "-d120s" }, "/128")
+  local load = background_load(gw, { "wrk", "-t1", "-c64", "-d600s" }, "/128")
   local client = assert(http.connect(gw.port))
   local failed, mixtures, last, seen = 0, 0, nil, 0
   for number = 1, REQUESTS do
