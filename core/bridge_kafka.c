@@ -5,6 +5,7 @@
 
 #include "kafka.h"
 #include "phase.h"
+#include "topics.h"
 #include "worker.h"
 
 int bridge_kafka_cluster(struct worker *worker, const char *name, const char *const *pairs, uint32_t pair_count) {
@@ -42,6 +43,7 @@ static void on_delivered(struct kafka_delivery *delivery) {
 }
 
 int bridge_kafka_produce(struct worker *worker, const struct kafka_message *message, bool wait) {
+  if (worker->topics) return topics_produce(worker->topics, message, wait);
   struct kafka *kafka = worker_kafka(worker);
   if (!wait) return kafka_produce(kafka, message, NULL, &worker->error);
   struct produce_wait *waiting = calloc(1, sizeof *waiting);
@@ -56,7 +58,10 @@ int bridge_kafka_produce(struct worker *worker, const struct kafka_message *mess
 }
 
 int bridge_kafka_result(struct worker *worker, struct kafka_result *out) {
-  *out = *kafka_last_result(worker_kafka(worker));
+  if (worker->topics)
+    topics_result(worker->topics, out);
+  else
+    *out = *kafka_last_result(worker_kafka(worker));
   return BRIDGE_OK;
 }
 
@@ -76,6 +81,7 @@ static void on_opened(struct kafka_reader *reader, const struct kafka_wait *wait
 }
 
 int bridge_kafka_reader_open(struct worker *worker, const struct kafka_reader_options *options) {
+  if (worker->topics) return topics_open(worker->topics, options);
   struct kafka_reader *reader = kafka_reader_new(worker_kafka(worker), options, &worker->error);
   struct kafka_wait wait = {.on_ready = on_opened, .context = worker, .number = phase_self(worker)};
   if (!reader) return BRIDGE_FAILED;
@@ -96,6 +102,7 @@ static void on_readable(struct kafka_reader *reader, const struct kafka_wait *wa
 }
 
 int bridge_kafka_reader_next(struct worker *worker, double handle, double timeout_s, const struct kafka_record **out) {
+  if (worker->topics) return topics_next(worker->topics, handle, timeout_s, out);
   struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
   struct kafka_wait wait = {.on_ready = on_readable, .context = worker, .number = phase_self(worker)};
   if (!reader) return BRIDGE_STALE;
@@ -111,11 +118,13 @@ int bridge_kafka_reader_next(struct worker *worker, double handle, double timeou
 }
 
 int bridge_kafka_reader_position(struct worker *worker, double handle, uint32_t index, struct kafka_position *out) {
+  if (worker->topics) return topics_position(worker->topics, handle, index, out);
   struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
   return reader ? kafka_reader_position(reader, index, out) : BRIDGE_STALE;
 }
 
 int bridge_kafka_reader_close(struct worker *worker, double handle) {
+  if (worker->topics) return topics_close(worker->topics, handle);
   if (!worker->kafka) return BRIDGE_STALE; // the VM ends after it, and collects what plugins have left
   struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
   if (!reader) return BRIDGE_STALE;

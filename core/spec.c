@@ -17,6 +17,7 @@
 #include "spec.h"
 #include "text.h"
 #include "tls.h"
+#include "topics.h"
 
 enum {
   LISTENERS = 3,
@@ -320,6 +321,24 @@ int spec_client(struct spec *spec, int listener, const char *address, uint32_t p
   return peer->arrival.peer;
 }
 
+// ---- Kafka -----------------------------------------------------------------------------------------------------------
+
+void spec_topic(struct spec *spec, const char *name, uint32_t partitions) {
+  topics_make(spec->worker->topics, name, partitions);
+}
+
+void spec_topic_fails(struct spec *spec, const char *name, const char *error) {
+  topics_fail(spec->worker->topics, name, error);
+}
+
+int spec_produce(struct spec *spec, const struct kafka_message *message) {
+  return topics_produce(spec->worker->topics, message, false);
+}
+
+bool spec_record(struct spec *spec, const char *topic, uint32_t index, struct kafka_record *out) {
+  return topics_at(spec->worker->topics, topic, index, out);
+}
+
 // ---- The loop --------------------------------------------------------------------------------------------------------
 
 static void on_pending(struct ev_loop *ev) {
@@ -385,6 +404,7 @@ static void worker_prepare(struct spec *spec, const struct spec_options *options
   struct worker *worker = spec->worker;
   worker->spec = spec;
   worker->connect = on_connect;
+  worker->topics = topics_new(worker);
   worker->seeded = true;
   worker->random[0] = (uint64_t)options->seed * 0x9e3779b97f4a7c15u | 1;
   worker->random[1] = ~worker->random[0];
@@ -439,7 +459,9 @@ void spec_free(struct spec *spec) {
     free(spec->peers[i]);
   }
   free(spec->peers);
+  struct topics *topics = spec->worker ? spec->worker->topics : NULL;
   if (spec->worker) worker_free(spec->worker);
+  if (topics) topics_free(topics); // after the VM, whose readers are closed when it collects them
   if (spec->client_tls) tls_context_free(spec->client_tls);
   if (spec->service_tls) tls_context_free(spec->service_tls);
   names_free(spec);

@@ -36,7 +36,8 @@ struct worker *spec_worker(struct spec *spec);
 
 // Builds the snapshot's generation; spec_report says what came of it, once the loop has been turned.
 void spec_stage(struct spec *spec, double revision, const char *path);
-void spec_stop(struct spec *spec); // the plugins' last chance, as before a drain
+// The plugins' last chance, as before a drain.
+void spec_stop(struct spec *spec);
 const char *spec_report(struct spec *spec); // "live 1", "failed 1 {json}", "" when there was none yet
 
 // One turn of the loop. Whether there was, or is, anything to do besides waiting.
@@ -56,6 +57,14 @@ void spec_name(struct spec *spec, const char *name, int kind, const struct dns_r
 const char *spec_address(struct spec *spec, const char *name);
 // An address of "" stands for all, a port of 0 too.
 void spec_mood(struct spec *spec, const char *address, uint32_t port, int mood);
+
+// ---- Kafka: see topics.h ----
+
+void spec_topic(struct spec *spec, const char *name, uint32_t partitions);
+void spec_topic_fails(struct spec *spec, const char *name, const char *error);
+// A record from elsewhere (cluster NULL). OK, or INVALID: there is no such partition.
+int spec_produce(struct spec *spec, const struct kafka_message *message);
+bool spec_record(struct spec *spec, const char *topic, uint32_t index, struct kafka_record *out);
 
 // ---- Peers: numbers from 0 ----
 

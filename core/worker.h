@@ -24,6 +24,7 @@ struct link;
 struct server;
 struct spec;
 struct store;
+struct topics;
 struct client;
 struct vm;
 struct wait;
@@ -84,7 +85,8 @@ struct worker {
   struct grave *graves;
   // The spec kit's network: takes the place of connect(2). 0, or negative. NULL: the kernel's.
   int (*connect)(struct worker *worker, struct conn *conn, const struct address *address);
-  struct spec *spec; // and whose it is
+  struct spec *spec;     // and whose it is
+  struct topics *topics; // its Kafka; NULL: librdkafka's
   struct job *jobs, **jobs_end; // what is to run before the loop waits
   struct limits first_limits;   // until the first generation is live
   uint64_t random[2]; // state of the quick generator, for ids

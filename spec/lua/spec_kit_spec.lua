@@ -81,4 +81,48 @@ describe("the spec kit", function()
     assert.equal(502, status { raw = "nonsense\r\n\r\n" })
     assert.equal(504, status { hang = true })
   end)
+
+  describe("with Kafka topics", function()
+    local function gateway_of(topics, config)
+      config = config or { topic = "orders", value = "body", key_header = "X-Key" }
+      return spec.gateway { topics = topics, plugins = { { name = "kafka-upstream", config = config } } }
+    end
+
+    it("has what was produced, and says where", function()
+      local gateway = gateway_of { orders = 3 }
+      local answer = gateway:post("/", "one", { ["X-Key"] = "k" })
+      assert.equal(200, answer.status)
+      gateway:post("/", "two", { ["X-Key"] = "k" })
+      local records = gateway:records "orders"
+      assert.same({ "k", "one", 0 }, { records[1].key, records[1].value, records[1].offset })
+      assert.same({ "two", 1, answer.json.partition }, { records[2].value, records[2].offset, records[2].partition })
+    end)
+
+    it("refuses records as it is told to", function()
+      local gateway = gateway_of { orders = { fails = "MSG_SIZE_TOO_LARGE" } }
+      assert.equal(413, gateway:post("/", "one").status)
+      gateway:fail_topic("orders", "full")
+      assert.equal(503, gateway:post("/", "one").status)
+      gateway:fail_topic("orders", "timeout")
+      assert.equal(504, gateway:post("/", "one").status)
+      gateway:fail_topic("orders", nil)
+      assert.equal(200, gateway:post("/", "one").status)
+      assert.equal(1, #gateway:records "orders")
+    end)
+
+    it("gives records to readers, old ones and new ones", function()
+      local gateway = spec.gateway {
+        topics = { news = { records = { { value = "first" }, { value = { second = 2 } } } } },
+        plugins = { { name = "kafka-consume", config = {
+          topics = { { name = "news" } }, mode = "server-sent-events", auto_offset_reset = "earliest" } } },
+      }
+      local client = gateway:connect()
+      client:send "/"
+      local head, text = client:partial()
+      assert.equal("text/event-stream", head.headers["content-type"])
+      assert.matches("first", text, 1, true)
+      gateway:produce("news", { value = "third" })
+      assert.matches("third", select(2, client:partial()), 1, true)
+    end)
+  end)
 end)

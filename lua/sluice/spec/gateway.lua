@@ -10,6 +10,7 @@ local service = require "sluice.spec.service"
 local services = require "sluice.spec.services"
 local setup = require "sluice.spec.setup"
 local snapshot = require "sluice.snapshot"
+local topics = require "sluice.spec.topics"
 
 local C = core.C
 local PATIENCE_S = 10        -- of real time, to come to rest
@@ -199,6 +200,23 @@ function Gateway:requests(name)
   return self.services:requests(name)
 end
 
+-- Records of a Kafka topic, in order (see sluice.spec.topics).
+function Gateway:records(topic)
+  self:settle()
+  return self.topics:records(topic)
+end
+
+-- A record from elsewhere comes into a topic.
+function Gateway:produce(topic, record)
+  self.topics:produce(topic, record)
+  self:settle()
+end
+
+-- Records for a topic (nil: for all) fail from now on: "full", "timeout", Kafka's name of an error; nil: no more.
+function Gateway:fail_topic(topic, error_name)
+  self.topics:fail(topic or "", error_name)
+end
+
 -- Lines of the log, those with `pattern` when told.
 function Gateway:log(pattern)
   if not self.is_closed then self.log_text = ffi.string(C.spec_log(self.raw).data or "", C.spec_log(self.raw).len) end
@@ -240,6 +258,7 @@ function Gateway:reload(changes)
   local options = {}
   for key, value in pairs(self.options) do options[key] = value end
   for key, value in pairs(changes or {}) do options[key] = value end
+  self.topics:tell(changes and changes.topics or {})
   local ok, why = load(self, options)
   if not ok then return nil, why end
   self.options = options
@@ -260,6 +279,8 @@ local function start(self)
   self.names = names.new(self.raw)
   self.names:tell(options.dns or {})
   for name, answer in pairs(self.services.answers) do self.names:mood(name, answer) end
+  self.topics = topics.new(self.raw)
+  self.topics:tell(options.topics or {})
 end
 
 -- What spec.gateway gives. Raises with the text of `sluice check` when the configuration is not good.

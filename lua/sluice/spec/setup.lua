@@ -108,6 +108,13 @@ local function split_upstreams(given)
   return #entities > 0 and entities or nil, played
 end
 
+-- Where a spec has topics there is a cluster to reach them by.
+local function add_cluster(tree, options)
+  if not options.topics then return end
+  tree.gateway = tree.gateway or {}
+  tree.gateway.kafka = tree.gateway.kafka or { main = { ["bootstrap.servers"] = "kafka.example:9092" } }
+end
+
 local function tree_of(options)
   local tree = {}
   for key, value in pairs(options) do
@@ -115,6 +122,7 @@ local function tree_of(options)
   end
   tree.upstreams = copy((split_upstreams(options.upstreams)))
   add_defaults(tree)
+  add_cluster(tree, options)
   tree._format_version = tree._format_version or "3.0"
   return tree
 end
