@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "child.h"
@@ -26,13 +27,14 @@ struct check {
   struct text out;
   struct settings *settings;
   bool ended, exited, late;
+  bool again; // this is the second attempt
   int status;
 };
 
 static void check_free(struct check *check) {
   ev_io_stop(check->loop->ev, &check->readable);
   ev_timer_stop(check->loop->ev, &check->deadline);
-  close(check->fd);
+  if (check->fd >= 0) close(check->fd);
   text_free(&check->out);
   settings_free(check->settings);
   free(check);
@@ -63,8 +65,27 @@ static void settings_judge(struct check *check) {
     settings_fail(settings, "the checker gave no snapshot");
 }
 
+static int check_fork(struct check *check);
+
+// A checker that was killed by a signal says nothing of the configuration: it gets one more chance.
+static bool check_again(struct check *check) {
+  if (check->again || check->late || !WIFSIGNALED(check->status)) return false;
+  char end[96];
+  log_warn(check->loop->log, "the checker died and is started once more", "end",
+           child_end(check->status, end, sizeof end));
+  ev_timer_stop(check->loop->ev, &check->deadline);
+  close(check->fd);
+  check->fd = -1;
+  text_free(&check->out);
+  settings_free(check->settings);
+  check->settings = settings_new();
+  check->again = true;
+  check->ended = check->exited = false;
+  return check_fork(check) == 0;
+}
+
 static void check_advance(struct check *check) {
-  if (!check->ended || !check->exited) return;
+  if (!check->ended || !check->exited || check_again(check)) return;
   settings_judge(check);
   struct settings *settings = check->settings;
   struct check_options options = check->options;
@@ -102,26 +123,35 @@ static void checker_run(const struct check_options *options, int out) {
   exit(options->run(options->run_context));
 }
 
-struct check *check_start(struct loop *loop, const struct check_options *options) {
+static int check_fork(struct check *check) {
   int ends[2];
-  if (pipe2(ends, O_CLOEXEC) < 0) return NULL;
+  if (pipe2(ends, O_CLOEXEC) < 0) return ERROR_SYSTEM;
   pid_t pid = child_fork(&ends[1], 1);
-  if (pid == 0) checker_run(options, ends[1]);
+  if (pid == 0) checker_run(&check->options, ends[1]);
   close(ends[1]);
   if (pid < 0) {
     close(ends[0]);
-    return NULL;
+    return ERROR_SYSTEM;
   }
-  struct check *check = calloc(1, sizeof *check);
-  assert(check);
-  *check = (struct check){.loop = loop, .options = *options, .pid = pid, .fd = ends[0], .settings = settings_new()};
+  check->pid = pid;
+  check->fd = ends[0];
   fcntl(check->fd, F_SETFL, O_NONBLOCK);
   ev_io_init(&check->readable, on_readable, check->fd, EV_READ);
-  ev_timer_init(&check->deadline, on_deadline, (double)options->timeout_ms / 1000.0, 0);
+  ev_timer_init(&check->deadline, on_deadline, (double)check->options.timeout_ms / 1000.0, 0);
   check->readable.data = check->deadline.data = check;
-  ev_io_start(loop->ev, &check->readable);
-  ev_timer_start(loop->ev, &check->deadline);
-  return check;
+  ev_io_start(check->loop->ev, &check->readable);
+  ev_timer_start(check->loop->ev, &check->deadline);
+  return 0;
+}
+
+struct check *check_start(struct loop *loop, const struct check_options *options) {
+  struct check *check = calloc(1, sizeof *check);
+  assert(check);
+  *check = (struct check){.loop = loop, .options = *options, .fd = -1, .settings = settings_new()};
+  if (check_fork(check) == 0) return check;
+  settings_free(check->settings);
+  free(check);
+  return NULL;
 }
 
 pid_t check_pid(const struct check *check) {
