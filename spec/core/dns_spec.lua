@@ -194,7 +194,7 @@ describe("DNS", function()
     C.dns_free(dns)
     C.timers_close(loop.timers)
     C.spec_ev_loop_destroy(loop.ev)
-    posix.C.spec_close(names.fd)
+    posix.C.spec_close_fd(names.fd)
   end)
 
   it("gives the addresses of a name, and asks once while they hold", function()

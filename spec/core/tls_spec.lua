@@ -53,8 +53,8 @@ end
 function Pair:close()
   C.tls_free(self.client)
   C.tls_free(self.server)
-  posix.C.spec_close(self.fds[0])
-  posix.C.spec_close(self.fds[1])
+  posix.C.spec_close_fd(self.fds[0])
+  posix.C.spec_close_fd(self.fds[1])
 end
 
 -- By turns until both are done, or one has failed: then nil, which one and why.

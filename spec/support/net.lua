@@ -197,7 +197,7 @@ end
 function socket:close()
   if self.fd < 0 then return end
   if self.operations.close then self.operations.close(self) end
-  C.spec_close(self.fd)
+  C.spec_close_fd(self.fd)
   self.fd = -1
 end
 

@@ -31,7 +31,7 @@ if not registry["sluice.spec.posix"] then
     int spec_shutdown(int, int) __asm__("shutdown");
     long spec_send(int, const void *, size_t, int) __asm__("send");
     long spec_recv(int, void *, size_t, int) __asm__("recv");
-    int spec_close(int) __asm__("close");
+    int spec_close_fd(int) __asm__("close");
     int spec_getpid(void) __asm__("getpid");
     int spec_kill(int, int) __asm__("kill");
     int spec_waitpid(int, int *, int) __asm__("waitpid");
@@ -143,7 +143,7 @@ function posix.listen(host, port)
   C.spec_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ffi.new("int[1]", 1), 4)
   if C.spec_bind(fd, name, len) ~= 0 or C.spec_listen(fd, 1024) ~= 0 then
     local why = posix.error("listen")
-    C.spec_close(fd)
+    C.spec_close_fd(fd)
     return nil, why
   end
   if family == posix.AF_UNIX then return fd end
