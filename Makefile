@@ -129,7 +129,7 @@ test: deps
 
 run: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all
-	bin/sluice run -c demo/sluice.yml
+	bin/sluice run -c bin/demo/sluice.yml
 
 # Compiling is part of it: every warning is an error. An object file that has writable data breaks the rule that all a
 # worker owns hangs from struct worker.

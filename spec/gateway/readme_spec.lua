@@ -29,11 +29,11 @@ describe("the README", function()
   local gw
 
   setup(function()
-    local text = process.read_file("demo/sluice.yml")
+    local text = process.read_file("bin/demo/sluice.yml")
     gw = gateway.start(function(self) return (text:gsub(":8000", ":" .. self.port)) end, {
       plugins = { echo = {
-        ["handler.lua"] = process.read_file("demo/plugins/echo/handler.lua"),
-        ["schema.lua"] = process.read_file("demo/plugins/echo/schema.lua"),
+        ["handler.lua"] = process.read_file("bin/demo/plugins/echo/handler.lua"),
+        ["schema.lua"] = process.read_file("bin/demo/plugins/echo/schema.lua"),
       } },
     })
   end)

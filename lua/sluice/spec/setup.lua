@@ -70,7 +70,7 @@ local function plugin_dirs(options, directory)
       dirs[#dirs + 1] = dir
     end
   end
-  for dir in (os.getenv("SLUICE_PLUGIN_DIRS") or "./plugins,./demo/plugins"):gmatch("[^,]+") do add(dir) end
+  for dir in (os.getenv("SLUICE_PLUGIN_DIRS") or "./plugins,./bin/demo/plugins"):gmatch("[^,]+") do add(dir) end
   local own = folder_of_caller()
   if own then add(own) end
   for _, dir in ipairs(options.plugin_dirs or {}) do add(dir) end
