@@ -70,6 +70,13 @@ static int give_request_line(const struct exchange *exchange, struct bytes *out)
   return give(out, (struct slice){exchange->request.method.data, (uint32_t)(end - exchange->request.method.data)});
 }
 
+static int give_local_ip(struct exchange *exchange, struct bytes *out) {
+  char text[46];
+  if (!exchange->stream || !exchange->ops->local_ip(exchange, text)) return BRIDGE_NONE;
+  struct slice kept = arena_copy(&exchange->arena, text, (uint32_t)strlen(text));
+  return kept.data ? give(out, kept) : BRIDGE_FULL;
+}
+
 int bridge_text(struct worker *worker, double handle, int what, struct bytes *out) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;
@@ -127,6 +134,8 @@ int bridge_text(struct worker *worker, double handle, int what, struct bytes *ou
     return give(out, exchange->error);
   case TEXT_REQUEST_LINE:
     return give_request_line(exchange, out);
+  case TEXT_LOCAL_IP:
+    return give_local_ip(exchange, out);
   default:
     return BRIDGE_INVALID;
   }
@@ -239,6 +248,8 @@ double bridge_number(struct worker *worker, double handle, int what) {
     return exchange->head_sent;
   case NUMBER_CONNECTION_REQUESTS:
     return exchange->peer.requests;
+  case NUMBER_CONNECTION:
+    return (double)exchange->peer.number;
   case NUMBER_TLS:
     return exchange->peer.tls;
   default:

@@ -75,6 +75,7 @@ enum exchange_text {
   TEXT_TLS_CLIENT_CERTIFICATE, // PEM
   TEXT_ERROR,         // why the gateway answered by itself, "" when it did not
   TEXT_REQUEST_LINE,  // for access logs
+  TEXT_LOCAL_IP,      // that the client connected to; BRIDGE_NONE without one, and once the client has left
   TEXT_COUNT
 };
 
@@ -108,6 +109,7 @@ enum exchange_number {
   NUMBER_CONNECTION_REQUESTS, // on this connection so far, this one included
   NUMBER_TLS,             // 1 when the downstream connection is TLS
   NUMBER_WAITING,         // 1 when a body filter sees the last bytes (eof)
+  NUMBER_CONNECTION,      // which connection of this worker it is, from 1
   NUMBER_COUNT
 };
 

@@ -54,6 +54,8 @@ struct stream_ops {
   void (*want_body)(struct exchange *exchange, bool wanted);
   // After 101: raw bytes; gives what was read past the head.
   void (*tunnel)(struct exchange *exchange);
+  // The address that the client connected to; false when it has none (a socket of the same machine).
+  bool (*local_ip)(const struct exchange *exchange, char out[46]);
 };
 
 // Who sent the request, over which connection. Copied: it outlives the connection until the log is written.
@@ -63,6 +65,7 @@ struct peer {
   bool tls;
   bool trusted;      // client_ip is one of trusted_ips
   uint32_t requests; // on this connection so far
+  uint64_t number;   // of the connection in its worker, from 1
 };
 
 struct exchange {

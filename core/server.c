@@ -332,6 +332,15 @@ static void server_tunnel(struct exchange *exchange) {
   server_want_body(exchange, true);
 }
 
+static bool server_local_ip(const struct exchange *exchange, char out[46]) {
+  struct sockaddr_storage address;
+  socklen_t len = sizeof address;
+  if (getsockname(server_of_stream(exchange)->conn.fd, (struct sockaddr *)&address, &len) < 0) return false;
+  if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return false;
+  address_text((struct sockaddr *)&address, out);
+  return true;
+}
+
 static const struct stream_ops server_ops = {
     .head = server_head,
     .interim = server_interim,
@@ -342,6 +351,7 @@ static const struct stream_ops server_ops = {
     .is_congested = server_is_congested,
     .want_body = server_want_body,
     .tunnel = server_tunnel,
+    .local_ip = server_local_ip,
 };
 
 // ---- Requests ------------------------------------------------------------------------------------------------------
@@ -571,7 +581,7 @@ void server_open(struct worker *worker, const struct listener *listener, int fd,
   if (server->next) server->next->previous = server;
   worker->servers = server;
   worker->server_count++;
-  worker->board->connections++;
+  server->stream.peer.number = ++worker->board->connections;
   worker->board->connections_open++;
   server_timeout(server, limits_of(worker)->header_timeout_ms);
   if (listener && listener->tls) {

@@ -46,6 +46,11 @@ function node.get_worker_id()
   return core.C.bridge_worker_id(core.worker)
 end
 
+---@return integer process id of this worker
+function node.get_pid()
+  return tonumber(core.C.bridge_board(core.worker).pid)
+end
+
 local UNITS = { b = 1, k = 1024, m = 1024 * 1024, g = 1024 * 1024 * 1024 }
 
 local function scaled(bytes, unit, scale)

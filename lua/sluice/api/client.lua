@@ -51,6 +51,18 @@ function methods:get_forwarded_port()
   return (number(self.handle, E.NUMBER_CLIENT_PORT))
 end
 
+-- The connection that the request came over: its number in this worker, how many requests it has carried so far, and
+-- the address that the client connected to (nil: a socket of the same machine).
+---@return { number: integer, requests: integer, local_ip: string|nil, local_port: integer }
+function methods:get_connection()
+  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_connection")
+  local handle = self.handle
+  return {
+    number = number(handle, E.NUMBER_CONNECTION), requests = number(handle, E.NUMBER_CONNECTION_REQUESTS),
+    local_ip = text(handle, E.TEXT_LOCAL_IP), local_port = number(handle, E.NUMBER_PORT),
+  }
+end
+
 ---@return table|nil credential that the request was authenticated with
 function methods:get_credential()
   check_phase(LATER, self.exchange.phase, "exchange.client:get_credential")
