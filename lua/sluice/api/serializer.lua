@@ -163,10 +163,12 @@ function serializer.apply(record, changes)
   end
 end
 
+local PLAIN = { ["nil"] = true, number = true, string = true, boolean = true }
+
 -- Whether a value can be logged: no functions or the like, no cycle.
 local function loggable(value, seen)
   local kind = type(value)
-  if kind == "nil" or kind == "number" or kind == "string" or kind == "boolean" then return true end
+  if PLAIN[kind] then return true end
   if kind ~= "table" or seen[value] then return false end
   seen[value] = true
   for key, item in pairs(value) do
@@ -185,7 +187,7 @@ function serializer.set_value(exchange, key, value, options)
   if mode ~= "set" and mode ~= "add" and mode ~= "replace" then
     check.fail(name, "mode must be 'set', 'add' or 'replace'", 4)
   end
-  if not loggable(value, {}) then
+  if not PLAIN[type(value)] and not loggable(value, {}) then
     check.fail(name, "value must be nil, a number, string, boolean or a table of those without cycles", 4)
   end
   local changes = rawget(exchange, "serialize_changes")
