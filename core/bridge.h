@@ -436,6 +436,12 @@ int bridge_store_next(struct worker *worker, const char *prefix, uint32_t prefix
                       uint32_t after_len, struct bytes *key, struct bytes *value, double *ttl_s);
 int bridge_store_usage(struct worker *worker, struct store_usage *out);
 
+// ---- Files ---------------------------------------------------------------------------------------------------------------
+
+// Puts a line (a line feed is added) at the end of a file; it is written with what else comes in the next moment. OK, or
+// FULL when it is lost; a file that cannot be written is told in the log. `reopen`: the file is closed after each write.
+int bridge_file_append(struct worker *worker, const char *path, const char *line, uint32_t len, bool reopen);
+
 // ---- Crypto: everything in the caller's buffers ----------------------------------------------------------------------------
 
 enum crypto_digest { CRYPTO_MD5, CRYPTO_SHA1, CRYPTO_SHA256, CRYPTO_SHA384, CRYPTO_SHA512, CRYPTO_DIGESTS };

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "appender.h"
 #include "control.h"
 #include "counters.h"
 #include "dns.h"
@@ -70,6 +71,11 @@ struct kafka *worker_kafka(struct worker *worker) {
   for (uint32_t i = 0; worker->kafka && i < options->embedded_count; i++)
     kafka_embedded(worker->kafka, options->embedded[i].name, options->embedded[i].servers);
   return worker->kafka;
+}
+
+struct appender *worker_appender(struct worker *worker) {
+  if (!worker->appender) worker->appender = appender_new(&worker->loop);
+  return worker->appender;
 }
 
 // xorshift128+: for ids, not for secrets.
@@ -490,6 +496,7 @@ void worker_free(struct worker *worker) {
   free(worker->self_key);
   if (worker->dns) dns_free(worker->dns);
   if (worker->store) store_close(worker->store);
+  if (worker->appender) appender_free(worker->appender);
   if (worker->own_counters) counters_free(worker->own_counters);
   if (worker->control) control_close(worker->control);
   tls_cache_close(worker);

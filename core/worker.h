@@ -15,6 +15,7 @@
 #include "process.h"
 #include "try.h"
 
+struct appender;
 struct control;
 struct counters;
 struct dns;
@@ -77,6 +78,7 @@ struct worker {
   struct dns_options dns_options;
   struct counters *counters, *own_counters;
   struct store *store;
+  struct appender *appender;
   struct kafka *kafka;
   struct vm *vm;
   struct control *control;
@@ -130,3 +132,4 @@ struct counters *worker_counters(struct worker *worker);
 struct store *worker_store(struct worker *worker); // NULL, with worker->error, when it cannot be opened
 struct dns *worker_dns(struct worker *worker);
 struct kafka *worker_kafka(struct worker *worker);
+struct appender *worker_appender(struct worker *worker);
