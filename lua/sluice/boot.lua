@@ -18,6 +18,7 @@ package.loaded["sluice.native"] = {
   home = home, bridge_text = bridge_text, library = library, worker = worker, on_error = on_error,
 }
 
+require "sluice.iterate" -- before whatever keeps `pairs` in a local
 require("sluice.sandbox").bound_strings()
 
 -- The defaults are a small program's: here each plugin on each route may want a trace of its own.
