@@ -8,7 +8,7 @@ local list = { 1, 2, 3, 4, 5 }
 local outer = { a = list, b = list, c = list, d = list, e = list }
 local function leave(...) for _ = 1, 100 do end end
 local missed = 0
-for _ = 1, 20000 do
+for _ = 1, 100000 do
   leave()
   local count = 0
   for _, inner in %s do
@@ -27,6 +27,10 @@ local function missed(prefix, over, inner)
 end
 
 describe("a loop over", function()
+  it("pairs loses elements in this LuaJIT as it comes; else lua/sluice/iterate.lua can go", function()
+    assert.is_true(missed("", "pairs(outer)", "pairs(inner)") > 0)
+  end)
+
   local fixed = 'dofile("lua/sluice/iterate.lua")'
 
   it("pairs sees every element", function()
@@ -39,10 +43,10 @@ describe("a loop over", function()
 
   it("an empty table ends at once, and one over no table is an error", function()
     local status, out = process.run({ "luajit", "-e", fixed ..
-      ' for _ in pairs({}) do print("never") end print(next({}), pcall(pairs)) print(pcall(function() for _ in pairs(7) do end end))' })
+      ' for _ in pairs({}) do print("never") end print(next({})) print(pcall(pairs)) print(pcall(function() for _ in pairs(7) do end end))' })
     assert.equal(0, status)
-    assert.matches("^nil\ttrue", out)
-    assert.matches("false\t.*table expected, got number", out)
+    assert.matches("^nil\nfalse\tbad argument #1 to 'pairs'", out)
+    assert.matches("command line.*table expected, got number", out)
   end)
 
   it("pairs in a plugin sees every element", function()
