@@ -414,6 +414,24 @@ int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len,
                         double *value);
 void bridge_counter_usage(struct worker *worker, struct counter_usage *out);
 
+// ---- Regular expressions: bounded in time and memory ------------------------------------------------------------------
+
+struct regex;
+struct regex_scratch; // what a match works in, and its spans: one for many expressions
+
+// NULL, and why.
+struct regex *bridge_regex_new(const char *pattern, uint32_t len, bool caseless, bool anchored, char *why,
+                               uint32_t why_bytes);
+void bridge_regex_free(struct regex *regex);
+struct regex_scratch *bridge_regex_scratch_new(uint32_t groups); // NULL without memory
+void bridge_regex_scratch_free(struct regex_scratch *scratch);
+// How many spans are known (1: the whole match, then its groups); 0: no match; negative: given up at a limit.
+int bridge_regex_match(const struct regex *regex, const char *subject, uint32_t len, struct regex_scratch *scratch);
+// Where span `index` begins and ends; UINT32_MAX: the group took no part.
+void bridge_regex_span(const struct regex_scratch *scratch, uint32_t index, uint32_t *from, uint32_t *to);
+uint32_t bridge_regex_groups(const struct regex *regex);
+bool bridge_regex_group_name(const struct regex *regex, uint32_t index, struct bytes *name, uint32_t *group); // from 0
+
 // ---- Store: key-value data shared by all workers, on disk ----------------------------------------------------------------
 
 struct store_usage {
