@@ -2,8 +2,8 @@
 -- What `require "sluice"` gives to plugins: all that needs no exchange. A part is loaded when it is first used.
 
 local PARTS = {}
-for name in ("counters crypto dns file http ip json kafka lock log metrics multipart node query random redis sleep "
-  .. "store table time timer uuid vault"):gmatch("%S+") do
+for name in ("counters crypto dns file http ip json kafka lock log metrics multipart node query random redis regex "
+  .. "sleep store table time timer uuid vault"):gmatch("%S+") do
   PARTS[name] = "sluice." .. name
 end
 PARTS.table = "sluice.tables"
@@ -28,6 +28,7 @@ local BOUND = { file = true, log = true, timer = true }
 ---@field query table
 ---@field random fun(low?: integer, high?: integer): number
 ---@field redis sluice.redis
+---@field regex sluice.regex
 ---@field sleep fun(seconds: number)
 ---@field store sluice.store
 ---@field table table
