@@ -1,0 +1,59 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- A record as a line of text: the "combined" format of web servers, and behind it what else is asked of a gateway.
+--
+--   127.0.0.1 - alice [23/Nov/2026:08:11:19 +0000] "GET /a HTTP/1.1" 200 512 "-" "curl/8.0" 12 shop 6f1e...
+
+local json = require "sluice.json"
+
+local text = {}
+
+local function to_hex(byte)
+  return ("\\x%02X"):format(byte:byte())
+end
+
+-- Nothing from the network may end a line or a quoted value.
+local function safe(value)
+  if value == nil or value == "" then return "-" end
+  if type(value) == "table" then value = json.encode(value) or "-" end
+  return (tostring(value):gsub('[%z\1-\31\127"\\]', to_hex))
+end
+
+local function first(value)
+  if type(value) == "table" then return value[1] end
+  return value
+end
+
+local function request_line(record, exchange)
+  local version = exchange.request:get_http_version()
+  return ("%s %s HTTP/%.1f"):format(record.request.method or "-", record.request.uri or "-", version or 1.1)
+end
+
+-- The value at "a.b" of a record.
+local function at(record, path)
+  local value = record
+  for key in path:gmatch("[^.]+") do
+    if type(value) ~= "table" then return nil end
+    value = value[key]
+  end
+  return value
+end
+
+---@param record table from exchange:serialize()
+---@param exchange sluice.exchange
+---@param fields { name: string }[] custom ones, put at the end as name="value"
+---@return string
+function text.line(record, exchange, fields)
+  local headers = record.request.headers
+  local line = ('%s - %s [%s] "%s" %s %s "%s" "%s" %s %s %s'):format(
+    safe(record.client_ip), safe(record.consumer and record.consumer.username),
+    os.date("!%d/%b/%Y:%H:%M:%S +0000", math.floor((record.started_at or 0) / 1000)),
+    safe(request_line(record, exchange)), safe(record.response.status), safe(record.response.size),
+    safe(first(headers.referer)), safe(first(headers["user-agent"])), safe(record.latencies.request),
+    safe(record.service and record.service.name), safe(record.request.id))
+  for _, field in ipairs(fields) do
+    line = line .. (' %s="%s"'):format(safe(field.name), safe(at(record, field.name)))
+  end
+  return line
+end
+
+return text
