@@ -237,6 +237,15 @@ describe("a generation", function()
       _G.seen = nil
     end)
 
+    it("says which plugin could not tell what its configuration needs", function()
+      for text, message in pairs { ["error('no idea')"] = "no idea", ["return 7"] = "expected a table" } do
+        local bad = world:code("hello", handler("function hello.needs() " .. text .. " end"))
+        local err = refused(2, { bad, service, route, instance })
+        assert.same({ "hello", "needs" }, { err.plugin, err.phase })
+        assert.matches(message, err.message)
+      end
+    end)
+
     it("says when init_worker raised", function()
       local bad = world:code("hello", handler("function hello.init_worker() error('no luck') end"))
       local err = refused(2, { bad, service, instance })

@@ -127,6 +127,7 @@ describe("plugins", function()
       refused("return { priority = 1 }", "version: expected a string such as \"1.0.0\", found nothing", 1)
       refused('return { version = "1", priority = "high" }', "priority: expected a number, found a string", 1)
       refused('return { version = "1", priority = 1, access = true }', "access: expected a function", 1)
+      refused('return { version = "1", priority = 1, needs = {} }', "needs: expected a function, found a table", 1)
     end)
 
     it("unless response stands beside the filters that it replaces", function()
