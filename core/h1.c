@@ -72,6 +72,16 @@ static bool response_ends_with_connection(const struct h1 *h1) {
   return !(parser->flags & (F_CHUNKED | F_CONTENT_LENGTH));
 }
 
+// Whoever passes the content on has to have undone its coding, and knows only one.
+static int check_coding(struct h1 *h1) {
+  struct field *coding = headers_find_id(&h1->message->headers, FIELD_TRANSFER_ENCODING);
+  if (!coding) return 0;
+  if (headers_find(&h1->message->headers, coding->name, 1))
+    return fail(h1, H1_PROBLEM_SYNTAX, "more than one Transfer-Encoding");
+  if (slice_equal_nocase(coding->value, SLICE("chunked"))) return 0;
+  return fail(h1, H1_PROBLEM_CODING, "a transfer coding besides chunked");
+}
+
 // What llhttp lets pass or sees too late, but leaves room for two readings (RFC 9112 3, 6.1).
 static int check_request(struct h1 *h1) {
   const struct h1_message *message = h1->message;
@@ -80,16 +90,20 @@ static int check_request(struct h1 *h1) {
   if (!(h1->parser.flags & F_TRANSFER_ENCODING)) return 0;
   if (!(h1->parser.flags & F_CHUNKED))
     return fail(h1, H1_PROBLEM_SYNTAX, "Transfer-Encoding does not end with chunked");
-  struct field *coding = headers_find_id(&message->headers, FIELD_TRANSFER_ENCODING);
-  if (!slice_equal_nocase(coding->value, SLICE("chunked")))
-    return fail(h1, H1_PROBLEM_CODING, "a transfer coding besides chunked");
-  return 0;
+  return check_coding(h1);
+}
+
+static int check_head(struct h1 *h1) {
+  // It would pass for a message without length.
+  if (h1->parser.flags & F_CONTENT_LENGTH && h1->parser.content_length > INT64_MAX)
+    return fail(h1, H1_PROBLEM_SYNTAX, "Content-Length is too large");
+  return h1->parser.type == HTTP_REQUEST ? check_request(h1) : check_coding(h1);
 }
 
 static int on_headers_complete(llhttp_t *parser) {
   struct h1 *h1 = parser->data;
   struct h1_message *message = h1->message;
-  if (parser->type == HTTP_REQUEST && check_request(h1) != 0) return -1;
+  if (check_head(h1) != 0) return -1;
   message->major = parser->http_major;
   message->minor = parser->http_minor;
   message->upgrade = parser->upgrade;

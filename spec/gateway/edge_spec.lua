@@ -1,0 +1,137 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Where one message ends and the next begins, whatever clients, services and plugins do about it: nothing may slip
+-- from one request, response or connection into another.
+local cjson = require "cjson"
+local gateway = require "spec.support.gateway"
+local http = require "spec.support.http"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+local tls = require "spec.support.tls"
+local upstream = require "spec.support.upstream"
+
+-- Runs what the request's own fields say: X-Access, X-Header-Filter and so on hold the code of a phase.
+local RUN = [[
+local run = { version = "1.0.0", priority = 10 }
+
+local function act(phase, exchange, chunk, last)
+  local text = exchange.request:get_header("x-" .. phase)
+  if not text then return chunk end
+  return assert(load("local exchange, sluice, chunk, last = ...; " .. text, "=" .. phase))(exchange, require "sluice",
+    chunk, last)
+end
+
+for _, phase in ipairs { "access", "header_filter", "log" } do
+  run[phase] = function(_, exchange) act(phase:gsub("_", "-"), exchange) end
+end
+
+return run
+]]
+
+local RESPONSE = [[
+local whole = { version = "1.0.0", priority = 5 }
+function whole.response(_, exchange)
+  local text = exchange.request:get_header("x-response")
+  if text then assert(load("local exchange = ...; " .. text))(exchange) end
+end
+return whole
+]]
+
+describe("between messages", function()
+  local up, odd, secure, gw
+
+  setup(function()
+    up = upstream.start()
+    odd = upstream.start(function(request, connection)
+      local path = request.target:match("[^/]+$")
+      if path == "unasked" then
+        return connection:send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+      elseif path == "gzip" then
+        return connection:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+      elseif path == "gzip-only" then
+        connection:send("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nxyz")
+        return connection:close()
+      elseif path == "unchanged" then
+        return connection:send("HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\nETag: x\r\n\r\n")
+      elseif path == "cut" then
+        connection:send("HTTP/1.1 200 OK\r\n\r\nonly a part")
+        connection:sleep(0.05)
+        return connection:reset()
+      elseif path == "hints" then
+        for _ = 1, 30 do
+          connection:send("HTTP/1.1 103 Early Hints\r\nLink: </" .. ("h"):rep(4000) .. ">\r\n\r\n")
+        end
+        connection:send("HTTP/1.1 200 OK\r\nX-Mark: kept\r\nContent-Length: 300000\r\n\r\n")
+        return connection:send_many(300000)
+      elseif path == "duplex" then
+        connection:begin(200)
+        connection:chunk("head first;")
+        connection:sleep(0.1)
+        connection:chunk(connection:read_body())
+        return connection:finish()
+      end
+      connection:echo()
+    end)
+    local certificate = tls.make_certificate(posix.temporary_directory(), { name = "shop.test" })
+    secure = upstream.start(nil, { tls = certificate })
+    gw = gateway.start({
+      _format_version = "3.0",
+      gateway = { limits = { client_body_timeout = 500, max_head_bytes = 16384 } },
+      services = {
+        { name = "up", url = up:url(), routes = {
+          { name = "up", paths = { "/" }, strip_path = false },
+          { name = "same-host", paths = { "/same-host" }, preserve_host = true, hosts = { "shop.test" } },
+          { name = "only-tls", paths = { "/only-tls" }, protocols = { "https" }, https_redirect_status_code = 301 },
+          { name = "whole", paths = { "/whole" }, strip_path = true, plugins = { { name = "whole" } } },
+        } },
+        { name = "secure", url = secure:url(), routes = {
+          { name = "secure", paths = { "/secure" }, preserve_host = true } } },
+        { name = "odd", url = odd:url(), routes = { { name = "odd", paths = { "/odd" }, strip_path = false } } },
+        { name = "brisk", url = up:url(), read_timeout = 200, retries = 0,
+          routes = { { name = "brisk", paths = { "/brisk" } } } },
+      },
+      upstreams = { { name = "pool", targets = { { target = up:url():match("//(.*)") } } } },
+      routes = { { name = "homeless", paths = { "/homeless" } } },
+      plugins = { { name = "run" } },
+    }, { plugins = { run = RUN, whole = RESPONSE } })
+  end)
+
+  teardown(function()
+    gw:stop()
+    up:stop()
+    odd:stop()
+    secure:stop()
+  end)
+
+  local function echoed(response)
+    return cjson.decode(response.body)
+  end
+
+  it("a length that no number holds is refused, and nothing behind it reaches the service", function()
+    up:forget()
+    local client = gw:connect()
+    client:send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n"
+      .. "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert.equal(400, client:read_response().status)
+    assert.equal(0, up:stats().requests)
+    client:close()
+  end)
+
+  it("two fields of Transfer-Encoding are refused", function()
+    local client = gw:connect()
+    client:send("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert.equal(400, client:read_response().status)
+    client:close()
+  end)
+
+  it("an empty Content-Length is refused", function()
+    local client = gw:connect()
+    client:send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n")
+    assert.equal(400, client:read_response().status)
+    client:close()
+  end)
+
+  it("a response in a transfer coding besides chunked is not passed on as content", function()
+    assert.equal(502, gw:get("/odd/gzip").status)
+    assert.equal(502, gw:get("/odd/gzip-only").status)
+  end)
+end)
