@@ -12,6 +12,7 @@ static int fail(struct h1 *h1, enum h1_problem problem, const char *reason) {
 
 // A span may come in pieces. In a head they are contiguous; elsewhere (trailers) they are gathered in the arena.
 static int span_extend(struct h1 *h1, struct slice *slice, const char *data, size_t len) {
+  if (!h1->message) return 0;
   if (h1->in_trailers) {
     char *both = arena_alloc(h1->arena, slice->len + len + 1);
     if (!both) return fail(h1, H1_PROBLEM_HEAD_LARGE, "trailers are too large");
@@ -58,6 +59,7 @@ static struct slice trim_right(struct slice value) {
 
 static int on_value_complete(llhttp_t *parser) {
   struct h1 *h1 = parser->data;
+  if (!h1->message) return 0;
   struct headers *to = h1->in_trailers ? &h1->message->trailers : &h1->message->headers;
   struct slice value = h1->value.data ? trim_right(h1->value) : SLICE("");
   int result = headers_add(to, h1->arena, h1->name, value);
@@ -179,6 +181,11 @@ void h1_begin(struct h1 *h1, struct h1_message *message, struct arena *arena, ui
   h1->head_request = head_request;
 }
 
+void h1_abandon(struct h1 *h1) {
+  h1->message = NULL;
+  h1->arena = NULL;
+}
+
 // Whether a head begins with a token and a space: then it is a method, if an unknown one.
 static bool begins_with_token(struct slice input) {
   const char *space = memchr(input.data, ' ', input.len);
@@ -198,7 +205,7 @@ static enum h1_event problem(struct h1 *h1, llhttp_errno_t code, struct slice in
 // The bytes of a head (or of trailers) are bounded, whatever pieces they come in.
 static enum h1_event need_more(struct h1 *h1) {
   if (h1->head_bytes > h1->max_head_bytes) {
-    bool in_target = h1->message->target.len > h1->max_head_bytes / 2; // what made it so
+    bool in_target = h1->message && h1->message->target.len > h1->max_head_bytes / 2; // what made it so
     fail(h1, in_target ? H1_PROBLEM_TARGET_LONG : H1_PROBLEM_HEAD_LARGE,
          in_target ? "the request target is too long" : "the head is too large");
     return H1_ERROR;

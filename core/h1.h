@@ -62,6 +62,8 @@ enum h1_role { H1_SERVER, H1_CLIENT };
 void h1_init(struct h1 *h1, enum h1_role role, uint32_t max_head_bytes);
 // Gets ready for the next message, whose fields are kept in `arena`. `head_request`: the response answers HEAD.
 void h1_begin(struct h1 *h1, struct h1_message *message, struct arena *arena, uint32_t max_headers, bool head_request);
+// The message's owner goes before its last byte has come: what follows of it is parsed and kept nowhere.
+void h1_abandon(struct h1 *h1);
 // Parses up to the next event; `*used` bytes of the input are done with. A head's input must be contiguous in memory
 // from call to call, until H1_HEAD.
 // A granted upgrade ends the use of the codec: the rest of the input is the other protocol's.

@@ -274,6 +274,7 @@ static void server_end(struct exchange *exchange, const struct headers *trailers
   if (exchange->chunked_out && forward_last_chunk(trailers ? trailers : &none, &server->conn.out) < 0)
     server->conn.failed = true;
   server->exchange = NULL;
+  h1_abandon(&server->h1);
   conn_flush(&server->conn);
   if (server->conn.failed) return; // the loop closes it
   if (!server->keep_alive) {
