@@ -15,10 +15,7 @@
 #include "server.h"
 #include "topics.h"
 
-enum {
-  OWN_EVENTS = 2,             // of each turn: the worker's prepare and check watchers
-  FIRST_ADDRESS = 0xc6120001, // 198.18.0.1: a network for tests (RFC 2544)
-};
+enum { FIRST_ADDRESS = 0xc6120001 }; // 198.18.0.1: a network for tests (RFC 2544)
 
 // ---- Names -----------------------------------------------------------------------------------------------------------
 
@@ -206,9 +203,11 @@ bool spec_record(struct spec *spec, const char *topic, uint32_t index, struct ka
 
 // ---- The loop --------------------------------------------------------------------------------------------------------
 
+// Each time one of the worker's own watchers is among them: prepare before, check behind the wait.
 static void on_pending(struct ev_loop *ev) {
   struct spec *spec = ev_userdata(ev);
-  spec->events += ev_pending_count(ev);
+  uint32_t count = ev_pending_count(ev);
+  if (count > 1) spec->events += count - 1;
   ev_invoke_pending(ev);
 }
 
@@ -217,7 +216,7 @@ bool spec_turn(struct spec *spec) {
   bool due = spec->worker->jobs || timers_next(&loop->timers) <= loop->clock.mono_us;
   spec->events = 0;
   worker_turn(spec->worker, false);
-  return due || spec->events > OWN_EVENTS || spec->worker->jobs;
+  return due || spec->events > 0 || spec->worker->jobs;
 }
 
 void spec_advance(struct spec *spec, double seconds) {
@@ -268,7 +267,7 @@ static void listeners_init(struct spec *spec) {
 void spec_take_over(struct spec *spec, double time_s, double seed) {
   struct worker *worker = spec->worker;
   worker->spec = spec;
-  worker->topics = topics_new(worker);
+  worker->topics = spec->topics = topics_new(worker);
   worker->seeded = true;
   worker->random[0] = (uint64_t)seed * 0x9e3779b97f4a7c15u | 1;
   worker->random[1] = ~worker->random[0];
@@ -326,14 +325,14 @@ static void names_free(struct spec *spec) {
 
 void spec_drop(struct spec *spec) {
   names_free(spec);
+  if (spec->topics) topics_free(spec->topics); // after the VM, whose readers are closed when it collects them
   text_free(&spec->log);
   free(spec);
 }
 
 void spec_free(struct spec *spec) {
   peers_free(spec);
-  struct topics *topics = spec->worker ? spec->worker->topics : NULL;
   if (spec->worker) worker_free(spec->worker);
-  if (topics) topics_free(topics); // after the VM, whose readers are closed when it collects them
+  for (uint32_t i = 0; i < spec->door_count; i++) close(spec->doors[i]);
   spec_drop(spec);
 }

@@ -77,3 +77,26 @@ int64_t spec_read(struct spec *spec, int peer, char *data, uint32_t room);
 int64_t spec_write(struct spec *spec, int peer, const char *data, uint32_t len);
 void spec_finish(struct spec *spec, int peer); // no more will be written
 void spec_close(struct spec *spec, int peer);
+
+// ---- A gateway in a process of its own: see spec_remote.h for what its worker is asked ----
+
+// Without a worker: for peers alone.
+struct spec *spec_outside(void);
+// Listens on a free port of 127.0.0.1, or on "unix:/path". The door's number, from 0, or SPEC_FAILED.
+int spec_door(struct spec *spec, const char *address, uint32_t *port);
+// Who came to the door: a peer, or SPEC_AGAIN. `*from_port`: of the other end.
+int spec_door_accept(struct spec *spec, int door, uint32_t *from_port);
+// A client's socket on a port of 127.0.0.1, which then connects to another.
+int spec_socket(struct spec *spec, uint32_t *port);
+int spec_connect(struct spec *spec, int peer, uint32_t port, const char *server_name); // NULL: plain. 0 or SPEC_FAILED
+// Waits until the peer (or, below 0, nothing) has something to read. False after `ms`.
+bool spec_await(struct spec *spec, int peer, int ms);
+// Of 127.0.0.1, where nobody listens: the first above that one (0: anywhere). 0: none.
+uint32_t spec_free_port(uint32_t after);
+
+// Starts a program: its arguments, and what its environment has beside ours ("NAME=value"; "NAME": removed), end with
+// NULL; what it says goes to `log`. It gets SIGTERM when the kit's process ends. Its process id, or SPEC_FAILED.
+int spec_spawn(const char *const *arguments, const char *const *environment, const char *folder, const char *log);
+// Its exit code (128 + signal when one ended it); SPEC_AGAIN: it still runs.
+int spec_reap(int pid);
+void spec_kill(int pid, bool at_once); // SIGKILL, or SIGTERM

@@ -47,12 +47,13 @@ struct spec {
   struct spec_name *names;
   uint32_t made_up;
   struct spec_place *places;
+  struct topics *topics; // the worker's, freed behind it
   struct tls_context *client_tls, *service_tls;
   uint32_t events;         // of this turn
   struct control *control; // to the kit, in a gateway that is a process of its own
   struct spec_origin *origins;
   uint32_t kit_port;
-  int doors[SPEC_DOORS]; // listening sockets of the kit
+  int doors[SPEC_DOORS]; // listening sockets of the kit, -1: closed
   uint32_t door_count;
 };
 

@@ -19,6 +19,7 @@
 #include "kafka.h"
 #include "phase.h"
 #include "server.h"
+#include "spec_remote.h"
 #include "store.h"
 #include "tls_cache.h"
 #include "vm.h"
@@ -158,7 +159,8 @@ static void free_graves(struct worker *worker) {
 
 static void arm_clock(struct worker *worker) {
   int64_t next = timers_next(&worker->loop.timers);
-  if (worker->loop.clock.manual || next == worker->armed_us) return;
+  if (worker->loop.clock.manual && next > worker->loop.clock.mono_us) next = INT64_MAX; // whoever moves it comes back
+  if (next == worker->armed_us) return;
   worker->armed_us = next;
   ev_timer_stop(worker->loop.ev, &worker->clock_timer);
   if (next == INT64_MAX) return;
@@ -262,6 +264,7 @@ static bool accept_one(struct listener *listener) {
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
+  if (worker->spec) spec_client_address(worker->spec, &address);
   server_open(worker, listener, fd, (struct sockaddr *)&address);
   return true;
 }
@@ -383,8 +386,6 @@ static void on_line(void *context, char *line, uint32_t len) {
     worker_drain(worker, rest ? strtoll(rest, NULL, 10) : 0);
   } else if (strcmp(line, "status") == 0 && rest) {
     phase_event(worker, EVENT_STATUS, strtod(rest, NULL), (struct slice){NULL, 0});
-  } else if (strcmp(line, "advance") == 0 && rest && worker->options.manual_clock) {
-    clock_advance(&worker->loop.clock, strtoll(rest, NULL, 10));
   } else if (strcmp(line, "reopen") != 0) {
     log_warn(&worker->log, "a line of the master that is not known", "line", line);
   }
@@ -519,11 +520,13 @@ int worker_main(const struct worker_options *options) {
     return 1;
   }
   on_pulse(&worker->pulse);
+  struct spec *spec = spec_attach(worker);
   static const struct control_handler handler = {on_line, on_master_gone};
   worker->control = control_open(&worker->loop, options->control_fd, &handler, worker);
   if (options->snapshot) phase_event(worker, EVENT_STAGE, (double)options->revision, slice_of(options->snapshot));
   while (!worker->stopped) ev_run(worker->loop.ev, 0);
   int code = worker->exit_code;
   worker_free(worker);
+  spec_detach(spec);
   return code;
 }

@@ -1,11 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- One connection of a client to the gateway under test. A spec may send any bytes, and reads message after message.
-local core = require "sluice.spec.core"
 local message = require "sluice.spec.message"
 local peer = require "sluice.spec.peer"
 
-local C = core.C
-local LISTENERS = { proxy = C.SPEC_PROXY, tls = C.SPEC_PROXY_TLS, status = C.SPEC_STATUS }
 local DEFAULT_HOST = "gateway.example"
 
 local Client = {}
@@ -17,10 +14,10 @@ local client = {}
 function client.new(gateway, options)
   local listener = options.listener or (options.tls and "tls" or "proxy")
   local sni = type(options.tls) == "string" and options.tls or options.sni or DEFAULT_HOST
-  local number = C.spec_client(gateway.raw, LISTENERS[listener], options.client_ip or "127.0.0.1",
-    options.client_port or 50000, sni)
+  local address, port = options.client_ip or "127.0.0.1", options.client_port or 50000
+  local number = gateway.world:open_client(listener, address, port, sni)
   if number < 0 then error("no connection to the gateway; is client_ip an address?", 0) end
-  return setmetatable({ gateway = gateway, peer = peer.new(gateway.raw, number, message.reader("response")),
+  return setmetatable({ gateway = gateway, peer = peer.new(gateway.world.raw, number, message.reader("response")),
     methods = {} }, Client)
 end
 

@@ -1,18 +1,13 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- A gateway in the spec's own process: the real core, whose loop is turned here, between clients and services that are
 -- played here too. Nothing waits: where only time is missing, the clock is moved to the next thing that is due.
-local ffi = require "ffi"
 local client = require "sluice.spec.client"
-local core = require "sluice.spec.core"
-local files = require "sluice.spec.files"
 local names = require "sluice.spec.names"
 local service = require "sluice.spec.service"
 local services = require "sluice.spec.services"
 local setup = require "sluice.spec.setup"
-local snapshot = require "sluice.snapshot"
 local topics = require "sluice.spec.topics"
 
-local C = core.C
 local PATIENCE_S = 10        -- of real time, to come to rest
 local RESPONSE_S = 3600      -- of the spec's clock, for a response
 local LOOK_AT_CLOCK = 256    -- turns between two looks at the real clock
@@ -25,21 +20,26 @@ Gateway.__index = Gateway
 
 local gateway = {}
 
--- ---- The loop ----
+local worlds = setmetatable({}, { __index = function(_, name) return require("sluice.spec." .. name) end })
 
-local arrival = ffi.new("struct spec_arrival")
+local function copy(options)
+  local result = {}
+  for key, value in pairs(options) do result[key] = value end
+  return result
+end
+
+-- ---- The loop ----
 
 local function accept_services(self)
   local any = false
-  while C.spec_accept(self.raw, arrival) do
+  while true do
+    local it = self.world:accept()
+    if not it then return any end
     any = true
     self.connections = self.connections + 1
-    local it = { peer = arrival.peer, port = arrival.port, address = ffi.string(arrival.address),
-      name = ffi.string(arrival.name) }
     if it.name == "" then it.name = self.names:name_of(it.address) or "" end
     table.insert(self.links, service.new(self, it, self.connections))
   end
-  return any
 end
 
 local function pump_all(list)
@@ -54,7 +54,7 @@ end
 
 -- One turn for everybody. Whether anything happened.
 local function turn(self)
-  local busy = C.spec_turn(self.raw)
+  local busy = self.world:turn()
   if accept_services(self) then busy = true end
   if pump_all(self.links) then busy = true end
   if pump_all(self.clients) then busy = true end
@@ -81,8 +81,7 @@ end
 
 -- Seconds until something is due, or nil.
 local function next_due(self)
-  local nearest = C.spec_next(self.raw)
-  if nearest < 0 then nearest = math.huge end
+  local nearest = self.world:next() or math.huge
   local now = self:now()
   for _, link in ipairs(self.links) do
     local at = link:due()
@@ -97,7 +96,7 @@ local function step(self, limit, least)
   local wait = next_due(self)
   local left = limit - self:now()
   if not wait or wait > left then return false end
-  C.spec_advance(self.raw, math.min(math.max(wait, least or 1e-6), math.max(left, 1e-6)))
+  self.world:advance(math.min(math.max(wait, least or 1e-6), math.max(left, 1e-6)))
   self:settle()
   return true
 end
@@ -121,7 +120,7 @@ end
 
 -- Seconds since 1970 on the spec's clock.
 function Gateway:now()
-  return tonumber(C.bridge_now(self.worker))
+  return self.world:now()
 end
 
 -- Moves the clock by so many seconds; what falls due on the way happens in its order. On a way with thousands of
@@ -135,7 +134,7 @@ function Gateway:advance(seconds)
     if steps == EXACT_STEPS then least = (limit - self:now()) / EXACT_STEPS end
   end
   local left = limit - self:now()
-  if left > 0 then C.spec_advance(self.raw, left) end
+  if left > 0 then self.world:advance(left) end
   self:settle()
 end
 
@@ -226,7 +225,7 @@ end
 
 -- Lines of the log, those with `pattern` when told.
 function Gateway:log(pattern)
-  if not self.is_closed then self.log_text = ffi.string(C.spec_log(self.raw).data or "", C.spec_log(self.raw).len) end
+  if not self.is_closed then self.log_text = self.world:log() end
   local lines = {}
   for line in self.log_text:gmatch("[^\n]+") do
     if not pattern or line:find(pattern) then lines[#lines + 1] = line end
@@ -236,37 +235,13 @@ end
 
 -- ---- Configuration ----
 
-local function report_of(self)
-  return ffi.string(C.spec_report(self.raw))
-end
-
--- Whether the generation of this revision went live; nil and why not.
-local function stage(self, loaded)
-  self.revision = self.revision + 1
-  local revision = ("%d"):format(self.revision)
-  local path = assert(snapshot.write(assert(snapshot.folder(self.directory)), self.revision,
-    loaded:records(self.revision)))
-  C.spec_stage(self.raw, self.revision, path)
-  self:run_until(function() return report_of(self):match("^%l+ " .. revision .. "%f[%D]") end, 60)
-  local report = report_of(self)
-  if report:match("^live " .. revision .. "%f[%D]") then return true end
-  return nil, report
-end
-
-local function load(self, options)
-  local loaded, errors = setup.load(options, self.directory)
-  if not loaded then return nil, setup.text(errors) end
-  return stage(self, loaded)
-end
-
 -- A new generation while the gateway runs: what is told takes the place of what was told before. True once it is
 -- live; nil and the text of `sluice check`, and the running generation stays.
 function Gateway:reload(changes)
-  local options = {}
-  for key, value in pairs(self.options) do options[key] = value end
+  local options = copy(self.options)
   for key, value in pairs(changes or {}) do options[key] = value end
   self.topics:tell(changes and changes.topics or {})
-  local ok, why = load(self, options)
+  local ok, why = self.world:configure(options, self)
   if not ok then return nil, why end
   self.options = options
   return true
@@ -276,33 +251,30 @@ end
 
 local function start(self)
   local options = self.options
-  local raw_options = ffi.new("struct spec_options", { home = core.home, state_dir = self.directory,
-    time_s = options.time or START_S, seed = options.seed or 1 })
-  local why = ffi.new("char[512]")
-  self.raw = C.spec_new(raw_options, why, 512)
-  if self.raw == nil then error("the core does not start: " .. ffi.string(why), 0) end
-  self.worker = C.spec_worker(self.raw)
+  self.world = worlds[os.getenv("SLUICE_SPEC") == "process" and "outside" or "inside"].new(options)
   self.services = services.new(setup.services(options))
-  self.names = names.new(self.raw)
+  self.names = names.new(self.world)
+  self.topics = topics.new(self.world)
+end
+
+local function tell_world(self)
+  local options = self.options
   self.names:tell(options.dns or {})
   for name, answer in pairs(self.services.answers) do self.names:mood(name, answer) end
-  self.topics = topics.new(self.raw)
   self.topics:tell(options.topics or {})
 end
 
 -- What spec.gateway gives. Raises with the text of `sluice check` when the configuration is not good.
 function gateway.new(options)
-  local self = setmetatable({ options = options, revision = 0, links = {}, clients = {}, connections = 0 }, Gateway)
-  self.directory = files.temporary()
+  local self = setmetatable({ options = copy(options), links = {}, clients = {}, connections = 0 }, Gateway)
+  self.options.time, self.options.seed = options.time or START_S, options.seed or 1
   start(self)
-  local ok, why = load(self, options)
+  local told, failure = pcall(tell_world, self)
+  local ok, why = told, failure
+  if told then ok, why = self.world:configure(self.options, self) end
   if ok then return self end
   self:close()
   error(why, 0)
-end
-
-local function exchanges_open(self)
-  return tonumber(C.bridge_board(self.worker).exchanges_open)
 end
 
 -- Clients leave; what still runs behind their exchanges gets time to end.
@@ -310,9 +282,9 @@ local function let_end(self)
   for i = #self.clients, 1, -1 do self.clients[i].peer:close() end
   self:settle()
   for _ = 1, ENDING_STEPS do
-    if exchanges_open(self) == 0 or not step(self, math.huge) then break end
+    if self.world:exchanges_open() == 0 or not step(self, math.huge) then break end
   end
-  return exchanges_open(self)
+  return self.world:exchanges_open()
 end
 
 -- Ends it. Raises when exchanges stay behind: their arenas and handles would never be given back.
@@ -322,8 +294,7 @@ function Gateway:close()
   self:log()
   self.is_closed = true
   for _, link in ipairs(self.links) do link.peer.is_closed = true end
-  C.spec_free(self.raw)
-  files.remove(self.directory)
+  self.world:close()
   if not ok then error(left, 0) end
   if left > 0 then error(("%d exchanges never ended"):format(left), 0) end
 end

@@ -11,7 +11,7 @@ local service = {}
 -- `arrival`: struct spec_arrival as a table { peer, name, address, port }.
 function service.new(gateway, arrival, number)
   local self = setmetatable({ gateway = gateway, arrival = arrival, number = number, requests = 0 }, Service)
-  self.peer = peer.new(gateway.raw, arrival.peer, message.reader("request"))
+  self.peer = peer.new(gateway.world.raw, arrival.peer, message.reader("request"))
   return self
 end
 
