@@ -178,10 +178,11 @@ static void put_forwarded(struct head *head, const struct exchange *exchange) {
   if (prefix.len) put_field(head, SLICE("X-Forwarded-Prefix"), prefix);
 }
 
-static bool passes_upgrade(const struct exchange *exchange) {
+bool forward_passes_upgrade(const struct exchange *exchange) {
   struct field *upgrade = headers_find_id(&exchange->request.headers, FIELD_UPGRADE);
   // An upgrade to cleartext HTTP/2 would take the request out of the gateway's sight.
-  return exchange->request.upgrade && upgrade && !headers_list_has(upgrade->value, SLICE("h2c"));
+  return exchange->request.upgrade && exchange->request.minor > 0 && upgrade &&
+         !headers_list_has(upgrade->value, SLICE("h2c"));
 }
 
 static void put_framing(struct head *head, const struct exchange *exchange) {
@@ -191,7 +192,7 @@ static void put_framing(struct head *head, const struct exchange *exchange) {
     put(head, SLICE("Transfer-Encoding: chunked\r\n"));
   else if (exchange->request.content_length >= 0)
     put_number(head, SLICE("Content-Length"), (uint64_t)exchange->request.content_length);
-  if (!passes_upgrade(exchange)) return;
+  if (!forward_passes_upgrade(exchange)) return;
   put(head, SLICE("Connection: Upgrade\r\n"));
   put_field(head, SLICE("Upgrade"), headers_find_id(&exchange->request.headers, FIELD_UPGRADE)->value);
 }

@@ -15,6 +15,9 @@ void forward_mark_hop_by_hop(struct headers *headers);
 // Whether a field belongs to one connection only, so that it is not forwarded.
 bool forward_is_hop_by_hop(const struct field *field);
 
+// Whether the service is asked to switch protocols as the client asked (RFC 9110 7.8).
+bool forward_passes_upgrade(const struct exchange *exchange);
+
 // The request head as the service gets it. 0, or ERROR_MEMORY when it is too large.
 int forward_request_head(struct exchange *exchange, struct buffer *out);
 

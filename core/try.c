@@ -197,7 +197,9 @@ static void link_release(struct link *link) {
 static void link_on_head(struct link *link) {
   struct exchange *exchange = link->exchange;
   struct h1_message *message = &exchange->service_message;
-  if (message->status == 101 && exchange->request.upgrade) {
+  if (message->status == 101 && !forward_passes_upgrade(exchange)) {
+    try_failed(exchange, 502, "The service switched protocols unasked", false);
+  } else if (message->status == 101) {
     link->tunnel = link->request_sent = true;
     link->response_head = true;
     link_timeout(link, 0);

@@ -147,6 +147,11 @@ describe("between messages", function()
     second:close()
   end)
 
+  it("a service that switches protocols unasked is not followed", function()
+    assert.equal(502, gw:get("/odd/unasked").status)
+    assert.equal(502, gw:get("/odd/unasked", { Connection = "Upgrade", Upgrade = "h2c" }).status)
+  end)
+
   it("a response in a transfer coding besides chunked is not passed on as content", function()
     assert.equal(502, gw:get("/odd/gzip").status)
     assert.equal(502, gw:get("/odd/gzip-only").status)
