@@ -17,6 +17,14 @@
 
 enum { CERTIFICATE_MOST = 16384 };
 
+#ifndef SLUICE_VERSION
+#define SLUICE_VERSION "unknown"
+#endif
+
+const char *bridge_version(void) {
+  return SLUICE_VERSION;
+}
+
 const char *bridge_error(struct worker *worker) {
   return worker->error.text;
 }
@@ -265,7 +273,7 @@ int bridge_number_set(struct worker *worker, double handle, int what, double val
   switch (what) {
   case NUMBER_STATUS:
     if (exchange->head_sent) return BRIDGE_LATE;
-    if (number < 100 || number > 999) return BRIDGE_INVALID;
+    if (number < 200 || number > 999) return BRIDGE_INVALID; // an interim one ends nothing
     exchange->status = (int)number;
     exchange->reason = (struct slice){NULL, 0};
     return BRIDGE_OK;
@@ -411,6 +419,20 @@ int bridge_header_clear_alike(struct worker *worker, double handle, int message,
   if (status != BRIDGE_OK) return status;
   headers_remove_alike(headers, (struct slice){name, name_len});
   return BRIDGE_OK;
+}
+
+int bridge_identity_clear(struct worker *worker, double handle) {
+  static const struct slice names[] = {
+      SLICE("X-Consumer-ID"),           SLICE("X-Consumer-Custom-ID"),  SLICE("X-Consumer-Username"),
+      SLICE("X-Consumer-Groups"),       SLICE("X-Credential-Identifier"), SLICE("X-Credential-Username"),
+      SLICE("X-Anonymous-Consumer"),
+  };
+  struct exchange *exchange = exchange_find(worker, handle);
+  struct headers *headers;
+  if (!exchange) return BRIDGE_STALE;
+  int status = fields_to_change(exchange, MESSAGE_REQUEST, &headers);
+  if (status == BRIDGE_OK) headers_remove_all_alike(headers, names, sizeof names / sizeof *names);
+  return status;
 }
 
 // ---- Bodies and answers ----------------------------------------------------------------------------------------------

@@ -17,6 +17,12 @@ static bool response_has_no_body(const struct exchange *exchange) {
          exchange->status / 100 == 1;
 }
 
+// Whether the service's response had no content, whatever its Content-Length tells.
+static bool service_sent_no_content(const struct exchange *exchange) {
+  return slice_equal(forward_method(exchange), SLICE("HEAD")) || exchange->service_status == 204 ||
+         exchange->service_status == 304;
+}
+
 int exchange_fork_response(struct exchange *exchange) {
   if (exchange->response.fields != exchange->service_response.fields || exchange->response.count == 0) return 0;
   return headers_copy(&exchange->response, &exchange->service_response, &exchange->arena);
@@ -112,7 +118,9 @@ void exchange_send_answer(struct exchange *exchange) {
     exchange_finish(exchange);
     return;
   }
-  exchange->response_length = (int64_t)exchange->answer.bytes;
+  // A response to HEAD tells the length that its content would have, which nobody here knows better.
+  bool keeps_length = exchange->source == SOURCE_SERVICE && exchange->answer.bytes == 0 && response_has_no_body(exchange);
+  exchange->response_length = keeps_length ? exchange->service_message.content_length : (int64_t)exchange->answer.bytes;
   send_head(exchange);
   send_answer_body(exchange);
   exchange_send_end(exchange, NULL);
@@ -186,6 +194,8 @@ static void response_head(struct exchange *exchange) {
     exchange_fail(exchange, 500, "An unexpected error occurred");
     return;
   }
+  // Plugins may have made a GET of it for the client, or a 200.
+  if (!response_has_no_body(exchange) && service_sent_no_content(exchange)) exchange->response_length = 0;
   exchange->filtering_body = (exchange->phases & (1u << PHASE_BODY_FILTER)) != 0 && !response_has_no_body(exchange);
   exchange_move(exchange, EXCHANGE_SENDING);
   send_head(exchange);
@@ -305,7 +315,7 @@ int exchange_stream_begin(struct exchange *exchange, int status) {
 
 int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len) {
   if (exchange->state != EXCHANGE_STREAM || !exchange->stream) return BRIDGE_CLOSED;
-  if (!exchange->no_body_out) {
+  if (!exchange->no_body_out && len > 0) { // an empty chunk would be the last one
     exchange->response_body_bytes += len;
     exchange->ops->body(exchange, NULL, data, len);
     exchange->ops->flush(exchange);

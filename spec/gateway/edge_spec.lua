@@ -156,4 +156,42 @@ describe("between messages", function()
     assert.equal(502, gw:get("/odd/gzip").status)
     assert.equal(502, gw:get("/odd/gzip-only").status)
   end)
+
+  it("a GET that a plugin makes HEAD is answered without content", function()
+    local client = gw:connect()
+    local response = client:request({ path = "/bytes/1000",
+      headers = { ["X-Access"] = "exchange.service.request:set_method('HEAD')" } })
+    assert.equal("0", response.headers["content-length"])
+    assert.equal(200, client:request({ path = "/" }).status)
+    client:close()
+  end)
+
+  it("a 304 that a plugin makes 200 is answered without content", function()
+    local client = gw:connect()
+    local response = client:request({ path = "/odd/unchanged",
+      headers = { ["X-Header-Filter"] = "exchange.response:set_status(200)" } })
+    assert.same({ 200, "0" }, { response.status, response.headers["content-length"] })
+    assert.equal(200, client:request({ path = "/" }).status)
+    client:close()
+  end)
+
+  it("an empty piece of a streamed answer does not end it", function()
+    local client = gw:connect()
+    local response = client:request({ path = "/",
+      headers = { ["X-Access"] = "local s = exchange.response:stream(200) s:send('a') s:send('') s:send('b')" } })
+    assert.equal("ab", response.body)
+    assert.equal(200, client:request({ path = "/" }).status)
+    client:close()
+  end)
+
+  it("a plugin cannot make the response an interim one", function()
+    assert.equal(500, gw:get("/", { ["X-Header-Filter"] = "exchange.response:set_status(100)" }).status)
+  end)
+
+  it("a response to HEAD keeps its length through phase response", function()
+    local client = gw:connect()
+    local response = client:request({ method = "HEAD", path = "/whole/bytes/1000" })
+    assert.equal("1000", response.headers["content-length"])
+    client:close()
+  end)
 end)
