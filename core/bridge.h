@@ -43,6 +43,8 @@ struct bytes {
   uint32_t len;
 };
 
+const char *bridge_version(void); // such as "0.1.0"
+
 // Why the last BRIDGE_FAILED or BRIDGE_INVALID of this worker came about.
 const char *bridge_error(struct worker *worker);
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- The machine and this gateway on it.
 
+local ffi = require "ffi"
 local core = require "sluice.api.core"
 
 local node = {}
@@ -44,6 +45,11 @@ end
 ---@return integer from 1; the same again for the worker that takes a dead one's place
 function node.get_worker_id()
   return core.C.bridge_worker_id(core.worker)
+end
+
+---@return string such as "0.1.0"
+function node.get_version()
+  return ffi.string(core.C.bridge_version())
 end
 
 ---@return integer process id of this worker

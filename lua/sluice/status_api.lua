@@ -4,6 +4,7 @@
 
 local metrics = require "sluice.metrics"
 local node = require "sluice.node"
+local node_metrics = require "sluice.node_metrics"
 local sleep = require "sluice.sleep"
 local vitals = require "sluice.vitals"
 
@@ -36,7 +37,7 @@ end
 local function next_turn() sleep(0) end
 
 local function metrics_text(exchange)
-  return exchange.response:exit(200, metrics.text(next_turn),
+  return exchange.response:exit(200, node_metrics.text() .. metrics.text(next_turn),
     { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" })
 end
 

@@ -15,8 +15,9 @@ local PREFIX = "v\1"
 
 -- Grows only: what has been added already is kept here, and a worker that takes a dead one's place begins anew.
 local GROWING = { exchanges = "requests", connections = "connections" }
--- Of this moment: a cell per worker, which a new worker empties.
-local PRESENT = { connections_open = "connections_open", exchanges_open = "requests_open" }
+-- Of this moment: a cell per worker, which a new worker sets anew.
+local PRESENT = { connections_open = "connections_open", exchanges_open = "requests_open", pid = "pid",
+  lua_bytes = "lua_bytes" }
 
 local cells, added, said = {}, {}, {}
 
@@ -31,6 +32,11 @@ local function open_cells()
   end
 end
 
+local function reading(board, field)
+  if field == "lua_bytes" then return math.floor(collectgarbage("count") * 1024) end
+  return tonumber(board[field])
+end
+
 -- Brings the shared numbers up to date with this worker's.
 function vitals.publish()
   if not next(cells) then open_cells() end
@@ -41,7 +47,7 @@ function vitals.publish()
     added[field] = now
   end
   for field in pairs(PRESENT) do
-    local now = tonumber(board[field])
+    local now = reading(board, field)
     if cells[field] and now ~= said[field] then counters.add_at(cells[field], now - said[field]) end
     said[field] = now
   end
@@ -56,6 +62,24 @@ function vitals.totals()
     if totals[name] then totals[name] = totals[name] + value end
   end
   return totals
+end
+
+-- What each worker said last, in the order of their numbers.
+---@return { id: integer, pid: integer, lua_bytes: integer, connections_open: integer, requests_open: integer }[]
+function vitals.workers()
+  vitals.publish()
+  local by_id, list = {}, {}
+  for key, value in counters.each(PREFIX) do
+    local name, id = key:match("^v\1([^\1]*)\1(%d+)$")
+    if name then
+      local one = by_id[id] or { id = tonumber(id) }
+      one[name] = value
+      if not by_id[id] then list[#list + 1] = one end
+      by_id[id] = one
+    end
+  end
+  table.sort(list, function(a, b) return a.id < b.id end)
+  return list
 end
 
 -- Called once, when the worker starts.

@@ -36,6 +36,24 @@ function methods:serialize()
   return (serializer.serialize(self))
 end
 
+local function ms(handle, what)
+  local us = core.number(handle, what)
+  return us and us / 1000
+end
+
+-- How long the exchange took, in milliseconds: all in all, in the gateway, until the service's response began, and
+-- while it came; the last two are nil when no service answered.
+---@return number whole
+---@return number in_gateway
+---@return number|nil to_service
+---@return number|nil receiving
+function methods:get_latencies()
+  core.check_phase(serializer.PHASES, self.phase, "exchange:get_latencies")
+  local handle = self.handle
+  return ms(handle, E.NUMBER_ELAPSED_US), ms(handle, E.NUMBER_GATEWAY_US), ms(handle, E.NUMBER_SERVICE_US),
+    ms(handle, E.NUMBER_RECEIVE_US)
+end
+
 -- Changes what `exchange:serialize()` gives: dots in `key` go into tables, nil removes.
 ---@param key string such as "request.headers.cookie"
 ---@param value string|number|boolean|table|nil

@@ -173,6 +173,12 @@ function Request:get_body(mimetype, max_args)
   return bodies.decode(raw, content_type, max_args)
 end
 
+---@return integer bytes of head and body that have come so far
+function Request:get_size()
+  check_phase(HEAD, self.exchange.phase, "exchange.request:get_size")
+  return (number(self.handle, E.NUMBER_REQUEST_BYTES))
+end
+
 ---@return number when the request began, milliseconds since 1970
 function Request:get_start_time()
   check_phase(CONNECTION, self.exchange.phase, "exchange.request:get_start_time")

@@ -35,6 +35,12 @@ function Response:get_status()
   return (core.number(self.handle, E.NUMBER_STATUS))
 end
 
+---@return integer bytes of head and body that have been sent so far
+function Response:get_size()
+  check_phase(READ, self.exchange.phase, "exchange.response:get_size")
+  return (core.number(self.handle, E.NUMBER_RESPONSE_BYTES))
+end
+
 ---@param name string in any case; `_` also finds `-`
 ---@param nth? integer which of several fields of that name, from 1; the first unless told
 ---@return string|nil value of that field

@@ -1,0 +1,129 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What the gateway tells Prometheus of itself, made when it is asked: connections, requests, memory, targets. Names and
+-- labels are those of Kong's plugin with `sluice_` for `kong_`, so that its dashboards need no other change.
+
+local address = require "sluice.config.address"
+local buffer = require "string.buffer"
+local counters = require "sluice.counters"
+local node = require "sluice.node"
+local store = require "sluice.store"
+local timer = require "sluice.timer"
+local vitals = require "sluice.vitals"
+
+local format, gsub = string.format, string.gsub
+
+local node_metrics = {}
+
+local ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
+
+local function quoted(value)
+  return '"' .. gsub(tostring(value), '[\\"\n]', ESCAPES) .. '"'
+end
+
+local function head(out, name, help, kind)
+  out:put("# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind or "gauge", "\n")
+end
+
+-- labels: name, value, name, value...
+local function line(out, name, value, ...)
+  local labels = { ... }
+  out:put(name)
+  for i = 1, #labels, 2 do out:put(i == 1 and "{" or ",", labels[i], "=", quoted(labels[i + 1])) end
+  out:put(labels[1] and "} " or " ", format("%.15g", value), "\n")
+end
+
+local function put_node(out, id)
+  head(out, "sluice_node_info", "Node metadata information")
+  line(out, "sluice_node_info", 1, "node_id", id, "version", node.get_version())
+  head(out, "sluice_datastore_reachable", "Datastore reachable, 0 is unreachable")
+  line(out, "sluice_datastore_reachable", 1) -- the configuration is in memory
+  head(out, "sluice_nginx_timers", "Number of timers")
+  line(out, "sluice_nginx_timers", timer.count(), "state", "pending")
+end
+
+local function put_connections(out, name, id, totals)
+  local open, busy = totals.connections_open, totals.requests_open
+  head(out, name, "Number of connections by subsystem")
+  local states = { { "accepted", totals.connections }, { "active", open }, { "handled", totals.connections },
+    { "reading", 0 }, { "total", totals.connections }, { "waiting", math.max(open - busy, 0) }, { "writing", busy } }
+  for _, state in ipairs(states) do
+    line(out, name, state[2], "node_id", id, "subsystem", "http", "state", state[1])
+  end
+end
+
+local function put_requests(out, name, id, totals)
+  head(out, name, "Total number of requests")
+  line(out, name, totals.requests, "node_id", id, "subsystem", "http")
+end
+
+local function put_memory(out, id)
+  local name = "sluice_memory_workers_lua_vms_bytes"
+  head(out, name, "Allocated bytes in worker Lua VM")
+  for _, worker in ipairs(vitals.workers()) do
+    line(out, name, worker.lua_bytes or 0, "node_id", id, "pid", worker.pid or 0, "kong_subsystem", "http")
+  end
+end
+
+local SLOT_BYTES = 64
+
+-- Memory that workers share, under the name that Kong's metrics have for it.
+local function put_shared(out, id)
+  local counted, stored = counters.usage(), store.usage()
+  local shared = { { "counters", counted.used * SLOT_BYTES + counted.text_used,
+    counted.slots * SLOT_BYTES + counted.text_bytes } }
+  if stored then shared[2] = { "store", stored.bytes_used, stored.bytes_limit } end
+  for i, what in ipairs { { "bytes", "Allocated" }, { "total_bytes", "Total capacity in" } } do
+    local name = "sluice_memory_lua_shared_dict_" .. what[1]
+    head(out, name, what[2] .. " bytes of memory shared by workers")
+    for _, one in ipairs(shared) do
+      line(out, name, one[i + 1], "node_id", id, "shared_dict", one[1], "kong_subsystem", "http")
+    end
+  end
+end
+
+-- ---- Targets ----
+
+local STATES = { "healthchecks_off", "healthy", "unhealthy", "dns_error" }
+
+-- Whether an instance of the plugin asks for the health of targets, which is many lines.
+local function is_wanted(generation)
+  for _, plugin in ipairs(generation and generation.entities.plugins or {}) do
+    if plugin.name == "prometheus" and plugin.enabled ~= false and plugin.config.upstream_health_metrics then
+      return true
+    end
+  end
+  return false
+end
+
+local function put_targets(out)
+  local generation = require "sluice.generation"
+  if not is_wanted(generation.current()) then return end
+  local name = "sluice_upstream_target_health"
+  head(out, name, "Health status of targets of upstream. States = healthchecks_off|healthy|unhealthy|dns_error, value "
+    .. "is 1 when state is populated.")
+  for _, target in ipairs(generation.status().targets) do
+    local host = address.split(target.target)
+    local state = target.health == "unchecked" and "healthchecks_off" or target.health
+    for _, one in ipairs(STATES) do
+      line(out, name, one == state and 1 or 0, "upstream", target.upstream, "target", target.target,
+        "address", address.is_ip(host) and target.target or "", "state", one, "subsystem", "http")
+    end
+  end
+end
+
+-- Text in Prometheus' format.
+---@return string
+function node_metrics.text()
+  local out, id, totals = buffer.new(), node.get_id(), vitals.totals()
+  put_node(out, id)
+  put_connections(out, "sluice_connections_total", id, totals)
+  put_connections(out, "sluice_nginx_connections_total", id, totals)
+  put_requests(out, "sluice_requests_total", id, totals)
+  put_requests(out, "sluice_nginx_requests_total", id, totals)
+  put_memory(out, id)
+  put_shared(out, id)
+  put_targets(out)
+  return out:get()
+end
+
+return node_metrics
