@@ -207,7 +207,7 @@ void exchange_on_phase(struct worker *worker, double handle, enum phase phase, e
     if (result == PHASE_FAILED)
       exchange_fail(exchange, 500, "An unexpected error occurred");
     else
-      exchange_send_answer(exchange);
+      exchange_answer(exchange);
   }
 }
 

@@ -19,10 +19,11 @@ void exchange_route(struct exchange *exchange);
 void exchange_forward(struct exchange *exchange);
 
 // exchange_response.c
-// Sends exchange->status, the response's fields and exchange->answer.
-void exchange_send_answer(struct exchange *exchange);
+// Sends exchange->status, the response's fields and exchange->answer, through header_filter and body_filter. A filter
+// that fails makes it a bare 500.
+void exchange_answer(struct exchange *exchange);
 void exchange_send_end(struct exchange *exchange, const struct headers *trailers);
-// An answer of the gateway's own, through header_filter and body_filter.
+// The same for an answer of the gateway's own, with the fields that plugins have set so far.
 void exchange_respond(struct exchange *exchange);
 // The same for an error.
 void exchange_fail(struct exchange *exchange, int status, const char *message);

@@ -44,8 +44,8 @@ static void merge_preset(struct exchange *exchange) {
 static void choose_framing(struct exchange *exchange) {
   exchange->no_body_out = response_has_no_body(exchange);
   if (exchange->filtering_body && !exchange->no_body_out) exchange->response_length = -1;
-  exchange->chunked_out =
-      exchange->response_length < 0 && !exchange->no_body_out && exchange->request.major == 1 && exchange->request.minor > 0;
+  exchange->chunked_out = exchange->response_length < 0 && !exchange->no_body_out && exchange->request.major == 1 &&
+                          exchange->request.minor > 0;
 }
 
 static void send_head(struct exchange *exchange) {
@@ -92,9 +92,8 @@ static bool filter_answer(struct exchange *exchange) {
   if (!whole) return false;
   buffer_copy_out(&exchange->answer, whole);
   struct slice out = {NULL, 0};
-  enum phase_result result =
-      phase_body(exchange->worker, exchange_handle(exchange), exchange->generation->id, exchange->route_index,
-                 (struct slice){whole, (uint32_t)len}, true, &out);
+  enum phase_result result = phase_body(exchange->worker, exchange_handle(exchange), exchange->generation->id,
+                                        exchange->route_index, (struct slice){whole, (uint32_t)len}, true, &out);
   free(whole);
   buffer_clear(&exchange->answer);
   if (result == PHASE_FAILED) return false;
@@ -112,33 +111,41 @@ static void send_answer_body(struct exchange *exchange) {
 }
 
 // Sends exchange->status, the response's fields and exchange->answer.
-void exchange_send_answer(struct exchange *exchange) {
+static void send_answer(struct exchange *exchange) {
   exchange_move(exchange, EXCHANGE_SENDING);
   if (!exchange->stream) {
     exchange_finish(exchange);
     return;
   }
   // A response to HEAD tells the length that its content would have, which nobody here knows better.
-  bool keeps_length = exchange->source == SOURCE_SERVICE && exchange->answer.bytes == 0 && response_has_no_body(exchange);
+  bool keeps_length =
+      exchange->source == SOURCE_SERVICE && exchange->answer.bytes == 0 && response_has_no_body(exchange);
   exchange->response_length = keeps_length ? exchange->service_message.content_length : (int64_t)exchange->answer.bytes;
   send_head(exchange);
   send_answer_body(exchange);
   exchange_send_end(exchange, NULL);
 }
 
-// An answer of the gateway's own, through header_filter and body_filter. A filter that fails makes it a bare 500.
+// A filter failed: what it may have done to the answer is forgotten.
+static void answer_bare(struct exchange *exchange) {
+  headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
+  headers_init(&exchange->preset, PRESET_MOST);
+  answer_error(exchange, 500, SLICE("An unexpected error occurred"));
+  headers_copy(&exchange->response, &exchange->preset, &exchange->arena);
+  exchange->source = SOURCE_ERROR;
+}
+
+void exchange_answer(struct exchange *exchange) {
+  if (!filter_head(exchange) || !filter_answer(exchange)) answer_bare(exchange);
+  send_answer(exchange);
+}
+
+// An answer of the gateway's own.
 void exchange_respond(struct exchange *exchange) {
   headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
   exchange->has_response = true;
   merge_preset(exchange);
-  if (!filter_head(exchange) || !filter_answer(exchange)) {
-    headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
-    headers_init(&exchange->preset, PRESET_MOST);
-    answer_error(exchange, 500, SLICE("An unexpected error occurred"));
-    headers_copy(&exchange->response, &exchange->preset, &exchange->arena);
-    exchange->source = SOURCE_ERROR;
-  }
-  exchange_send_answer(exchange);
+  exchange_answer(exchange);
 }
 
 void exchange_fail(struct exchange *exchange, int status, const char *message) {
@@ -186,19 +193,41 @@ void exchange_on_service_interim(struct exchange *exchange, int status, const st
   exchange->ops->interim(exchange, status, fields);
 }
 
-static void response_head(struct exchange *exchange) {
+// header_filter over the service's head. False: the client has been answered otherwise.
+static bool head_passes(struct exchange *exchange) {
   if (!filter_head(exchange)) {
     try_abandon(exchange);
     headers_init(&exchange->preset, PRESET_MOST);
     exchange->phases &= ~((1u << PHASE_HEADER_FILTER) | (1u << PHASE_BODY_FILTER));
     exchange_fail(exchange, 500, "An unexpected error occurred");
-    return;
+    return false;
   }
+  if (!exchange->answered) return true;
+  try_abandon(exchange);
+  if (!filter_answer(exchange)) answer_bare(exchange);
+  send_answer(exchange);
+  return false;
+}
+
+static void response_head(struct exchange *exchange) {
+  if (!head_passes(exchange)) return;
   // Plugins may have made a GET of it for the client, or a 200.
   if (!response_has_no_body(exchange) && service_sent_no_content(exchange)) exchange->response_length = 0;
   exchange->filtering_body = (exchange->phases & (1u << PHASE_BODY_FILTER)) != 0 && !response_has_no_body(exchange);
   exchange_move(exchange, EXCHANGE_SENDING);
   send_head(exchange);
+}
+
+static void tunnel_head(struct exchange *exchange) {
+  if (!head_passes(exchange)) return;
+  exchange_move(exchange, EXCHANGE_TUNNEL);
+  exchange->status = 101; // whatever a plugin would like it to be
+  exchange->head_sent = true;
+  exchange->no_body_out = true;
+  exchange->ops->head(exchange);
+  exchange->no_body_out = false; // what comes now is no content, and passes
+  exchange->ops->tunnel(exchange);
+  exchange->ops->flush(exchange);
 }
 
 void exchange_on_service_head(struct exchange *exchange) {
@@ -214,14 +243,7 @@ void exchange_on_service_head(struct exchange *exchange) {
   buffer_clear(&exchange->replay);
   merge_preset(exchange);
   if (message->status == 101) {
-    exchange_move(exchange, EXCHANGE_TUNNEL);
-    filter_head(exchange);
-    exchange->head_sent = true;
-    exchange->no_body_out = true;
-    exchange->ops->head(exchange);
-    exchange->no_body_out = false; // what comes now is no content, and passes
-    exchange->ops->tunnel(exchange);
-    exchange->ops->flush(exchange);
+    tunnel_head(exchange);
   } else if (exchange->phases & (1u << PHASE_RESPONSE)) {
     exchange_move(exchange, EXCHANGE_RESPONSE);
   } else {

@@ -188,6 +188,22 @@ describe("between messages", function()
     assert.equal(500, gw:get("/", { ["X-Header-Filter"] = "exchange.response:set_status(100)" }).status)
   end)
 
+  it("an answer given in header_filter takes the place of the service's whole response", function()
+    local client = gw:connect()
+    local response = client:request({ path = "/bytes/1000",
+      headers = { ["X-Header-Filter"] = "exchange.response:exit(403, 'no')" } })
+    assert.same({ 403, "no" }, { response.status, response.body })
+    assert.equal(200, client:request({ path = "/" }).status)
+    client:close()
+  end)
+
+  it("a plugin of phase response leaves the header_filter of others running", function()
+    local response = gw:get("/whole/a", { ["X-Header-Filter"] = "exchange.response:set_header('X-Seen', '1')",
+      ["X-Response"] = "exchange.response:set_raw_body('mine')" })
+    assert.equal("mine", response.body)
+    assert.equal("1", response.headers["x-seen"])
+  end)
+
   it("a response to HEAD keeps its length through phase response", function()
     local client = gw:connect()
     local response = client:request({ method = "HEAD", path = "/whole/bytes/1000" })
