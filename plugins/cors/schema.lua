@@ -17,8 +17,8 @@ return {
   fields = {
     { consumer = typedefs.no_consumer },
     { consumer_group = typedefs.no_consumer_group },
-    { protocols = { type = "set", required = true, len_min = 1, default = PROTOCOLS,
-      elements = { type = "string", one_of = PROTOCOLS } } },
+    { protocols = { type = "set", required = true, default = PROTOCOLS,
+      elements = { type = "string", len_min = 1, one_of = PROTOCOLS } } },
     { config = { type = "record", required = true, fields = {
       { origins = { type = "array", elements = { type = "string", custom_validator = is_origin },
         about = "who may: origins such as `https://example.com`, regular expressions for the whole origin (or, without "

@@ -1,12 +1,15 @@
 -- SPDX-License-Identifier: Apache-2.0
 local typedefs = require "sluice.typedefs"
 
-local MOST = 1e15 -- about what a counter holds
-
 local NAMES = { "second", "minute", "hour", "day", "month", "year" }
 
+local function not_negative(value)
+  if value >= 0 then return true end
+  return nil, "expected a number of at least 0"
+end
+
 local function limit(name)
-  return { type = "number", between = { 0, MOST }, about = "requests in one " .. name }
+  return { type = "number", custom_validator = not_negative, about = "requests in one " .. name }
 end
 
 -- A longer window that holds less than a shorter one: an error of whoever wrote it.
@@ -69,7 +72,8 @@ return {
       { redis = redis },
       { hide_client_headers = { type = "boolean", required = true, default = false,
         about = "clients are not told the limits" } },
-      { error_code = { type = "number", default = 429, between = { 0, 2147483647 }, about = "status of a refusal" } },
+      { error_code = { type = "number", default = 429, custom_validator = not_negative,
+        about = "status of a refusal" } },
       { error_message = { type = "string", default = "API rate limit exceeded", about = "message of a refusal" } },
       { sync_rate = { type = "number", required = true, default = -1,
         about = "accepted, without effect: each request is counted in Redis before it goes on" } },

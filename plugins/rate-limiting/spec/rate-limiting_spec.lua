@@ -314,6 +314,10 @@ describe("rate-limiting", function()
       assert.matches("expected at least one of second, minute, hour, day, month or year", problem {}, 1, true)
     end)
 
+    it("with a limit below 0", function()
+      assert.matches("config.minute: expected a number of at least 0, found -1", problem { minute = -1 }, 1, true)
+    end)
+
     it("with a longer window that holds less than a shorter one", function()
       assert.matches("config.minute: The limit for minute(5.0) cannot be lower than the limit for second(6.0)",
         problem { second = 6, minute = 5 }, 1, true)
