@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- A newcomer pastes what README.md shows, and sees what README.md says: every console block is run against the demo.
+-- A newcomer pastes what README.md shows, and sees what README.md says: every console block is run against the demo,
+-- that of a plugin against the configuration which stands above it.
 local gateway = require "spec.support.gateway"
 local process = require "spec.support.process"
 
@@ -25,6 +26,14 @@ local function to_pattern(lines)
   return "^" .. pattern:gsub("\n%.%*", ".*"):gsub("%.%*\n", ".*") .. "\n?$"
 end
 
+-- Runs a command with the ports of `gw`, and compares what it prints.
+local function assert_shows(gw, entry)
+  local command = entry.command:gsub("localhost:8000", "127.0.0.1:" .. gw.port)
+    :gsub("localhost:8007", "127.0.0.1:" .. gw.status_port)
+  local _, out = process.run({ "sh", "-c", command .. " 2>/dev/null" }, { cwd = gw.directory })
+  assert.matches(to_pattern(entry.expected), (out:gsub("\r", "")))
+end
+
 describe("the README", function()
   local gw
 
@@ -43,9 +52,24 @@ describe("the README", function()
 
   for _, entry in ipairs(console_lines(process.read_file("README.md"))) do
     it("shows what comes of " .. entry.command, function()
-      local command = entry.command:gsub("localhost:8000", "127.0.0.1:" .. gw.port)
-      local _, out = process.run({ "sh", "-c", command .. " 2>/dev/null" })
-      assert.matches(to_pattern(entry.expected), (out:gsub("\r", "")))
+      assert_shows(gw, entry)
     end)
+  end
+end)
+
+describe("the README of", function()
+  for path in io.popen("ls plugins/*/README.md"):lines() do
+    local text = process.read_file(path)
+    local config, commands = text:match("```yaml\n(.-)```"), console_lines(text)
+    if config and #commands > 0 then
+      it(path:match("plugins/([^/]+)") .. " shows what comes of its commands", function()
+        local gw = gateway.start(config)
+        local ok, why = pcall(function()
+          for _, entry in ipairs(commands) do assert_shows(gw, entry) end
+        end)
+        gw:stop()
+        if not ok then error(why, 0) end
+      end)
+    end
   end
 end)
