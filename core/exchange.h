@@ -102,7 +102,8 @@ struct exchange {
   // Request
   struct chunk *head_chunk; // holds the bytes of the head
   struct h1_message request;
-  struct slice scheme, raw_path, path, query, host; // host: lower case without port
+  struct slice scheme, raw_path, path, query;
+  struct slice authority, host; // as the client named it; in lower case without port
   bool has_query;
   uint16_t port;              // of Host or target; 0: not given
   struct buffer request_body; // content that has come and is not sent yet

@@ -11,7 +11,7 @@
 #include "uri.h"
 #include "worker.h"
 
-enum { BODY_HIGH_WATER = 256 * 1024 };
+enum { BODY_HIGH_WATER = 256 * 1024, SERVICE_TIMEOUT_MS = 60000, SERVICE_RETRIES = 5 };
 
 // ---- From the head to the service ------------------------------------------------------------------------------------
 
@@ -55,14 +55,15 @@ static void redirect_to_https(struct exchange *exchange, uint16_t status) {
     exchange_fail(exchange, 426, "Please use HTTPS protocol");
     return;
   }
-  struct slice host = exchange->host, target = exchange->request.target;
-  char *url = arena_alloc(&exchange->arena, host.len + target.len + 16);
+  struct slice host = exchange->host, path = exchange->raw_path, query = exchange->query;
+  size_t room = sizeof "https://?" + host.len + path.len + query.len;
+  char *url = arena_alloc(&exchange->arena, room);
   if (!url) {
     exchange_fail(exchange, 500, "An unexpected error occurred");
     return;
   }
-  int len = snprintf(url, host.len + target.len + 16, "https://%.*s%.*s", (int)host.len, host.data, (int)target.len,
-                     target.data);
+  int len = snprintf(url, room, "https://%.*s%.*s%s%.*s", (int)host.len, host.data, (int)path.len, path.data,
+                     exchange->has_query ? "?" : "", (int)query.len, query.len ? query.data : "");
   headers_add(&exchange->preset, &exchange->arena, SLICE("Location"), (struct slice){url, (uint32_t)len});
   exchange_fail(exchange, status, "Please use HTTPS protocol");
 }
@@ -78,8 +79,11 @@ static void take_route(struct exchange *exchange, uint32_t index) {
   exchange->route_index = index;
   exchange->route = &generation->routes[index];
   exchange->phases = exchange->route->phases;
-  if (exchange->route->service) exchange->service = &generation->services[exchange->route->service];
-  if (!exchange->service) return;
+  // Without a service a plugin may say where to go; Kong's defaults of a service hold there.
+  exchange->connect_timeout_ms = exchange->send_timeout_ms = exchange->read_timeout_ms = SERVICE_TIMEOUT_MS;
+  exchange->retries = SERVICE_RETRIES;
+  if (!exchange->route->service) return;
+  exchange->service = &generation->services[exchange->route->service];
   exchange->connect_timeout_ms = exchange->service->connect_timeout_ms;
   exchange->send_timeout_ms = exchange->service->send_timeout_ms;
   exchange->read_timeout_ms = exchange->service->read_timeout_ms;
@@ -107,7 +111,9 @@ void exchange_route(struct exchange *exchange) {
       .host = exchange->host,
       .path = exchange->path,
       .sni = exchange->tls_sni,
-      .port = exchange->port ? exchange->port : secure ? 443 : 80,
+      .port = exchange->port ? exchange->port
+              : secure       ? 443
+                             : 80,
       .tls = tls,
       .secure = secure,
       .header = find_header,
@@ -172,6 +178,7 @@ static bool read_host(struct exchange *exchange, struct slice authority) {
     exchange_refuse(exchange, 400, error.text);
     return false;
   }
+  exchange->authority = authority.len ? authority : field->value;
   exchange->port = host.port;
   exchange->host = host.name;
   if (host.has_upper) {
@@ -329,8 +336,7 @@ static void invite_body(struct exchange *exchange) {
 
 int exchange_want_whole_body(struct exchange *exchange) {
   const struct limits *limits = &exchange->generation->limits;
-  if (exchange->refusal || exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes)
-    return BRIDGE_FULL;
+  if (exchange->refusal || exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes) return BRIDGE_FULL;
   if (exchange->request_complete || exchange->body_replaced) return BRIDGE_OK;
   if (!exchange->stream || exchange->state >= EXCHANGE_SERVICE) return BRIDGE_LATE;
   exchange->body_buffering = true;

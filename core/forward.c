@@ -122,11 +122,10 @@ int forward_target(struct exchange *exchange, struct slice *path, struct slice *
 
 static struct slice host_for_service(const struct exchange *exchange) {
   if (exchange->host_field.len) return exchange->host_field;
-  struct field *host = headers_find_id(&exchange->request.headers, FIELD_HOST);
-  if (exchange->route->preserve_host && host) return host->value;
+  if (exchange->route->preserve_host && exchange->authority.len) return exchange->authority;
   if (exchange->upstream && exchange->upstream->host_header.len) return exchange->upstream->host_header;
   if (exchange->service_host.len) return exchange->service_host;
-  return exchange->service->host_field;
+  return exchange->service ? exchange->service->host_field : exchange->upstream->name;
 }
 
 // A head being written: room has been reserved for all of it.
@@ -198,8 +197,8 @@ static void put_framing(struct head *head, const struct exchange *exchange) {
 }
 
 static size_t head_bound(const struct exchange *exchange, struct slice path, struct slice query) {
-  size_t bound = 1024 + (size_t)path.len + query.len + host_for_service(exchange).len + exchange->raw_path.len +
-                 exchange->path.len + exchange->host.len * 2;
+  size_t bound = 1024 + (size_t)forward_method(exchange).len + path.len + query.len + host_for_service(exchange).len +
+                 exchange->raw_path.len + exchange->path.len + exchange->host.len;
   for (uint32_t i = 0; i < exchange->request.headers.count; i++)
     bound += exchange->request.headers.fields[i].name.len + exchange->request.headers.fields[i].value.len + 8;
   return bound;
