@@ -20,7 +20,7 @@ struct client {
   struct worker *worker;
   struct conn conn;
   struct dns_query query;
-  struct tls_context *tls; // NULL: plain; the cache's own
+  struct tls_context *tls; // NULL: plain
   char *host, *tls_name;
   uint32_t slot, serial;
   uint32_t port;
@@ -81,6 +81,7 @@ static void client_free(struct client *client) {
   worker->clients[client->slot] = NULL;
   dns_cancel(worker->dns, &client->query);
   if (client->has_conn) conn_close(&client->conn);
+  if (client->tls) tls_context_free(client->tls);
   free(client->host);
   free(client->tls_name);
   free(client->gathered);
@@ -246,7 +247,9 @@ static int take_options(struct client *client, struct slice host, const struct s
   };
   uint64_t hash;
   client->tls = tls_cache_get(client->worker, &tls, &hash);
-  return client->tls ? BRIDGE_OK : BRIDGE_FAILED;
+  if (!client->tls) return BRIDGE_FAILED;
+  tls_context_retain(client->tls); // the cache may drop it before the connection stands
+  return BRIDGE_OK;
 }
 
 int bridge_socket_connect(struct worker *worker, const char *host, uint32_t len, uint32_t port,

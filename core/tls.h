@@ -63,6 +63,8 @@ struct tls_client_options {
 // A client's context; remembers the last session of each server name. NULL, and why.
 struct tls_context *tls_client_context_new(const struct tls_client_options *options, struct error *error);
 
+// One more owner.
+void tls_context_retain(struct tls_context *context);
 // Drops the owner's reference. Connections hold their own, so the context ends with the last of them.
 void tls_context_free(struct tls_context *context);
 

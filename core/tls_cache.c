@@ -19,7 +19,7 @@ static uint64_t mix_text(uint64_t hash, const char *text) {
   return mix(hash, text ? text : "", text ? strlen(text) : 0);
 }
 
-static void forget_oldest_entry(struct worker *worker) {
+static void forget_last_entry(struct worker *worker) {
   struct tls_entry **at = &worker->tls_entries;
   while ((*at)->next) at = &(*at)->next;
   tls_context_free((*at)->context);
@@ -34,12 +34,24 @@ static uint64_t options_hash(const struct tls_client_options *options) {
   return mix_text(hash, options->alpn) ^ options->verify;
 }
 
+// The entry of that key, now the newest; NULL: none.
+static struct tls_entry *find_entry(struct worker *worker, uint64_t key) {
+  struct tls_entry **at = &worker->tls_entries;
+  while (*at && (*at)->key != key) at = &(*at)->next;
+  struct tls_entry *entry = *at;
+  if (!entry) return NULL;
+  *at = entry->next;
+  entry->next = worker->tls_entries;
+  worker->tls_entries = entry;
+  return entry;
+}
+
 struct tls_context *tls_cache_get(struct worker *worker, const struct tls_client_options *options, uint64_t *hash) {
   uint64_t key = options_hash(options);
   *hash = key;
-  for (struct tls_entry *entry = worker->tls_entries; entry; entry = entry->next)
-    if (entry->key == key) return entry->context;
-  struct tls_entry *entry = malloc(sizeof *entry);
+  struct tls_entry *entry = find_entry(worker, key);
+  if (entry) return entry->context;
+  entry = malloc(sizeof *entry);
   if (!entry) return NULL;
   *entry = (struct tls_entry){worker->tls_entries, key, tls_client_context_new(options, &worker->error)};
   if (!entry->context) {
@@ -48,10 +60,10 @@ struct tls_context *tls_cache_get(struct worker *worker, const struct tls_client
     return NULL;
   }
   worker->tls_entries = entry;
-  if (++worker->tls_entry_count > TLS_ENTRIES_MOST) forget_oldest_entry(worker);
+  if (++worker->tls_entry_count > TLS_ENTRIES_MOST) forget_last_entry(worker);
   return entry->context;
 }
 
 void tls_cache_close(struct worker *worker) {
-  while (worker->tls_entries) forget_oldest_entry(worker);
+  while (worker->tls_entries) forget_last_entry(worker);
 }

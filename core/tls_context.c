@@ -506,6 +506,10 @@ struct tls_context *tls_client_context_new(const struct tls_client_options *opti
   return NULL;
 }
 
+void tls_context_retain(struct tls_context *context) {
+  context->refs++;
+}
+
 void tls_context_free(struct tls_context *context) {
   assert(context->refs > 0);
   if (--context->refs > 0) return;

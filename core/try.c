@@ -255,20 +255,11 @@ static bool link_step(struct link *link) {
   struct chunk *chunk = link->conn.in;
   conn_consume(&link->conn, used);
   switch (event) {
-  case H1_HEAD:
-    link_on_head(link);
-    break;
-  case H1_BODY:
-    exchange_on_service_body(exchange, chunk, link->h1.body);
-    break;
-  case H1_END:
-    link_on_end(link);
-    break;
-  case H1_ERROR:
-    link_on_problem(link);
-    return false;
-  case H1_NEED_MORE:
-    return false;
+  case H1_HEAD: link_on_head(link); break;
+  case H1_BODY: exchange_on_service_body(exchange, chunk, link->h1.body); break;
+  case H1_END: link_on_end(link); break;
+  case H1_ERROR: link_on_problem(link); return false;
+  case H1_NEED_MORE: return false;
   }
   return link->exchange == exchange && !link->conn.closed;
 }
@@ -387,8 +378,8 @@ void try_resume(struct exchange *exchange) {
 // ---- Choosing where to go ------------------------------------------------------------------------------------------
 
 static bool method_is_idempotent(struct slice method) {
-  static const struct slice methods[] = {SLICE("GET"),     SLICE("HEAD"), SLICE("PUT"), SLICE("DELETE"),
-                                         SLICE("OPTIONS"), SLICE("TRACE")};
+  static const struct slice methods[] = {SLICE("GET"),    SLICE("HEAD"),    SLICE("PUT"),
+                                         SLICE("DELETE"), SLICE("OPTIONS"), SLICE("TRACE")};
   for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
     if (slice_equal(method, methods[i])) return true;
   return false;
@@ -551,16 +542,34 @@ static struct target *choose_target(struct exchange *exchange, struct upstream *
   return index > 0 && index <= upstream->target_count ? &upstream->targets[index - 1] : NULL;
 }
 
-static void choose_tls(struct exchange *exchange) {
+// The name that TLS asks for and checks, ended by zero. NULL: no memory.
+static const char *choose_tls_name(struct exchange *exchange) {
+  struct slice name = exchange->service_host.len ? exchange->service_host : exchange->try->target->host;
+  if (exchange->route->preserve_host && exchange->host.len) name = exchange->host;
+  if (exchange->upstream && exchange->upstream->host_header.len) name = exchange->upstream->host_header;
+  return arena_copy(&exchange->arena, name.data, name.len).data;
+}
+
+static void drop_context(void *context) {
+  tls_context_free(context);
+}
+
+// Whether the try may go on: plain, or in TLS with all that it takes. One that cannot must not go on in the clear.
+static bool choose_tls(struct exchange *exchange) {
   struct try *try = exchange->try;
   const struct service *service = exchange->service;
   bool tls = exchange->service_tls >= 0 ? exchange->service_tls : service && service->tls;
-  if (!tls) return;
-    struct slice name = exchange->service_host.len ? exchange->service_host : try->target->host;
-  if (exchange->route->preserve_host && exchange->host.len) name = exchange->host;
-  if (exchange->upstream && exchange->upstream->host_header.len) name = exchange->upstream->host_header;
-  try->tls_name = name.data; // zero-terminated: of a generation's arena or the exchange's
-  try->tls = generation_client_tls(exchange->generation, service, exchange->service_verify, name, &try->tls_key);
+  if (!tls) return true;
+  try->tls_name = choose_tls_name(exchange);
+  if (!try->tls_name) return false;
+  try->tls = generation_client_tls(exchange->generation, service, exchange->service_verify, slice_of(try->tls_name),
+                                   &try->tls_key);
+  if (!try->tls) return false;
+  // The cache may drop it while the name is resolved.
+  tls_context_retain(try->tls);
+  if (arena_defer(&exchange->arena, drop_context, try->tls) == 0) return true;
+  tls_context_free(try->tls);
+  return false;
 }
 
 void try_begin(struct exchange *exchange) {
@@ -589,6 +598,10 @@ void try_begin(struct exchange *exchange) {
     exchange_on_service_failed(exchange, 503, "failure to get a peer from the balancer");
     return;
   }
-  choose_tls(exchange);
-  try_resolve(exchange);
+  if (choose_tls(exchange)) {
+    try_resolve(exchange);
+    return;
+  }
+  exchange->try = NULL;
+  exchange_on_service_failed(exchange, 500, "An unexpected error occurred");
 }

@@ -68,7 +68,7 @@ struct worker {
   struct generation *generations;
   int next_generation;
   struct pool pool;
-  struct tls_entry *tls_entries; // newest first
+  struct tls_entry *tls_entries; // last used first
   uint32_t tls_entry_count;
   struct client **clients; // sockets of Lua, by slot
   uint32_t client_count;

@@ -218,6 +218,12 @@ describe("between messages", function()
     client:close()
   end)
 
+  it("a host that is preserved is the name asked for in TLS", function()
+    local response = gw:request({ path = "/secure", host = "shop.test" })
+    assert.equal(200, response.status)
+    assert.equal("shop.test", echoed(response).tls.sni or echoed(response).tls.server_name)
+  end)
+
   it("a redirect to https has one host, whatever the form of the target", function()
     local client = gw:connect()
     client:send("GET http://shop.test/only-tls?a=b HTTP/1.1\r\nHost: shop.test\r\n\r\n")
