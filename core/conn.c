@@ -17,13 +17,14 @@ enum { IOV_MOST = 64, FILL_LEAST = 2048 };
 
 // ---- Operations ----------------------------------------------------------------------------------------------------
 
-// Few connections fail, so the reason is no part of each.
+// Few connections fail, so the reason is no part of each. `what` was tried; NULL: a connection, as whoever reads the
+// reason knows.
 static int conn_fail(struct conn *conn, const char *what, const char *why) {
   conn->failed = true;
   if (conn->reason) return CONN_FAILED;
-  size_t room = strlen(what) + strlen(why) + 3;
+  size_t room = (what ? strlen(what) : 0) + strlen(why) + 3;
   conn->reason = malloc(room);
-  if (conn->reason) snprintf(conn->reason, room, "%s: %s", what, why);
+  if (conn->reason) snprintf(conn->reason, room, "%s%s%s", what ? what : "", what ? ": " : "", why);
   return CONN_FAILED;
 }
 
@@ -47,8 +48,9 @@ static int64_t plain_read(struct conn *conn, char *data, size_t room) {
 static int64_t plain_write(struct conn *conn, const struct iovec *iov, int count) {
   ssize_t n;
   struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
-  do n = count == 1 ? send(conn->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
-                    : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+  do
+    n = count == 1 ? send(conn->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+                   : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
   return n >= 0 ? n : io_failed(conn, "write");
 }
@@ -56,15 +58,10 @@ static int64_t plain_write(struct conn *conn, const struct iovec *iov, int count
 static int64_t tls_result(struct conn *conn, int64_t n, const struct error *error) {
   if (n > 0) return n;
   switch (n) {
-  case TLS_WANT_READ:
-    return CONN_AGAIN;
-  case TLS_WANT_WRITE:
-    ev_io_start(conn->loop->ev, &conn->writer);
-    return CONN_AGAIN;
-  case TLS_EOF:
-    return CONN_EOF;
-  default:
-    return conn_fail(conn, "TLS", error->text);
+  case TLS_WANT_READ: return CONN_AGAIN;
+  case TLS_WANT_WRITE: ev_io_start(conn->loop->ev, &conn->writer); return CONN_AGAIN;
+  case TLS_EOF: return CONN_EOF;
+  default: return conn_fail(conn, "TLS", error->text);
   }
 }
 
@@ -122,7 +119,7 @@ static void conn_established(struct conn *conn) {
   ev_io_stop(conn->loop->ev, &conn->writer);
   conn->connecting = false;
   if (cause) {
-    conn_fail(conn, "connect", strerror(cause));
+    conn_fail(conn, NULL, strerror(cause));
     conn->on_read(conn);
     return;
   }
@@ -182,7 +179,7 @@ int conn_connect(struct conn *conn, struct loop *loop, struct chunk_pool *pool, 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
   if (connect(fd, address, len) < 0 && errno != EINPROGRESS) {
-    error_system(error, "connect");
+    error_set(error, ERROR_CLOSED, "%s", strerror(errno));
     close(fd);
     return ERROR_CLOSED;
   }

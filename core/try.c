@@ -283,12 +283,20 @@ static void link_on_eof(struct link *link) {
     try_failed(exchange, 502, "The service closed the connection without a response", false);
 }
 
+static void try_not_connected(struct exchange *exchange, const char *why) {
+  char message[320];
+  snprintf(message, sizeof message, "No connection to the service: %s", why);
+  try_failed(exchange, 502, message, true);
+}
+
 static void link_on_failure(struct link *link) {
   char message[320];
-  bool unsent = !link->head_sent;
-  snprintf(message, sizeof message, unsent ? "No connection to the service: %s" : "The service's connection failed: %s",
-           conn_reason(&link->conn));
-  try_failed(link->exchange, 502, message, unsent);
+  if (!link->head_sent) {
+    try_not_connected(link->exchange, conn_reason(&link->conn));
+    return;
+  }
+  snprintf(message, sizeof message, "The service's connection failed: %s", conn_reason(&link->conn));
+  try_failed(link->exchange, 502, message, false);
 }
 
 // Pieces that were handed over are written; a client that does not keep up stops the reading here.
@@ -440,7 +448,7 @@ static void try_failed(struct exchange *exchange, int status, const char *messag
   try_begin(exchange);
 }
 
-static struct link *link_new(struct exchange *exchange, const struct pool_key *key) {
+static struct link *link_new(struct exchange *exchange, const struct pool_key *key, struct error *error) {
   struct worker *worker = exchange->worker;
   struct link *link = calloc(1, sizeof *link);
   if (!link) return NULL;
@@ -449,10 +457,9 @@ static struct link *link_new(struct exchange *exchange, const struct pool_key *k
   link->conn.on_read = link_on_read;
   link->conn.on_write = link_on_write;
   link->conn.on_deadline = link_on_deadline;
-  struct error error;
   int result = worker->connect ? worker->connect(worker, &link->conn, &key->address)
                                : conn_connect(&link->conn, &worker->loop, &worker->chunks, &key->address.socket.base,
-                                              key->address.len, &error);
+                                              key->address.len, error);
   if (result == 0) return link;
   free(link);
   return NULL;
@@ -465,9 +472,10 @@ static void try_connect(struct exchange *exchange) {
   exchange->target_port = address_port(&key.address.socket.base);
   struct link *link = pool_take(&exchange->worker->pool, &key);
   bool reused = link != NULL;
-  if (!link) link = link_new(exchange, &key);
+  struct error error = {.text = "refused"};
+  if (!link) link = link_new(exchange, &key, &error);
   if (!link) {
-    try_failed(exchange, 502, "No connection to the service", true);
+    try_not_connected(exchange, error.text);
     return;
   }
   link->reused = reused;
