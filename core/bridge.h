@@ -146,6 +146,9 @@ int bridge_header_add(struct worker *worker, double exchange, int message, const
 int bridge_header_clear(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
 // The same, and every field whose name a service may take for that one, such as X_Y for X-Y.
 int bridge_header_clear_alike(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
+// Takes out of the request every field that a service may take for an identity the gateway vouches for (Kong's
+// X-Consumer-*, X-Credential-*, X-Anonymous-Consumer), in any spelling.
+int bridge_identity_clear(struct worker *worker, double exchange);
 
 // ---- Exchange: bodies, answers, the service ------------------------------------------------------------------------
 

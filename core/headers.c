@@ -143,6 +143,23 @@ uint32_t headers_remove_alike(struct headers *headers, struct slice name) {
   return remove_fields(headers, name, is_alike);
 }
 
+uint32_t headers_remove_all_alike(struct headers *headers, const struct slice *names, uint32_t count) {
+  uint32_t kept = 0, present = 0;
+  for (uint32_t i = 0; i < headers->count; i++) {
+    const struct field *field = &headers->fields[i];
+    bool removed = false;
+    for (uint32_t j = 0; j < count && !removed; j++) removed = is_alike(field, names[j], 0);
+    if (removed) continue;
+    present |= 1u << field->id;
+    if (kept != i) headers->fields[kept] = *field;
+    kept++;
+  }
+  uint32_t removed = headers->count - kept;
+  headers->count = kept;
+  headers->present = present;
+  return removed;
+}
+
 int headers_copy(struct headers *to, const struct headers *from, struct arena *arena) {
   struct headers copy = {.count = from->count, .room = from->count, .most = from->most, .present = from->present};
   if (from->count) {

@@ -228,26 +228,43 @@ local function after_failure(job, item, phase, err)
   if phase ~= LOG then return FAILED end
 end
 
-local function run_list(job, list, exchange, phase)
-  for i = 1, #list do
-    local item = list[i]
-    local conf = item.conf
-    if item.levels then conf = scoped_conf(item, exchange) end
-    if conf then
-      local place = item.place
-      board.plugin_calls[place] = board.plugin_calls[place] + 1
-      board.running = place
-      local ok, err = xpcall(item.run, on_error, conf, exchange)
-      board.running = 0
-      if not ok then
-        local result = after_failure(job, item, phase, err)
-        if result then return result end
-      elseif exchange.answered and phase <= LAST_ANSWERING then
-        return ANSWERED -- it answered, and caught the mark that ends it
-      end
-    end
+-- One plugin of a phase. Gives what ends the phase, or nil.
+local function run_item(job, item, exchange, phase)
+  local conf = item.conf
+  if item.levels then conf = scoped_conf(item, exchange) end
+  if not conf then return nil end
+  local place = item.place
+  board.plugin_calls[place] = board.plugin_calls[place] + 1
+  board.running = place
+  local ok, err = xpcall(item.run, on_error, conf, exchange)
+  board.running = 0
+  if not ok then return after_failure(job, item, phase, err) end
+  -- A plugin may have answered, and caught the mark that ends it.
+  if exchange.answered and phase <= LAST_ANSWERING then return ANSWERED end
+end
+
+-- A loop over a handful of plugins is compiled by itself and keeps the phase around it from being compiled whole, so
+-- for each length of the list there is a function that names its items one by one.
+local runners = {}
+
+local function runner_for(length)
+  local lines = { "local run_item, DONE = ...", "return function(job, list, exchange, phase)", "  local result" }
+  for i = 1, length do
+    lines[#lines + 1] = ("  result = run_item(job, list[%d], exchange, phase)"):format(i)
+    lines[#lines + 1] = "  if result then return result end"
   end
-  return DONE
+  lines[#lines + 1] = "  return DONE\nend"
+  return assert(loadstring(table.concat(lines, "\n"), "=runner"))(run_item, DONE)
+end
+
+local function run_list(job, list, exchange, phase)
+  local length = #list
+  local runner = runners[length]
+  if not runner then
+    runner = runner_for(length)
+    runners[length] = runner
+  end
+  return runner(job, list, exchange, phase)
 end
 
 local function list_of(generation, route, phase)

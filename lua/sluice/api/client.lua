@@ -124,17 +124,10 @@ function methods:authenticate(consumer, credential)
   set_groups(exchange, nil)
 end
 
--- Fields that services believe, in Kong's names.
-local IDENTITY = { "X-Consumer-ID", "X-Consumer-Custom-ID", "X-Consumer-Username", "X-Consumer-Groups",
-  "X-Credential-Identifier", "X-Credential-Username", "X-Anonymous-Consumer" }
-
 -- Takes away whatever the client sent that a service may take for an identity, in any spelling.
 function methods:clear_identity()
   check_phase(ACCESS, self.exchange.phase, "exchange.client:clear_identity")
-  local handle = self.handle
-  for i = 1, #IDENTITY do
-    must(fields.clear_alike(handle, MESSAGE_REQUEST, IDENTITY[i]), "exchange.client:clear_identity")
-  end
+  must(core.clear_identity(self.handle), "exchange.client:clear_identity")
 end
 
 local function tell(handle, name, value)

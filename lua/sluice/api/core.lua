@@ -100,6 +100,11 @@ function core.header(handle, message, name, nth)
   return nil
 end
 
+---@return integer status of the core
+function core.clear_identity(handle)
+  return C.bridge_identity_clear(worker, handle)
+end
+
 ---@return string|nil name
 ---@return string|nil value
 function core.header_at(handle, message, index)
