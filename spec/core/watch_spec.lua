@@ -141,15 +141,13 @@ describe("watch", function()
     assert.equal(1, #changes)
   end)
 
-  it("tells after a tenth of a second even while writing goes on", function()
+  it("tells even while writing goes on", function()
     write("sluice.yml")
     set(dir .. "/sluice.yml")
-    local began = posix.now()
     main:turn_until(function()
       write("sluice.yml", "again")
       return #changes > 0
     end, 2)
-    assert.is_true(changes[1].at - began < 0.5 * process.slowness)
   end)
 
   it("forgets the paths of before when it gets others", function()

@@ -3,7 +3,6 @@
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
-local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
 
@@ -40,6 +39,10 @@ describe("HTTP through the gateway", function()
         return connection:close()
       elseif path == "both" then
         return connection:send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+      elseif path == "first-event" then
+        connection:begin(200, { ["Content-Type"] = "text/event-stream" })
+        connection:chunk("data: 1\n\n")
+        return connection:sleep(30)
       elseif path == "silent" then
         return connection:sleep(30)
       elseif path == "early" then
@@ -210,15 +213,12 @@ describe("HTTP through the gateway", function()
       assert.equal("7", response.trailers["x-sum"])
     end)
 
-    it("passes as it comes: each event at once", function()
+    it("passes as it comes: an event does not wait for the next", function()
       local client = gw:connect()
-      client:send("GET /events/3/0.3 HTTP/1.1\r\nHost: a\r\n\r\n")
+      client:send("GET /odd/first-event HTTP/1.1\r\nHost: a\r\n\r\n")
       client:read_head()
-      local start = posix.now()
-      client.socket:receive_until("data: 1\n\n")
-      assert.is_true(posix.now() - start < 0.2 * process.slowness)
-      client.socket:receive_until("data: 3\n\n")
-      assert.is_true(posix.now() - start >= 0.5)
+      -- The service sends nothing more: what comes was passed on for its own sake.
+      assert.truthy(client.socket:receive_until("data: 1\n\n"))
       client:close()
     end)
 
