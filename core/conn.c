@@ -229,7 +229,7 @@ int conn_make_span(struct conn *conn, uint32_t room) {
 }
 
 int64_t conn_fill(struct conn *conn) {
-  if (conn->failed) return CONN_FAILED;
+  if (conn->failed && !conn->unwritable) return CONN_FAILED;
   if (conn->eof) return CONN_EOF;
   if (conn_make_room(conn, FILL_LEAST) < 0) {
     // No room behind unread bytes: the owner has to take some first. No memory at all: a failure.
@@ -243,7 +243,7 @@ int64_t conn_fill(struct conn *conn) {
   } else if (n == CONN_EOF) {
     conn->eof = true;
   }
-  return n;
+  return n == CONN_AGAIN && conn->unwritable ? CONN_FAILED : n; // the peer has gone: nothing comes after that
 }
 
 void conn_consume(struct conn *conn, uint32_t len) {
@@ -274,9 +274,10 @@ void conn_resume(struct conn *conn) {
 
 // ---- Writing -------------------------------------------------------------------------------------------------------
 
-// Whoever flushes may be in the middle of something: the owner hears of a failure from the loop.
+// Whoever flushes may be in the middle of something: the owner hears of a failure from the loop. What the peer had sent
+// before it left can still be read.
 static int flush_failed(struct conn *conn) {
-  conn->failed = true;
+  conn->failed = conn->unwritable = true;
   if (!conn->closed) ev_feed_event(conn->loop->ev, &conn->reader, EV_READ);
   return CONN_FAILED;
 }

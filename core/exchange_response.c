@@ -190,6 +190,7 @@ int exchange_exit_error(struct exchange *exchange, int status, const char *messa
 void exchange_on_service_interim(struct exchange *exchange, int status, const struct headers *fields) {
   // 100 has been answered here; others (102, 103) pass to clients that can tell them apart (RFC 9110 15.2).
   if (status == 100 || !exchange->stream || exchange->request.minor == 0) return;
+  if (exchange->ops->is_congested(exchange)) return; // and nobody misses one
   exchange->ops->interim(exchange, status, fields);
 }
 

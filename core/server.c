@@ -492,6 +492,10 @@ static void server_on_eof(struct server *server) {
 
 static void server_on_read(struct conn *conn) {
   struct server *server = server_of_conn(conn);
+  if (conn->failed) {
+    server_close(server);
+    return;
+  }
   if (server->lingering) {
     server_drop_input(server);
     return;

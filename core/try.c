@@ -15,7 +15,7 @@
 #include "tls.h"
 #include "worker.h"
 
-enum { REPLAY_MOST = 64 * 1024, READ_TURNS = 4, BODY_LOW_WATER = 128 * 1024 };
+enum { REPLAY_MOST = 64 * 1024, HEAD_SLACK = 4096 };
 
 static void try_connect(struct exchange *exchange);
 static void try_failed(struct exchange *exchange, int status, const char *message, bool unsent);
@@ -149,10 +149,11 @@ static void link_begin(struct link *link) {
   struct worker *worker = link->worker;
   uint32_t max_head = exchange->generation->limits.max_head_bytes;
   if (!link->reused) h1_init(&link->h1, H1_CLIENT, max_head);
+  link->h1.max_head_bytes = max_head; // of this generation
   bool head_request = slice_equal(forward_method(exchange), SLICE("HEAD"));
   h1_begin(&link->h1, &exchange->service_message, &exchange->arena, exchange->generation->limits.max_headers,
            head_request);
-  link->head_sent = true;
+  link->head_sent = link->head_comes = true;
   link->request_sent = link->response_begun = link->response_head = link->interim = false;
   exchange->sent_us = worker->loop.clock.mono_us;
   if (forward_request_head(exchange, &link->conn.out) < 0) {
@@ -220,6 +221,7 @@ static void link_on_end(struct link *link) {
   if (link->interim) {
     bool head_request = link->h1.head_request;
     link->interim = false;
+    link->head_comes = true;
     h1_begin(&link->h1, &exchange->service_message, &exchange->arena, exchange->generation->limits.max_headers,
              head_request);
     return;
@@ -243,6 +245,16 @@ static void link_pump_tunnel(struct link *link) {
   if (!link->conn.closed) conn_consume(&link->conn, input.len);
 }
 
+// The whole head will lie in one chunk, which stays as long as the exchange looks at it.
+static bool hold_head(struct link *link) {
+  if (conn_make_span(&link->conn, link->h1.max_head_bytes + HEAD_SLACK) < 0) return false;
+  struct exchange *exchange = link->exchange;
+  if (exchange->response_chunk) chunk_release(exchange->response_chunk);
+  exchange->response_chunk = chunk_retain(link->conn.in);
+  link->head_comes = false;
+  return true;
+}
+
 // One event of the parser. False: the input is used up, or the link is no longer this exchange's.
 static bool link_step(struct link *link) {
   if (link->tunnel) {
@@ -250,6 +262,10 @@ static bool link_step(struct link *link) {
     return false;
   }
   struct exchange *exchange = link->exchange;
+  if (link->head_comes && conn_input(&link->conn).len > 0 && !hold_head(link)) {
+    try_failed(exchange, 500, "No memory for the response", false);
+    return false;
+  }
   uint32_t used;
   enum h1_event event = h1_next(&link->h1, conn_input(&link->conn), &used);
   struct chunk *chunk = link->conn.in;
@@ -322,7 +338,7 @@ static void link_on_read(struct conn *conn) {
   if (!exchange) return;
   int64_t n = conn_fill(conn);
   if (n == CONN_AGAIN) return;
-  if (n == CONN_FAILED && !link->response_head) {
+  if (n == CONN_FAILED && !link->tunnel) {
     link_on_failure(link);
     return;
   }
@@ -330,11 +346,7 @@ static void link_on_read(struct conn *conn) {
     link_on_eof(link);
     return;
   }
-  if (!link->response_begun) {
-    link->response_begun = true;
-    if (exchange->response_chunk) chunk_release(exchange->response_chunk);
-    exchange->response_chunk = chunk_retain(conn->in);
-  }
+  link->response_begun = true;
   if (!link->tunnel && link->request_sent) link_timeout(link, exchange->read_timeout_ms);
   while (link_step(link)) {
   }

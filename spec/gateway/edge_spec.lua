@@ -62,6 +62,9 @@ describe("between messages", function()
         end
         connection:send("HTTP/1.1 200 OK\r\nX-Mark: kept\r\nContent-Length: 300000\r\n\r\n")
         return connection:send_many(300000)
+      elseif path == "refuse" then
+        connection:respond(413, { Connection = "close" }, "too much")
+        return connection:close()
       elseif path == "duplex" then
         connection:begin(200)
         connection:chunk("head first;")
@@ -237,5 +240,27 @@ describe("between messages", function()
     assert.equal(200, gw:get("/homeless", { ["X-Access"] = "exchange.service:set_upstream('pool')" }).status)
     local there = ("exchange.service:set_target('127.0.0.1', %d)"):format(up.port)
     assert.equal(200, gw:get("/homeless", { ["X-Access"] = there }).status)
+  end)
+
+  it("a response without length that is cut off by a reset is cut off for the client as well", function()
+    local client = gw:connect()
+    local response, why = client:request({ path = "/odd/cut" })
+    assert.is_nil(response)
+    assert.is_true(why == "closed" or why == "reset")
+    client:close()
+  end)
+
+  it("an answer arrives although the service hangs up on the rest of the request", function()
+    local body = ("x"):rep(3000000)
+    for _ = 1, 10 do
+      local response = gw:request({ method = "POST", path = "/odd/refuse", body = body })
+      assert.same({ 413, "too much" }, { response.status, response.body })
+    end
+  end)
+
+  it("any number of interim responses may come before the final one", function()
+    local response = gw:get("/odd/hints", { ["X-Log"] = "sluice.log.warn('mark ' .. exchange.response:get_header('x-mark'))" })
+    assert.equal(300000, #response.body)
+    gw:wait_log("mark kept")
   end)
 end)
