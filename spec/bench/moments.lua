@@ -2,7 +2,7 @@
 -- How long single moments take, in milliseconds, median and worst of several:
 --   luajit spec/bench/moments.lua saved    a saved plugin file until it answers (limit 300)
 --   luajit spec/bench/moments.lua endless  `while true do end` until its 500 (budget 50, limit 100)
---   luajit spec/bench/moments.lua killed   kill -9 of a worker under load until a new connection is answered (limit 100)
+--   luajit spec/bench/moments.lua killed   kill -9 of a worker under load until a new one is answered (limit 100)
 local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
 local measure = require "spec.bench.measure"
@@ -14,8 +14,8 @@ local TIMES = 10
 
 local function report(what, times, limit)
   table.sort(times)
-  print(("%s: median %.1f ms, worst %.1f ms of %d (limit %d)"):format(what, measure.median(times), times[#times], #times,
-    limit))
+  print(("%s: median %.1f ms, worst %.1f ms of %d (limit %d)"):format(what, measure.median(times), times[#times],
+    #times, limit))
 end
 
 local function milliseconds(step)
@@ -80,14 +80,17 @@ end
 
 function scripts.killed(origin)
   local gw, times = start(origin, {}), {}
-  local load = process.start({ "wrk", "-t1", "-c16", "-d" .. TIMES .. "s", "http://127.0.0.1:" .. gw.port .. "/128" })
+  local seconds = TIMES * 2
+  local load = process.start({ "wrk", "-t1", "-c16", "-d" .. seconds .. "s",
+    "http://127.0.0.1:" .. gw.port .. "/128" })
   for number = 1, TIMES do
     posix.kill(gw:workers()[1], posix.SIGKILL)
     times[number] = milliseconds(function() assert(http.get(gw.port, "/128").status == 200) end)
-    posix.pause(0.5)
+    posix.pause(1.5) -- a worker that dies again and again is started more slowly
   end
-  load:wait(TIMES + 10)
-  print(load:stdout():match("[^\n]*Socket errors[^\n]*") or "  no socket errors", "of", load:stdout():match("%d+ requests"))
+  load:wait(seconds + 10)
+  print(load:stdout():match("[^\n]*Socket errors[^\n]*") or "  no socket errors", "of",
+    load:stdout():match("%d+ requests"))
   gw:stop()
   report("after kill -9 a new connection is answered after", times, 100)
 end
