@@ -43,7 +43,8 @@ describe("a loop over", function()
 
   it("an empty table ends at once, and one over no table is an error", function()
     local status, out = process.run({ "luajit", "-e", fixed ..
-      ' for _ in pairs({}) do print("never") end print(next({})) print(pcall(pairs)) print(pcall(function() for _ in pairs(7) do end end))' })
+      ' for _ in pairs({}) do print("never") end print(next({})) print(pcall(pairs))' ..
+      " print(pcall(function() for _ in pairs(7) do end end))" })
     assert.equal(0, status)
     assert.matches("^nil\nfalse\tbad argument #1 to 'pairs'", out)
     assert.matches("command line.*table expected, got number", out)
