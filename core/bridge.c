@@ -437,20 +437,21 @@ int bridge_identity_clear(struct worker *worker, double handle) {
 
 // ---- Bodies and answers ----------------------------------------------------------------------------------------------
 
-static int give_whole(struct exchange *exchange, const struct buffer *buffer, struct bytes *out) {
+// `held`: the content in one piece, from when it was last asked for.
+static int give_whole(struct exchange *exchange, const struct buffer *buffer, struct slice *held, struct bytes *out) {
   if (buffer->bytes == 0) return give(out, SLICE(""));
   const struct segment *first = &buffer->segments[buffer->head];
   if (first->len == buffer->bytes) return give(out, (struct slice){first->data, first->len});
-  if (exchange->whole_body.len != buffer->bytes) {
+  if (held->len != buffer->bytes) {
     char *whole = malloc(buffer->bytes);
     if (!whole || arena_defer(&exchange->arena, free, whole) < 0) {
       free(whole);
       return BRIDGE_FULL;
     }
     buffer_copy_out(buffer, whole);
-    exchange->whole_body = (struct slice){whole, (uint32_t)buffer->bytes};
+    *held = (struct slice){whole, (uint32_t)buffer->bytes};
   }
-  return give(out, exchange->whole_body);
+  return give(out, *held);
 }
 
 int bridge_body(struct worker *worker, double handle, int message, struct bytes *out) {
@@ -458,10 +459,11 @@ int bridge_body(struct worker *worker, double handle, int message, struct bytes 
   if (!exchange) return BRIDGE_STALE;
   if (message == MESSAGE_REQUEST) {
     int status = exchange_want_whole_body(exchange);
-    return status == BRIDGE_OK ? give_whole(exchange, &exchange->request_body, out) : status;
+    if (status != BRIDGE_OK) return status;
+    return give_whole(exchange, &exchange->request_body, &exchange->whole_body, out);
   }
   if (exchange->state != EXCHANGE_RESPONSE && !exchange->answered) return BRIDGE_LATE;
-  return give_whole(exchange, &exchange->answer, out);
+  return give_whole(exchange, &exchange->answer, &exchange->whole_answer, out);
 }
 
 int bridge_body_set(struct worker *worker, double handle, int message, const char *data, uint32_t len) {
@@ -471,7 +473,7 @@ int bridge_body_set(struct worker *worker, double handle, int message, const cha
   if (request ? exchange->state > EXCHANGE_ACCESS : exchange->state != EXCHANGE_RESPONSE) return BRIDGE_LATE;
   struct buffer *buffer = request ? &exchange->request_body : &exchange->answer;
   buffer_clear(buffer);
-  exchange->whole_body = (struct slice){NULL, 0};
+  *(request ? &exchange->whole_body : &exchange->whole_answer) = (struct slice){NULL, 0};
   if (request) exchange->body_replaced = true;
   return buffer_append(buffer, data, len) < 0 ? BRIDGE_FULL : BRIDGE_OK;
 }

@@ -268,7 +268,7 @@ static void throttle_request(struct exchange *exchange) {
 }
 
 static bool body_is_wanted(const struct exchange *exchange) {
-  return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->state == EXCHANGE_TUNNEL);
+  return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->try);
 }
 
 static void exchange_refuse_content(struct exchange *exchange) {
@@ -308,10 +308,12 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
     exchange_cut(exchange);
     return;
   }
-  if (exchange->body_buffering) {
-    if (exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes)
-      exchange_wake(exchange, &exchange->body_waiter, BRIDGE_FULL);
-  } else if (exchange->try) {
+  if (exchange->body_buffering && exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes) {
+    exchange->body_buffering = false; // too large for who asked; it goes on to the service piece by piece
+    exchange_wake(exchange, &exchange->body_waiter, BRIDGE_FULL);
+  }
+  if (exchange->body_buffering) return;
+  if (exchange->try) {
     try_on_request(exchange);
   } else {
     throttle_request(exchange);
@@ -328,7 +330,8 @@ void exchange_on_request_end(struct exchange *exchange) {
 
 // The client waits for a sign before it sends its content (RFC 9110 10.1.1): now somebody wants it.
 static void invite_body(struct exchange *exchange) {
-  if (exchange->sent_continue || exchange->request_complete || exchange->body_received > 0 || !exchange->stream) return;
+  if (exchange->sent_continue || exchange->request_complete || exchange->body_received > 0) return;
+  if (exchange->head_sent || !exchange->stream) return;
   exchange->sent_continue = true;
   if (headers_has(&exchange->request.headers, FIELD_EXPECT) && exchange->request.minor > 0)
     exchange->ops->interim(exchange, 100, NULL);

@@ -172,6 +172,7 @@ int exchange_exit(struct exchange *exchange, int status, const char *body, uint3
   exchange->status = status;
   exchange->answered = true;
   exchange->source = SOURCE_EXIT;
+  exchange->whole_answer = (struct slice){NULL, 0};
   buffer_clear(&exchange->answer);
   return buffer_append(&exchange->answer, body, len) < 0 ? BRIDGE_FULL : BRIDGE_OK;
 }

@@ -130,6 +130,11 @@ static void send_content(struct link *link, struct exchange *exchange) {
   if (failed) link->conn.failed = true;
 }
 
+// It is the service's turn once it has the whole request; before that, the client's.
+static void link_await(struct link *link) {
+  link_timeout(link, link->request_sent && !link->tunnel ? link->exchange->read_timeout_ms : 0);
+}
+
 static void link_send(struct link *link) {
   struct exchange *exchange = link->exchange;
   send_content(link, exchange);
@@ -139,7 +144,7 @@ static void link_send(struct link *link) {
     if (conn_is_congested(&link->conn) && exchange->stream) exchange->ops->want_body(exchange, false);
     return;
   }
-  link_timeout(link, link->tunnel ? 0 : exchange->read_timeout_ms);
+  link_await(link);
   if (!content_is_complete(exchange) || link->tunnel) exchange_on_service_drained(exchange);
 }
 
@@ -347,7 +352,7 @@ static void link_on_read(struct conn *conn) {
     return;
   }
   link->response_begun = true;
-  if (!link->tunnel && link->request_sent) link_timeout(link, exchange->read_timeout_ms);
+  link_await(link);
   while (link_step(link)) {
   }
   link_settle(link);
@@ -391,7 +396,7 @@ void try_resume(struct exchange *exchange) {
   struct link *link = exchange->try->link;
   if (!link || !link->paused) return;
   link->paused = false;
-  if (!link->tunnel) link_timeout(link, exchange->read_timeout_ms);
+  link_await(link);
   conn_resume(&link->conn);
 }
 
