@@ -292,7 +292,6 @@ static void listener_init(struct listener *listener, struct worker *worker, cons
       .fd = socket->fd,
       .kind = (uint8_t)socket->kind,
       .tls = has_word(socket->flags, "ssl"),
-      .http2 = has_word(socket->flags, "http2"),
       .port = address_port((struct sockaddr *)&address),
   };
   ev_io_init(&listener->watcher, on_accept, socket->fd, EV_READ);

@@ -37,7 +37,7 @@ struct listener {
   ev_io watcher;
   int fd;
   uint8_t kind; // enum listen_kind
-  bool tls, http2, proxy_protocol;
+  bool tls;
   uint16_t port;
 };
 

@@ -123,14 +123,14 @@ local function check_workers(section, found)
   section.workers = value
 end
 
+-- The gateway writes no access log of its own yet.
 local function check_access_log(section, found)
   if not section.access_log then return end -- it was no map, which has been told
   local path = section.access_log.path
-  if path == false then path = "off" end
-  if type(path) ~= "string" or path == "" then
-    return note(found, { "access_log", "path" }, "a path or off", words.value(path))
+  if path ~= false and path ~= "off" then
+    return note(found, { "access_log", "path" }, "off (the plugin file-log writes access logs)", words.value(path))
   end
-  section.access_log.path = path
+  section.access_log.path = "off"
 end
 
 -- librdkafka takes every property as a text. A list of brokers may be a list.
@@ -184,8 +184,6 @@ local function resolve_paths(section, base)
   section.state_dir = absolute(section.state_dir or ".", base)
   section.plugin_dirs, section.trusted_plugins = section.plugin_dirs or {}, section.trusted_plugins or {}
   for i, dir in ipairs(section.plugin_dirs) do section.plugin_dirs[i] = absolute(dir, base) end
-  local log = section.access_log
-  if log and type(log.path) == "string" and log.path ~= "off" then log.path = absolute(log.path, base) end
 end
 
 -- ---- The section ----------------------------------------------------------------------------------------------------

@@ -5,14 +5,15 @@ local suggest = require "sluice.config.suggest"
 
 local listen = {}
 
-local FLAGS = { ssl = true, http2 = true, proxy_protocol = true, deferred = true, bind = true, reuseport = true }
-local FLAG_NAMES = { "ssl", "http2", "proxy_protocol", "deferred", "bind", "reuseport" }
+local FLAGS = { ssl = true, http2 = true, deferred = true, bind = true, reuseport = true }
+local FLAG_NAMES = { "ssl", "http2", "deferred", "bind", "reuseport" }
 local IMPLIED = { deferred = true, bind = true, reuseport = true } -- accepted and without effect: always so, or moot
 
 local function flag(word)
   if FLAGS[word] then return IMPLIED[word] and "" or word end
   if word:find("^backlog=%d+$") then return word end
   if word:find("^ipv6only=o[nf]+$") or word:find("^so_keepalive=") then return "" end
+  if word == "proxy_protocol" then return nil, "a flag of this version, which does not read the PROXY protocol", word end
   return nil, "a known flag" .. suggest.phrase(word, FLAG_NAMES), word
 end
 

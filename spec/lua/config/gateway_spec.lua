@@ -21,11 +21,10 @@ describe("the gateway section", function()
   end)
 
   it("takes paths relative to the file", function()
-    local gateway = section "gateway: {plugin_dirs: [./mine, /opt/plugins], access_log: {path: logs/a.log}}"
+    local gateway = section "gateway: {plugin_dirs: [./mine, /opt/plugins]}"
     local here = lfs.currentdir()
     assert.same({ here .. "/mine", "/opt/plugins" }, gateway.plugin_dirs)
     assert.equal(here .. "/.sluice", gateway.state_dir)
-    assert.equal(here .. "/logs/a.log", gateway.access_log.path)
   end)
 
   local function listen(value)
@@ -36,8 +35,7 @@ describe("the gateway section", function()
     assert.same({ "127.0.0.1:80" }, listen "'127.0.0.1:80'")
     assert.same({ "0.0.0.0:80 backlog=64", "[::]:443 ssl http2" },
       listen "'0.0.0.0:80 reuseport backlog=64, [::]:443 ssl http2 deferred'")
-    assert.same({ "127.0.0.1:0", "unix:/run/s.sock proxy_protocol" },
-      listen "['localhost:0', 'unix:/run/s.sock proxy_protocol']")
+    assert.same({ "127.0.0.1:0", "unix:/run/s.sock" }, listen "['localhost:0', 'unix:/run/s.sock']")
   end)
 
   it("turns a listener off", function()
@@ -52,6 +50,11 @@ describe("the gateway section", function()
       local line = loading.error("gateway:\n  proxy_listen: " .. value)
       assert.message(value).matches("^kong.yml:2: gateway: proxy_listen", line)
     end
+  end)
+
+  it("refuses what this version does not do", function()
+    assert.matches("expected a flag of this version", loading.error("gateway: {proxy_listen: '0.0.0.0:80 proxy_protocol'}"))
+    assert.matches("expected off %(the plugin file%-log", loading.error("gateway: {access_log: {path: logs/a.log}}"))
   end)
 
   it("gives librdkafka every property as a text", function()
