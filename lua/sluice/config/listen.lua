@@ -13,7 +13,7 @@ local function flag(word)
   if FLAGS[word] then return IMPLIED[word] and "" or word end
   if word:find("^backlog=%d+$") then return word end
   if word:find("^ipv6only=o[nf]+$") or word:find("^so_keepalive=") then return "" end
-  if word == "proxy_protocol" then return nil, "a flag of this version, which does not read the PROXY protocol", word end
+  if word == "proxy_protocol" then return nil, "a flag of this version (no PROXY protocol yet)", word end
   return nil, "a known flag" .. suggest.phrase(word, FLAG_NAMES), word
 end
 

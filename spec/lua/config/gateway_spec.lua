@@ -53,7 +53,8 @@ describe("the gateway section", function()
   end)
 
   it("refuses what this version does not do", function()
-    assert.matches("expected a flag of this version", loading.error("gateway: {proxy_listen: '0.0.0.0:80 proxy_protocol'}"))
+    local line = loading.error("gateway: {proxy_listen: '0.0.0.0:80 proxy_protocol'}")
+    assert.matches("expected a flag of this version", line)
     assert.matches("expected off %(the plugin file%-log", loading.error("gateway: {access_log: {path: logs/a.log}}"))
   end)
 
