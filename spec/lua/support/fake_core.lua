@@ -118,6 +118,17 @@ function C.bridge_header_clear_alike(_, _, message, name)
   return 0
 end
 
+function C.bridge_identity_clear()
+  local list = fields(0) -- MESSAGE_REQUEST
+  for i = #list, 1, -1 do
+    local name = list[i][1]:lower():gsub("%W", "-")
+    if name:find("^x%-consumer%-") or name:find("^x%-credential%-") or name == "x-anonymous-consumer" then
+      table.remove(list, i)
+    end
+  end
+  return 0
+end
+
 function C.bridge_body(_, _, message, out)
   local body = fake.bodies[tonumber(message)]
   return body and put(out, body) or 2
