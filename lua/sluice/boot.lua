@@ -22,7 +22,7 @@ require "sluice.iterate" -- before whatever keeps `pairs` in a local
 require("sluice.sandbox").bound_strings()
 
 -- The defaults are a small program's: here each plugin on each route may want a trace of its own.
-require("jit.opt").start("maxtrace=8000", "maxrecord=8000", "maxmcode=16384")
+require("jit.opt").start("maxtrace=8000", "maxrecord=8000", "maxirconst=4000", "maxsnap=4000", "maxmcode=16384")
 
 if worker then
   local runtime = require "sluice.runtime"

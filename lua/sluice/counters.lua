@@ -98,7 +98,7 @@ end
 ---@param handle number
 ---@return integer
 function counters.at(handle)
-  return C.bridge_counter_at(worker, handle)
+  return (C.bridge_counter_at(worker, handle))
 end
 
 -- The named counters whose key begins with `prefix`, in the order of their making.

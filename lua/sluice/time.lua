@@ -15,12 +15,12 @@ for i, name in ipairs(MONTHS) do MONTH_NUMBERS[name] = i end
 
 ---@return number seconds since 1970, with a fraction
 function time.now()
-  return C.bridge_now(worker)
+  return (C.bridge_now(worker))
 end
 
 ---@return number seconds that only ever grow, for durations
 function time.monotonic()
-  return C.bridge_mono(worker)
+  return (C.bridge_mono(worker))
 end
 
 -- Days since 1970 of a date of the Gregorian calendar, and back (Howard Hinnant's chrono algorithms).

@@ -100,7 +100,7 @@ function methods:load_credential(kind, field, value)
   check_phase(LATER, self.exchange.phase, "exchange.client:load_credential")
   check.string("exchange.client:load_credential", "kind", kind)
   check.string("exchange.client:load_credential", "field", field)
-  return entities.find(self.exchange, kind, field, value)
+  return (entities.find(self.exchange, kind, field, value))
 end
 
 local function set_groups(exchange, groups)

@@ -102,7 +102,7 @@ end
 
 ---@return integer status of the core
 function core.clear_identity(handle)
-  return C.bridge_identity_clear(worker, handle)
+  return (C.bridge_identity_clear(worker, handle))
 end
 
 ---@return string|nil name

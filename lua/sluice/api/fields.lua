@@ -79,6 +79,8 @@ function fields.all(handle, message, max, name)
   return list, count > max and "truncated" or nil
 end
 
+-- No calls in tail position where requests pass: a trace may hold but few of them.
+
 -- One value as it goes on the wire; nil for what cannot be one.
 local function text(value)
   local kind = type(value)
@@ -90,7 +92,7 @@ local function text(value)
     end
     return value
   end
-  if kind == "number" or kind == "boolean" then return tostring(value) end
+  if kind == "number" or kind == "boolean" then return (tostring(value)) end
   return nil
 end
 
@@ -146,7 +148,7 @@ end
 function fields.set(handle, message, name, value)
   if type(value) ~= "table" then
     local line = text(value)
-    return C.bridge_header_set(worker, handle, message, name, #name, line, #line)
+    return (C.bridge_header_set(worker, handle, message, name, #name, line, #line))
   end
   if #value == 0 then return fields.clear(handle, message, name) end
   local status = put(C.bridge_header_set, handle, message, name, value[1])
@@ -161,7 +163,7 @@ end
 function fields.add(handle, message, name, value)
   if type(value) ~= "table" then
     local line = text(value)
-    return C.bridge_header_add(worker, handle, message, name, #name, line, #line)
+    return (C.bridge_header_add(worker, handle, message, name, #name, line, #line))
   end
   local status = 0
   for i = 1, #value do
@@ -181,7 +183,7 @@ end
 -- Clears that field and all that a service may take for it.
 ---@return integer status of the core
 function fields.clear_alike(handle, message, name)
-  return C.bridge_header_clear_alike(worker, handle, message, name, #name)
+  return (C.bridge_header_clear_alike(worker, handle, message, name, #name))
 end
 
 -- In order of the names, so that the same table gives the same bytes each time.
