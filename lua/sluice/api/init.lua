@@ -14,6 +14,9 @@ local serializer = require "sluice.api.serializer"
 
 local E = core.E
 local setmetatable, rawset = setmetatable, rawset
+local new_table = require "table.new"
+
+local FIELDS = 12 -- of an exchange that is authenticated and limited: a table that grows moves all that it holds
 
 local api = {}
 
@@ -88,8 +91,9 @@ end
 ---@param handle number
 ---@return sluice.exchange
 function api.new(handle)
-  -- `phase` and `ctx` keep the shape of the table alike for all exchanges.
-  return setmetatable({ handle = handle, phase = 0 }, exchange_mt)
+  local exchange = new_table(0, FIELDS)
+  exchange.handle, exchange.phase = handle, 0
+  return setmetatable(exchange, exchange_mt)
 end
 
 return api
