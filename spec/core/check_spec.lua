@@ -16,7 +16,7 @@ int getpid(void);
 long write(int fd, const void *data, size_t size);
 ]]
 
-local WNOHANG, SIGSEGV, STDOUT = 1, 11, 1
+local WNOHANG, SIGKILL, STDOUT = 1, 9, 1
 
 describe("a check", function()
   local loop, directory, held
@@ -79,7 +79,7 @@ describe("a check", function()
     local settings, attempts = run(function(attempt)
       if attempt == 1 then
         say("revision=6\n")
-        C.kill(C.getpid(), SIGSEGV)
+        C.kill(C.getpid(), SIGKILL)
       end
       say("revision=7\nsnapshot=/s/7\nstate_dir=/s\n")
     end)
@@ -90,10 +90,10 @@ describe("a check", function()
   end)
 
   it("fails when the second one dies too", function()
-    local settings, attempts = run(function() C.kill(C.getpid(), SIGSEGV) end)
+    local settings, attempts = run(function() C.kill(C.getpid(), SIGKILL) end)
     assert.equal(2, attempts)
     assert.equal(1, settings.error_count)
-    assert.matches("killed by signal 11", ffi.string(settings.errors[0]))
+    assert.matches("killed by signal 9", ffi.string(settings.errors[0]))
     C.settings_free(settings)
   end)
 

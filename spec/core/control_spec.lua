@@ -6,7 +6,7 @@ local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
 ffi.cdef [[
-int spec_control_accept(int, void *, void *, int) __asm__("accept4");
+int sys_control_accept(int, void *, void *, int) __asm__("accept4");
 ]]
 
 local SOCK_NONBLOCK = 2048
@@ -16,7 +16,7 @@ describe("control", function()
 
   local function accept()
     main:turn_until(function()
-      local fd = ffi.C.spec_control_accept(listening, nil, nil, SOCK_NONBLOCK)
+      local fd = ffi.C.sys_control_accept(listening, nil, nil, SOCK_NONBLOCK)
       if fd >= 0 then server = C.control_open(main.raw, fd, handler, nil) end
       return fd >= 0
     end)
@@ -48,7 +48,7 @@ describe("control", function()
   after_each(function()
     if server ~= nil then C.control_close(server) end
     client:close()
-    posix.C.spec_close_fd(listening)
+    posix.C.sys_close_fd(listening)
     handler.on_line:free()
     handler.on_close:free()
     main:close()
@@ -126,7 +126,7 @@ describe("control", function()
     local err = ffi.new("struct error")
     local fd = C.control_listen(deep .. "/control.sock", err)
     assert.is_true(fd >= 0, ffi.string(err.text))
-    posix.C.spec_close_fd(fd)
+    posix.C.sys_close_fd(fd)
     assert.equal(0, os.execute(("test -S '%s/control.sock'"):format(deep)))
   end)
 end)

@@ -10,9 +10,9 @@ local registry = debug.getregistry()
 if not registry["sluice.spec.core.counters"] then
   registry["sluice.spec.core.counters"] = true
   ffi.cdef [[
-    int spec_fork(void) __asm__("fork");
-    void spec_exit(int) __asm__("_exit");
-    int spec_yield(void) __asm__("sched_yield");
+    int sys_fork(void) __asm__("fork");
+    void sys_exit(int) __asm__("_exit");
+    int sys_yield(void) __asm__("sched_yield");
   ]]
 end
 
@@ -44,9 +44,9 @@ end
 local function in_processes(count, work)
   local pids = {}
   for i = 1, count do
-    local pid = C.spec_fork()
+    local pid = C.sys_fork()
     if pid == 0 then
-      C.spec_exit(pcall(work, i) and 0 or 1)
+      C.sys_exit(pcall(work, i) and 0 or 1)
     end
     pids[i] = pid
   end
@@ -56,7 +56,7 @@ end
 local function wait_all(pids)
   local code = ffi.new("int[1]")
   for _, pid in ipairs(pids) do
-    posix.C.spec_waitpid(pid, code, 0)
+    posix.C.sys_waitpid(pid, code, 0)
     assert.equal(0, code[0])
   end
 end
@@ -180,7 +180,7 @@ describe("counters", function()
       for i = 1, 20 do add("filler" .. i, 1, SECOND, now) end
       wait_all(in_processes(PROCESSES, function(which)
         C.counters_add_at(gate, arrived, 1)
-        while C.counters_at(gate, arrived) < round * PROCESSES do C.spec_yield() end
+        while C.counters_at(gate, arrived) < round * PROCESSES do C.sys_yield() end
         for k = 1, KEYS do add(round .. "/" .. k, k, 50 * SECOND, now + which * SECOND * 0.7) end
       end))
       now = now + 2 * SECOND
@@ -197,8 +197,8 @@ describe("counters", function()
     end)
     process.wait_until(function() return get("k200", 0) end)
     for _, pid in ipairs(victims) do
-      posix.C.spec_kill(pid, 9)
-      posix.C.spec_waitpid(pid, nil, 0)
+      posix.C.sys_kill(pid, 9)
+      posix.C.sys_waitpid(pid, nil, 0)
     end
     local later = NOW + SECOND
     for i = 1, 500 do assert.same({ 1, NEW }, { add("after" .. i, 1, SECOND, later) }) end

@@ -12,11 +12,11 @@ local registry = debug.getregistry()
 if not registry["sluice.spec.core.dns"] then
   registry["sluice.spec.core.dns"] = true
   ffi.cdef [[
-    struct ev_loop *spec_ev_loop_new(unsigned) __asm__("ev_loop_new");
-    void spec_ev_loop_destroy(struct ev_loop *) __asm__("ev_loop_destroy");
-    int spec_ev_run(struct ev_loop *, int) __asm__("ev_run");
-    long spec_recvfrom(int, void *, size_t, int, void *, uint32_t *) __asm__("recvfrom");
-    long spec_sendto(int, const void *, size_t, int, const void *, uint32_t) __asm__("sendto");
+    struct ev_loop *sys_ev_loop_new(unsigned) __asm__("ev_loop_new");
+    void sys_ev_loop_destroy(struct ev_loop *) __asm__("ev_loop_destroy");
+    int sys_ev_run(struct ev_loop *, int) __asm__("ev_run");
+    long sys_recvfrom(int, void *, size_t, int, void *, uint32_t *) __asm__("recvfrom");
+    long sys_sendto(int, const void *, size_t, int, const void *, uint32_t) __asm__("sendto");
   ]]
 end
 
@@ -56,10 +56,10 @@ server.__index = server
 
 local function serve()
   local self = setmetatable({ records = {}, asked = {}, silent = false }, server)
-  self.fd = posix.C.spec_socket(posix.AF_INET, 2 + 2048, 0) -- SOCK_DGRAM | SOCK_NONBLOCK
+  self.fd = posix.C.sys_socket(posix.AF_INET, 2 + 2048, 0) -- SOCK_DGRAM | SOCK_NONBLOCK
   local name, len = posix.address("127.0.0.1", 0)
-  assert(posix.C.spec_bind(self.fd, name, len) == 0)
-  posix.C.spec_getsockname(self.fd, name, ffi.new("uint32_t[1]", len))
+  assert(posix.C.sys_bind(self.fd, name, len) == 0)
+  posix.C.sys_getsockname(self.fd, name, ffi.new("uint32_t[1]", len))
   self.port = bit.rshift(bit.bswap(name.port), 16)
   return self
 end
@@ -100,10 +100,10 @@ function server:pump()
   local from, len = posix.address("0.0.0.0", 0)
   local size = ffi.new("uint32_t[1]", len)
   while true do
-    local n = tonumber(posix.C.spec_recvfrom(self.fd, buffer, 4096, 0, from, size))
+    local n = tonumber(posix.C.sys_recvfrom(self.fd, buffer, 4096, 0, from, size))
     if n < 0 then return end
     local reply = self:reply(ffi.string(buffer, n))
-    if reply then posix.C.spec_sendto(self.fd, reply, #reply, 0, from, size[0]) end
+    if reply then posix.C.sys_sendto(self.fd, reply, #reply, 0, from, size[0]) end
   end
 end
 
@@ -121,7 +121,7 @@ local function start(options)
 end
 
 local function turn()
-  C.spec_ev_run(loop.ev, 1) -- EVRUN_NOWAIT
+  C.sys_ev_run(loop.ev, 1) -- EVRUN_NOWAIT
   C.timers_run(loop.timers, loop.clock.mono_us)
   names:pump()
 end
@@ -183,7 +183,7 @@ describe("DNS", function()
   before_each(function()
     told, queries = {}, {}
     loop = ffi.new("struct loop")
-    loop.ev = C.spec_ev_loop_new(0)
+    loop.ev = C.sys_ev_loop_new(0)
     C.clock_init(loop.clock)
     loop.clock.manual = true
     C.timers_init(loop.timers)
@@ -193,8 +193,8 @@ describe("DNS", function()
   after_each(function()
     C.dns_free(dns)
     C.timers_close(loop.timers)
-    C.spec_ev_loop_destroy(loop.ev)
-    posix.C.spec_close_fd(names.fd)
+    C.sys_ev_loop_destroy(loop.ev)
+    posix.C.sys_close_fd(names.fd)
   end)
 
   it("gives the addresses of a name, and asks once while they hold", function()

@@ -10,8 +10,8 @@ local registry = debug.getregistry()
 if not registry["sluice.spec.core.store"] then
   registry["sluice.spec.core.store"] = true
   ffi.cdef [[
-    int spec_store_fork(void) __asm__("fork");
-    void spec_store_exit(int) __asm__("_exit");
+    int sys_store_fork(void) __asm__("fork");
+    void sys_store_exit(int) __asm__("_exit");
   ]]
 end
 
@@ -190,9 +190,9 @@ describe("the store", function()
     C.store_close(store)
     store = nil
     local function child(work)
-      local pid = C.spec_store_fork()
+      local pid = C.sys_store_fork()
       if pid ~= 0 then return pid end
-      C.spec_store_exit(pcall(function()
+      C.sys_store_exit(pcall(function()
         open()
         work()
       end) and 0 or 1)
@@ -208,11 +208,11 @@ describe("the store", function()
     end
     local code = ffi.new("int[1]")
     for w = 1, 2 do
-      posix.C.spec_waitpid(writers[w], code, 0)
+      posix.C.sys_waitpid(writers[w], code, 0)
       assert.equal(0, code[0])
     end
-    posix.C.spec_kill(killed, 9)
-    posix.C.spec_waitpid(killed, code, 0)
+    posix.C.sys_kill(killed, 9)
+    posix.C.sys_waitpid(killed, code, 0)
     open()
     assert.equal(300, #keys("1/"))
     assert.equal("v300", (get("2/300")))

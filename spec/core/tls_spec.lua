@@ -15,7 +15,7 @@ if not registry["sluice.spec.core.tls"] then
   registry["sluice.spec.core.tls"] = true
   ffi.cdef [[
     struct iovec { void *base; size_t len; };
-    int spec_socketpair(int, int, int, int *) __asm__("socketpair");
+    int sys_socketpair(int, int, int, int *) __asm__("socketpair");
   ]]
 end
 
@@ -45,7 +45,7 @@ Pair.__index = Pair
 
 local function pair(server, client, name, verify_name)
   local fds = ffi.new("int[2]")
-  assert(C.spec_socketpair(1, 1 + 2048, 0, fds) == 0) -- AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK
+  assert(C.sys_socketpair(1, 1 + 2048, 0, fds) == 0) -- AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK
   return setmetatable({ fds = fds, server = C.tls_server_new(server, fds[0]),
     client = C.tls_client_new(client, fds[1], name, verify_name or name) }, Pair)
 end
@@ -53,8 +53,8 @@ end
 function Pair:close()
   C.tls_free(self.client)
   C.tls_free(self.server)
-  posix.C.spec_close_fd(self.fds[0])
-  posix.C.spec_close_fd(self.fds[1])
+  posix.C.sys_close_fd(self.fds[0])
+  posix.C.sys_close_fd(self.fds[1])
 end
 
 -- By turns until both are done, or one has failed: then nil, which one and why.
@@ -397,7 +397,7 @@ describe("a TLS connection", function()
   it("seals small pieces into one record", function()
     connect()
     write(ends.client, ("a"):rep(100), ("b"):rep(100), ("c"):rep(100))
-    local n = tonumber(posix.C.spec_recv(ends.fds[0], scratch, 65536, 0))
+    local n = tonumber(posix.C.sys_recv(ends.fds[0], scratch, 65536, 0))
     assert.is_true(n > 300 and n < 300 + 40)
   end)
 
@@ -453,7 +453,7 @@ describe("a TLS connection", function()
 
     connect()
     write(ends.client, "bye")
-    posix.C.spec_shutdown(ends.fds[1], 1)
+    posix.C.sys_shutdown(ends.fds[1], 1)
     assert.equal("bye", read(ends.server))
     assert.same({ nil, FAILED }, { read(ends.server) })
     assert.equal(tonumber(C.ERROR_CLOSED), tonumber(failure.code))
@@ -462,7 +462,7 @@ describe("a TLS connection", function()
   it("says what is wrong when the peer speaks something else", function()
     ends = pair(server_context(), client_context())
     local text = "GET / HTTP/1.1\r\n\r\n"
-    posix.C.spec_send(ends.fds[1], ffi.cast("const char *", text), #text, 0)
+    posix.C.sys_send(ends.fds[1], ffi.cast("const char *", text), #text, 0)
     assert.equal(FAILED, C.tls_handshake(ends.server, failure))
     assert.equal("TLS: http request", why())
   end)
@@ -471,7 +471,7 @@ describe("a TLS connection", function()
     connect()
     local first = ends
     ends = pair(server_context(), client_context())
-    posix.C.spec_send(ends.fds[1], ffi.cast("const char *", ("x"):rep(50)), 50, 0)
+    posix.C.sys_send(ends.fds[1], ffi.cast("const char *", ("x"):rep(50)), 50, 0)
     assert.equal(FAILED, C.tls_handshake(ends.server, failure))
     write(first.client, "fine")
     assert.equal("fine", read(first.server))

@@ -143,7 +143,7 @@ describe("the processes of a gateway", function()
       local port = process.free_port()
       local fd = assert(posix.listen("127.0.0.1", port))
       local log = fails { env = { SLUICE_PROXY_LISTEN = "127.0.0.1:" .. port } }
-      posix.C.spec_close_fd(fd)
+      posix.C.sys_close_fd(fd)
       assert.matches(("cannot listen on 127.0.0.1:%d: Address already in use"):format(port), log, 1, true)
     end)
   end)

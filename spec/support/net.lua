@@ -20,7 +20,7 @@ local scratch = ffi.new("char[?]", CHUNK)
 net.wait = posix.wait_fd
 
 local function reason(errno)
-  return reasons[errno] or ffi.string(C.spec_strerror(errno))
+  return reasons[errno] or ffi.string(C.sys_strerror(errno))
 end
 
 -- ---- The two ways of moving bytes: each gives a count, 0 at the end, or nil and POLLIN, POLLOUT or a reason ----
@@ -28,7 +28,7 @@ end
 local plain = {}
 
 function plain.read(self)
-  local count = tonumber(C.spec_recv(self.fd, scratch, CHUNK, 0))
+  local count = tonumber(C.sys_recv(self.fd, scratch, CHUNK, 0))
   if count >= 0 then return count end
   local errno = ffi.errno()
   if errno == posix.EAGAIN then return nil, posix.POLLIN end
@@ -37,7 +37,7 @@ end
 
 function plain.write(self, data, from)
   local start = ffi.cast("const char *", data) + from
-  local count = tonumber(C.spec_send(self.fd, start, #data - from, MSG_NOSIGNAL))
+  local count = tonumber(C.sys_send(self.fd, start, #data - from, MSG_NOSIGNAL))
   if count >= 0 then return count end
   local errno = ffi.errno()
   if errno == posix.EAGAIN then return nil, posix.POLLOUT end
@@ -45,7 +45,7 @@ function plain.write(self, data, from)
 end
 
 function plain.finish(self)
-  C.spec_shutdown(self.fd, 1)
+  C.sys_shutdown(self.fd, 1)
 end
 
 net.plain = plain
@@ -61,7 +61,7 @@ function net.connect(host, port, options)
   options = options or {}
   local name, len, family = posix.address(host, port)
   local self = net.wrap(posix.stream_socket(family), options.timeout)
-  if C.spec_connect(self.fd, name, len) ~= 0 then
+  if C.sys_connect(self.fd, name, len) ~= 0 then
     local errno = ffi.errno()
     if errno == posix.EINPROGRESS then
       if not net.wait(self.fd, posix.POLLOUT, posix.now() + self.timeout) then
@@ -197,19 +197,19 @@ end
 function socket:close()
   if self.fd < 0 then return end
   if self.operations.close then self.operations.close(self) end
-  C.spec_close_fd(self.fd)
+  C.sys_close_fd(self.fd)
   self.fd = -1
 end
 
 -- Closes with RST, as a peer that crashed.
 function socket:reset()
-  C.spec_setsockopt(self.fd, 1, 13, ffi.new("int[2]", 1, 0), 8) -- SO_LINGER of 0 s
+  C.sys_setsockopt(self.fd, 1, 13, ffi.new("int[2]", 1, 0), 8) -- SO_LINGER of 0 s
   self:close()
 end
 
 -- A small receive buffer, set before data flows, makes back-pressure quick to see.
 function socket:receive_buffer(bytes)
-  C.spec_setsockopt(self.fd, 1, 8, ffi.new("int[1]", bytes), 4)
+  C.sys_setsockopt(self.fd, 1, 8, ffi.new("int[1]", bytes), 4)
 end
 
 net.scratch, net.CHUNK, net.reason = scratch, CHUNK, reason

@@ -9,50 +9,50 @@ local registry = debug.getregistry()
 if not registry["sluice.spec.posix"] then
   registry["sluice.spec.posix"] = true
   ffi.cdef [[
-    struct spec_timespec { long sec, nsec; };
-    struct spec_pollfd { int fd; short events, revents; };
-    struct spec_sockaddr { uint16_t family, port; uint32_t address; char zero[8]; };
-    struct spec_sockaddr_un { uint16_t family; char path[108]; };
-    struct spec_spawn_actions { uint64_t opaque[32]; };
-    struct spec_spawn_attributes { uint64_t opaque[64]; };
-    struct spec_signals { uint64_t bits[16]; };
+    struct sys_timespec { long sec, nsec; };
+    struct sys_pollfd { int fd; short events, revents; };
+    struct sys_sockaddr { uint16_t family, port; uint32_t address; char zero[8]; };
+    struct sys_sockaddr_un { uint16_t family; char path[108]; };
+    struct sys_spawn_actions { uint64_t opaque[32]; };
+    struct sys_spawn_attributes { uint64_t opaque[64]; };
+    struct sys_signals { uint64_t bits[16]; };
 
-    extern char **spec_environ __asm__("environ");
-    int spec_clock_gettime(int, struct spec_timespec *) __asm__("clock_gettime");
-    int spec_poll(struct spec_pollfd *, unsigned long, int) __asm__("poll");
-    int spec_socket(int, int, int) __asm__("socket");
-    int spec_connect(int, const void *, uint32_t) __asm__("connect");
-    int spec_bind(int, const void *, uint32_t) __asm__("bind");
-    int spec_listen(int, int) __asm__("listen");
-    int spec_accept4(int, void *, uint32_t *, int) __asm__("accept4");
-    int spec_getsockname(int, void *, uint32_t *) __asm__("getsockname");
-    int spec_getsockopt(int, int, int, void *, uint32_t *) __asm__("getsockopt");
-    int spec_setsockopt(int, int, int, const void *, uint32_t) __asm__("setsockopt");
-    int spec_shutdown(int, int) __asm__("shutdown");
-    long spec_send(int, const void *, size_t, int) __asm__("send");
-    long spec_recv(int, void *, size_t, int) __asm__("recv");
-    int spec_close_fd(int) __asm__("close");
-    int spec_getpid(void) __asm__("getpid");
-    int spec_kill(int, int) __asm__("kill");
-    int spec_waitpid(int, int *, int) __asm__("waitpid");
-    void *spec_signal(int, intptr_t) __asm__("signal");
-    char *spec_strerror(int) __asm__("strerror");
-    char *spec_mkdtemp(char *) __asm__("mkdtemp");
-    int spec_spawnp(int *, const char *, const struct spec_spawn_actions *, const struct spec_spawn_attributes *,
+    extern char **sys_environ __asm__("environ");
+    int sys_clock_gettime(int, struct sys_timespec *) __asm__("clock_gettime");
+    int sys_poll(struct sys_pollfd *, unsigned long, int) __asm__("poll");
+    int sys_socket(int, int, int) __asm__("socket");
+    int sys_connect(int, const void *, uint32_t) __asm__("connect");
+    int sys_bind(int, const void *, uint32_t) __asm__("bind");
+    int sys_listen(int, int) __asm__("listen");
+    int sys_accept4(int, void *, uint32_t *, int) __asm__("accept4");
+    int sys_getsockname(int, void *, uint32_t *) __asm__("getsockname");
+    int sys_getsockopt(int, int, int, void *, uint32_t *) __asm__("getsockopt");
+    int sys_setsockopt(int, int, int, const void *, uint32_t) __asm__("setsockopt");
+    int sys_shutdown(int, int) __asm__("shutdown");
+    long sys_send(int, const void *, size_t, int) __asm__("send");
+    long sys_recv(int, void *, size_t, int) __asm__("recv");
+    int sys_close_fd(int) __asm__("close");
+    int sys_getpid(void) __asm__("getpid");
+    int sys_kill(int, int) __asm__("kill");
+    int sys_waitpid(int, int *, int) __asm__("waitpid");
+    void *sys_signal(int, intptr_t) __asm__("signal");
+    char *sys_strerror(int) __asm__("strerror");
+    char *sys_mkdtemp(char *) __asm__("mkdtemp");
+    int sys_spawnp(int *, const char *, const struct sys_spawn_actions *, const struct sys_spawn_attributes *,
                     char *const *, char *const *) __asm__("posix_spawnp");
-    int spec_attributes_init(struct spec_spawn_attributes *) __asm__("posix_spawnattr_init");
-    int spec_attributes_destroy(struct spec_spawn_attributes *) __asm__("posix_spawnattr_destroy");
-    int spec_attributes_flags(struct spec_spawn_attributes *, short) __asm__("posix_spawnattr_setflags");
-    int spec_attributes_default(struct spec_spawn_attributes *, const struct spec_signals *)
+    int sys_attributes_init(struct sys_spawn_attributes *) __asm__("posix_spawnattr_init");
+    int sys_attributes_destroy(struct sys_spawn_attributes *) __asm__("posix_spawnattr_destroy");
+    int sys_attributes_flags(struct sys_spawn_attributes *, short) __asm__("posix_spawnattr_setflags");
+    int sys_attributes_default(struct sys_spawn_attributes *, const struct sys_signals *)
       __asm__("posix_spawnattr_setsigdefault");
-    int spec_actions_init(struct spec_spawn_actions *) __asm__("posix_spawn_file_actions_init");
-    int spec_actions_destroy(struct spec_spawn_actions *) __asm__("posix_spawn_file_actions_destroy");
-    int spec_actions_addopen(struct spec_spawn_actions *, int, const char *, int, unsigned)
+    int sys_actions_init(struct sys_spawn_actions *) __asm__("posix_spawn_file_actions_init");
+    int sys_actions_destroy(struct sys_spawn_actions *) __asm__("posix_spawn_file_actions_destroy");
+    int sys_actions_addopen(struct sys_spawn_actions *, int, const char *, int, unsigned)
       __asm__("posix_spawn_file_actions_addopen");
-    int spec_actions_adddup2(struct spec_spawn_actions *, int, int) __asm__("posix_spawn_file_actions_adddup2");
-    int spec_actions_addclosefrom(struct spec_spawn_actions *, int)
+    int sys_actions_adddup2(struct sys_spawn_actions *, int, int) __asm__("posix_spawn_file_actions_adddup2");
+    int sys_actions_addclosefrom(struct sys_spawn_actions *, int)
       __asm__("posix_spawn_file_actions_addclosefrom_np");
-    int spec_actions_addchdir(struct spec_spawn_actions *, const char *)
+    int sys_actions_addchdir(struct sys_spawn_actions *, const char *)
       __asm__("posix_spawn_file_actions_addchdir_np");
   ]]
 end
@@ -70,30 +70,30 @@ local SOL_SOCKET, SO_REUSEADDR, SO_ERROR = 1, 2, 4
 local WNOHANG = 1
 
 function posix.error(what)
-  return what .. ": " .. ffi.string(C.spec_strerror(ffi.errno()))
+  return what .. ": " .. ffi.string(C.sys_strerror(ffi.errno()))
 end
 
-local timespec = ffi.new("struct spec_timespec")
+local timespec = ffi.new("struct sys_timespec")
 
 -- Monotonic seconds.
 function posix.now()
-  C.spec_clock_gettime(1, timespec)
+  C.sys_clock_gettime(1, timespec)
   return tonumber(timespec.sec) + tonumber(timespec.nsec) / 1e9
 end
 
 -- Lets other processes run for a moment, between two looks at a condition.
 function posix.pause(seconds)
-  C.spec_poll(nil, 0, math.ceil(seconds * 1000))
+  C.sys_poll(nil, 0, math.ceil(seconds * 1000))
 end
 
-local pollfd = ffi.new("struct spec_pollfd")
+local pollfd = ffi.new("struct sys_pollfd")
 
 -- Waits until the descriptor is ready for `events`. False when the deadline (monotonic seconds) has passed.
 function posix.wait_fd(fd, events, deadline)
   while true do
     pollfd.fd, pollfd.events, pollfd.revents = fd, events, 0
     local left = math.max(0, math.ceil((deadline - posix.now()) * 1000))
-    local count = C.spec_poll(pollfd, 1, left)
+    local count = C.sys_poll(pollfd, 1, left)
     if count > 0 then return true end
     if count == 0 then return false end
     assert(ffi.errno() == posix.EINTR, posix.error("poll"))
@@ -114,17 +114,17 @@ end
 function posix.address(host, port)
   local path = host:match("^unix:(.+)")
   if path then
-    local name = ffi.new("struct spec_sockaddr_un", posix.AF_UNIX)
+    local name = ffi.new("struct sys_sockaddr_un", posix.AF_UNIX)
     ffi.copy(name.path, path)
     return name, ffi.sizeof(name), posix.AF_UNIX
   end
-  local name = ffi.new("struct spec_sockaddr", posix.AF_INET)
+  local name = ffi.new("struct sys_sockaddr", posix.AF_INET)
   name.port, name.address = swap16(port), ipv4(host)
   return name, ffi.sizeof(name), posix.AF_INET
 end
 
 function posix.stream_socket(family)
-  local fd = C.spec_socket(family, SOCK_STREAM_NONBLOCK_CLOEXEC, 0)
+  local fd = C.sys_socket(family, SOCK_STREAM_NONBLOCK_CLOEXEC, 0)
   assert(fd >= 0, posix.error("socket"))
   return fd
 end
@@ -132,7 +132,7 @@ end
 -- 0, or why a connect that was in progress has failed.
 function posix.socket_error(fd)
   local value, len = ffi.new("int[1]"), ffi.new("uint32_t[1]", 4)
-  C.spec_getsockopt(fd, SOL_SOCKET, SO_ERROR, value, len)
+  C.sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, value, len)
   return value[0]
 end
 
@@ -140,19 +140,19 @@ end
 function posix.listen(host, port)
   local name, len, family = posix.address(host, port)
   local fd = posix.stream_socket(family)
-  C.spec_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ffi.new("int[1]", 1), 4)
-  if C.spec_bind(fd, name, len) ~= 0 or C.spec_listen(fd, 1024) ~= 0 then
+  C.sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ffi.new("int[1]", 1), 4)
+  if C.sys_bind(fd, name, len) ~= 0 or C.sys_listen(fd, 1024) ~= 0 then
     local why = posix.error("listen")
-    C.spec_close_fd(fd)
+    C.sys_close_fd(fd)
     return nil, why
   end
   if family == posix.AF_UNIX then return fd end
-  C.spec_getsockname(fd, name, ffi.new("uint32_t[1]", len))
+  C.sys_getsockname(fd, name, ffi.new("uint32_t[1]", len))
   return fd, swap16(name.port)
 end
 
 function posix.accept(fd)
-  return C.spec_accept4(fd, nil, nil, SOCK_STREAM_NONBLOCK_CLOEXEC - 1)
+  return C.sys_accept4(fd, nil, nil, SOCK_STREAM_NONBLOCK_CLOEXEC - 1)
 end
 
 -- The environment of a child: ours without a preloaded sanitizer, with `changes` (a false value removes a name).
@@ -160,8 +160,8 @@ local function environment(changes)
   local list, merged = {}, { LD_PRELOAD = false }
   for name, value in pairs(changes or {}) do merged[name] = value end
   local index = 0
-  while C.spec_environ[index] ~= nil do
-    local entry = ffi.string(C.spec_environ[index])
+  while C.sys_environ[index] ~= nil do
+    local entry = ffi.string(C.sys_environ[index])
     if merged[entry:match("^[^=]+")] == nil then list[#list + 1] = entry end
     index = index + 1
   end
@@ -180,55 +180,55 @@ end
 
 -- A peer that went away is an error of the write, as it must be where OpenSSL writes; children begin with the default.
 local SIGPIPE, SIG_IGN, SPAWN_SETSIGDEF = 13, 1, 4
-C.spec_signal(SIGPIPE, SIG_IGN)
+C.sys_signal(SIGPIPE, SIG_IGN)
 
 local function default_signals()
-  local attributes, signals = ffi.new("struct spec_spawn_attributes"), ffi.new("struct spec_signals")
+  local attributes, signals = ffi.new("struct sys_spawn_attributes"), ffi.new("struct sys_signals")
   signals.bits[0] = 2 ^ (SIGPIPE - 1)
-  C.spec_attributes_init(attributes)
-  C.spec_attributes_flags(attributes, SPAWN_SETSIGDEF)
-  C.spec_attributes_default(attributes, signals)
+  C.sys_attributes_init(attributes)
+  C.sys_attributes_flags(attributes, SPAWN_SETSIGDEF)
+  C.sys_attributes_default(attributes, signals)
   return attributes
 end
 
 -- Starts a program found on PATH. options: env, cwd, stdin, stdout, stderr (paths of files; appended to).
 -- Returns its pid.
 function posix.spawn(arguments, options)
-  local actions = ffi.new("struct spec_spawn_actions")
+  local actions = ffi.new("struct sys_spawn_actions")
   local attributes = default_signals()
   local pid = ffi.new("int[1]")
   local env = environment(options.env)
   local argv, envp = c_strings(arguments), c_strings(env)
-  C.spec_actions_init(actions)
-  C.spec_actions_addopen(actions, 0, options.stdin or "/dev/null", O_RDONLY, 0)
-  C.spec_actions_addopen(actions, 1, options.stdout or "/dev/null", O_WRONLY + O_CREAT + O_APPEND, 420)
+  C.sys_actions_init(actions)
+  C.sys_actions_addopen(actions, 0, options.stdin or "/dev/null", O_RDONLY, 0)
+  C.sys_actions_addopen(actions, 1, options.stdout or "/dev/null", O_WRONLY + O_CREAT + O_APPEND, 420)
   if options.stderr == options.stdout then
-    C.spec_actions_adddup2(actions, 1, 2)
+    C.sys_actions_adddup2(actions, 1, 2)
   else
-    C.spec_actions_addopen(actions, 2, options.stderr or "/dev/null", O_WRONLY + O_CREAT + O_APPEND, 420)
+    C.sys_actions_addopen(actions, 2, options.stderr or "/dev/null", O_WRONLY + O_CREAT + O_APPEND, 420)
   end
-  C.spec_actions_addclosefrom(actions, 3) -- files of ours that the collector has yet to close
-  if options.cwd then C.spec_actions_addchdir(actions, options.cwd) end
-  local failed = C.spec_spawnp(pid, arguments[1], actions, attributes, ffi.cast("char *const *", argv),
+  C.sys_actions_addclosefrom(actions, 3) -- files of ours that the collector has yet to close
+  if options.cwd then C.sys_actions_addchdir(actions, options.cwd) end
+  local failed = C.sys_spawnp(pid, arguments[1], actions, attributes, ffi.cast("char *const *", argv),
     ffi.cast("char *const *", envp))
-  C.spec_actions_destroy(actions)
-  C.spec_attributes_destroy(attributes)
-  if failed ~= 0 then error("cannot start " .. arguments[1] .. ": " .. ffi.string(C.spec_strerror(failed)), 2) end
+  C.sys_actions_destroy(actions)
+  C.sys_attributes_destroy(attributes)
+  if failed ~= 0 then error("cannot start " .. arguments[1] .. ": " .. ffi.string(C.sys_strerror(failed)), 2) end
   return pid[0]
 end
 
 function posix.kill(pid, signal)
-  return C.spec_kill(pid, signal) == 0
+  return C.sys_kill(pid, signal) == 0
 end
 
 function posix.getpid()
-  return C.spec_getpid()
+  return C.sys_getpid()
 end
 
 -- The exit status of a child that has ended (128 + signal when one ended it), nil while it runs.
 function posix.reap(pid)
   local status = ffi.new("int[1]")
-  local ended = C.spec_waitpid(pid, status, WNOHANG)
+  local ended = C.sys_waitpid(pid, status, WNOHANG)
   if ended == 0 then return nil end
   assert(ended == pid, posix.error("waitpid"))
   local signal = status[0] % 128
@@ -239,7 +239,7 @@ end
 function posix.temporary_directory()
   local template = (os.getenv("TMPDIR") or "/tmp") .. "/sluice-spec-XXXXXX"
   local buffer = ffi.new("char[?]", #template + 1, template)
-  assert(C.spec_mkdtemp(buffer) ~= nil, posix.error("mkdtemp"))
+  assert(C.sys_mkdtemp(buffer) ~= nil, posix.error("mkdtemp"))
   return ffi.string(buffer)
 end
 

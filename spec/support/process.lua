@@ -52,7 +52,7 @@ function process.free_port()
     next_port = next_port >= 30000 and 10000 or next_port + 1
     local fd = not given[next_port] and posix.listen("127.0.0.1", next_port)
     if fd then
-      posix.C.spec_close_fd(fd)
+      posix.C.sys_close_fd(fd)
       given[next_port] = true
       return next_port
     end

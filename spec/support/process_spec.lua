@@ -48,7 +48,7 @@ describe("another program in a spec", function()
     local port = process.free_port()
     local fd = assert(posix.listen("127.0.0.1", port + 1))
     assert.is_true(process.free_port() > port + 1)
-    posix.C.spec_close_fd(fd)
+    posix.C.sys_close_fd(fd)
   end)
 
   it("says what was waited for in vain", function()

@@ -10,43 +10,43 @@ local tls = {}
 local registry = debug.getregistry()
 if not registry["sluice.spec.tls"] then
   ffi.cdef [[
-    void *spec_TLS_client_method(void) __asm__("TLS_client_method");
-    void *spec_TLS_server_method(void) __asm__("TLS_server_method");
-    void *spec_SSL_CTX_new(void *) __asm__("SSL_CTX_new");
-    void spec_SSL_CTX_free(void *) __asm__("SSL_CTX_free");
-    long spec_SSL_CTX_ctrl(void *, int, long, void *) __asm__("SSL_CTX_ctrl");
-    void spec_SSL_CTX_set_verify(void *, int, void *) __asm__("SSL_CTX_set_verify");
-    int spec_SSL_CTX_load_verify_file(void *, const char *) __asm__("SSL_CTX_load_verify_file");
-    int spec_SSL_CTX_use_certificate_chain_file(void *, const char *) __asm__("SSL_CTX_use_certificate_chain_file");
-    int spec_SSL_CTX_use_PrivateKey_file(void *, const char *, int) __asm__("SSL_CTX_use_PrivateKey_file");
-    int spec_SSL_CTX_set_cipher_list(void *, const char *) __asm__("SSL_CTX_set_cipher_list");
-    int spec_SSL_CTX_set_alpn_protos(void *, const char *, unsigned) __asm__("SSL_CTX_set_alpn_protos");
-    void *spec_SSL_new(void *) __asm__("SSL_new");
-    void spec_SSL_free(void *) __asm__("SSL_free");
-    int spec_SSL_set_fd(void *, int) __asm__("SSL_set_fd");
-    long spec_SSL_ctrl(void *, int, long, const void *) __asm__("SSL_ctrl");
-    int spec_SSL_set1_host(void *, const char *) __asm__("SSL_set1_host");
-    int spec_SSL_connect(void *) __asm__("SSL_connect");
-    int spec_SSL_accept(void *) __asm__("SSL_accept");
-    int spec_SSL_read(void *, void *, int) __asm__("SSL_read");
-    int spec_SSL_write(void *, const void *, int) __asm__("SSL_write");
-    int spec_SSL_shutdown(void *) __asm__("SSL_shutdown");
-    int spec_SSL_get_error(const void *, int) __asm__("SSL_get_error");
-    const char *spec_SSL_get_version(const void *) __asm__("SSL_get_version");
-    const char *spec_SSL_get_servername(const void *, int) __asm__("SSL_get_servername");
-    void spec_SSL_get0_alpn_selected(const void *, const unsigned char **, unsigned *)
+    void *sys_TLS_client_method(void) __asm__("TLS_client_method");
+    void *sys_TLS_server_method(void) __asm__("TLS_server_method");
+    void *sys_SSL_CTX_new(void *) __asm__("SSL_CTX_new");
+    void sys_SSL_CTX_free(void *) __asm__("SSL_CTX_free");
+    long sys_SSL_CTX_ctrl(void *, int, long, void *) __asm__("SSL_CTX_ctrl");
+    void sys_SSL_CTX_set_verify(void *, int, void *) __asm__("SSL_CTX_set_verify");
+    int sys_SSL_CTX_load_verify_file(void *, const char *) __asm__("SSL_CTX_load_verify_file");
+    int sys_SSL_CTX_use_certificate_chain_file(void *, const char *) __asm__("SSL_CTX_use_certificate_chain_file");
+    int sys_SSL_CTX_use_PrivateKey_file(void *, const char *, int) __asm__("SSL_CTX_use_PrivateKey_file");
+    int sys_SSL_CTX_set_cipher_list(void *, const char *) __asm__("SSL_CTX_set_cipher_list");
+    int sys_SSL_CTX_set_alpn_protos(void *, const char *, unsigned) __asm__("SSL_CTX_set_alpn_protos");
+    void *sys_SSL_new(void *) __asm__("SSL_new");
+    void sys_SSL_free(void *) __asm__("SSL_free");
+    int sys_SSL_set_fd(void *, int) __asm__("SSL_set_fd");
+    long sys_SSL_ctrl(void *, int, long, const void *) __asm__("SSL_ctrl");
+    int sys_SSL_set1_host(void *, const char *) __asm__("SSL_set1_host");
+    int sys_SSL_connect(void *) __asm__("SSL_connect");
+    int sys_SSL_accept(void *) __asm__("SSL_accept");
+    int sys_SSL_read(void *, void *, int) __asm__("SSL_read");
+    int sys_SSL_write(void *, const void *, int) __asm__("SSL_write");
+    int sys_SSL_shutdown(void *) __asm__("SSL_shutdown");
+    int sys_SSL_get_error(const void *, int) __asm__("SSL_get_error");
+    const char *sys_SSL_get_version(const void *) __asm__("SSL_get_version");
+    const char *sys_SSL_get_servername(const void *, int) __asm__("SSL_get_servername");
+    void sys_SSL_get0_alpn_selected(const void *, const unsigned char **, unsigned *)
       __asm__("SSL_get0_alpn_selected");
-    void *spec_SSL_get1_session(void *) __asm__("SSL_get1_session");
-    int spec_SSL_set_session(void *, void *) __asm__("SSL_set_session");
-    int spec_SSL_session_reused(const void *) __asm__("SSL_session_reused");
-    void spec_SSL_SESSION_free(void *) __asm__("SSL_SESSION_free");
-    void *spec_SSL_get1_peer_certificate(const void *) __asm__("SSL_get1_peer_certificate");
-    void *spec_X509_get_subject_name(const void *) __asm__("X509_get_subject_name");
-    char *spec_X509_NAME_oneline(const void *, char *, int) __asm__("X509_NAME_oneline");
-    void spec_X509_free(void *) __asm__("X509_free");
-    unsigned long spec_ERR_get_error(void) __asm__("ERR_get_error");
-    void spec_ERR_clear_error(void) __asm__("ERR_clear_error");
-    void spec_ERR_error_string_n(unsigned long, char *, size_t) __asm__("ERR_error_string_n");
+    void *sys_SSL_get1_session(void *) __asm__("SSL_get1_session");
+    int sys_SSL_set_session(void *, void *) __asm__("SSL_set_session");
+    int sys_SSL_session_reused(const void *) __asm__("SSL_session_reused");
+    void sys_SSL_SESSION_free(void *) __asm__("SSL_SESSION_free");
+    void *sys_SSL_get1_peer_certificate(const void *) __asm__("SSL_get1_peer_certificate");
+    void *sys_X509_get_subject_name(const void *) __asm__("X509_get_subject_name");
+    char *sys_X509_NAME_oneline(const void *, char *, int) __asm__("X509_NAME_oneline");
+    void sys_X509_free(void *) __asm__("X509_free");
+    unsigned long sys_ERR_get_error(void) __asm__("ERR_get_error");
+    void sys_ERR_clear_error(void) __asm__("ERR_clear_error");
+    void sys_ERR_error_string_n(unsigned long, char *, size_t) __asm__("ERR_error_string_n");
   ]]
   registry["sluice.spec.tls"] = ffi.load("ssl")
 end
@@ -57,16 +57,16 @@ local SET_SERVERNAME, SET_MIN_VERSION, SET_MAX_VERSION = 55, 123, 124
 local versions = { ["1.0"] = 0x301, ["1.1"] = 0x302, ["1.2"] = 0x303, ["1.3"] = 0x304 }
 
 local function openssl_error()
-  local code = ssl.spec_ERR_get_error()
+  local code = ssl.sys_ERR_get_error()
   if code == 0 then return "TLS failed" end
   local text = ffi.new("char[256]")
-  ssl.spec_ERR_error_string_n(code, text, 256)
+  ssl.sys_ERR_error_string_n(code, text, 256)
   return ffi.string(text)
 end
 
 -- What a call that returned `result` means: nil and POLLIN, POLLOUT or a reason; 0 at the orderly end.
 local function outcome(self, result)
-  local kind = ssl.spec_SSL_get_error(self.ssl, result)
+  local kind = ssl.sys_SSL_get_error(self.ssl, result)
   if kind == WANT_READ then return nil, posix.POLLIN end
   if kind == WANT_WRITE then return nil, posix.POLLOUT end
   if kind == ZERO_RETURN then return 0 end
@@ -78,33 +78,33 @@ end
 local operations = {}
 
 function operations.read(self)
-  ssl.spec_ERR_clear_error()
-  local count = ssl.spec_SSL_read(self.ssl, net.scratch, net.CHUNK)
+  ssl.sys_ERR_clear_error()
+  local count = ssl.sys_SSL_read(self.ssl, net.scratch, net.CHUNK)
   if count > 0 then return count end
   return outcome(self, count)
 end
 
 function operations.write(self, data, from)
-  ssl.spec_ERR_clear_error()
-  local count = ssl.spec_SSL_write(self.ssl, ffi.cast("const char *", data) + from, #data - from)
+  ssl.sys_ERR_clear_error()
+  local count = ssl.sys_SSL_write(self.ssl, ffi.cast("const char *", data) + from, #data - from)
   if count > 0 then return count end
   return outcome(self, count)
 end
 
 function operations.finish(self)
-  ssl.spec_SSL_shutdown(self.ssl)
+  ssl.sys_SSL_shutdown(self.ssl)
 end
 
 function operations.close(self)
-  ssl.spec_SSL_shutdown(self.ssl)
-  ssl.spec_SSL_free(self.ssl)
-  if self.context_owned then ssl.spec_SSL_CTX_free(self.context) end
+  ssl.sys_SSL_shutdown(self.ssl)
+  ssl.sys_SSL_free(self.ssl)
+  if self.context_owned then ssl.sys_SSL_CTX_free(self.context) end
   self.ssl = nil
 end
 
 local function handshake(self)
-  ssl.spec_ERR_clear_error()
-  local result = self.server and ssl.spec_SSL_accept(self.ssl) or ssl.spec_SSL_connect(self.ssl)
+  ssl.sys_ERR_clear_error()
+  local result = self.server and ssl.sys_SSL_accept(self.ssl) or ssl.sys_SSL_connect(self.ssl)
   if result == 1 then return true end
   local ended, why = outcome(self, result)
   return nil, ended and "closed" or why
@@ -114,32 +114,32 @@ local function set_alpn(context, names)
   local wire = {}
   for _, name in ipairs(names) do wire[#wire + 1] = string.char(#name) .. name end
   wire = table.concat(wire)
-  ssl.spec_SSL_CTX_set_alpn_protos(context, wire, #wire)
+  ssl.sys_SSL_CTX_set_alpn_protos(context, wire, #wire)
 end
 
 local function present_certificate(context, options)
-  assert(ssl.spec_SSL_CTX_use_certificate_chain_file(context, options.certificate) == 1, openssl_error())
-  assert(ssl.spec_SSL_CTX_use_PrivateKey_file(context, options.key, 1) == 1, openssl_error())
+  assert(ssl.sys_SSL_CTX_use_certificate_chain_file(context, options.certificate) == 1, openssl_error())
+  assert(ssl.sys_SSL_CTX_use_PrivateKey_file(context, options.key, 1) == 1, openssl_error())
 end
 
 -- options of both ends: certificate, key, ca (paths of PEM files; a ca makes the peer be verified), min_version,
 -- max_version ("1.2"). Give back with tls.free, after the sockets.
 function tls.context(options, server)
-  local context = ssl.spec_SSL_CTX_new(server and ssl.spec_TLS_server_method() or ssl.spec_TLS_client_method())
+  local context = ssl.sys_SSL_CTX_new(server and ssl.sys_TLS_server_method() or ssl.sys_TLS_client_method())
   if options.certificate then present_certificate(context, options) end
   if options.ca then
-    assert(ssl.spec_SSL_CTX_load_verify_file(context, options.ca) == 1, openssl_error())
-    ssl.spec_SSL_CTX_set_verify(context, server and 3 or 1, nil)
+    assert(ssl.sys_SSL_CTX_load_verify_file(context, options.ca) == 1, openssl_error())
+    ssl.sys_SSL_CTX_set_verify(context, server and 3 or 1, nil)
   end
-  if options.min_version then ssl.spec_SSL_CTX_ctrl(context, SET_MIN_VERSION, versions[options.min_version], nil) end
-  if options.max_version then ssl.spec_SSL_CTX_ctrl(context, SET_MAX_VERSION, versions[options.max_version], nil) end
-  if options.ciphers then ssl.spec_SSL_CTX_set_cipher_list(context, options.ciphers) end
+  if options.min_version then ssl.sys_SSL_CTX_ctrl(context, SET_MIN_VERSION, versions[options.min_version], nil) end
+  if options.max_version then ssl.sys_SSL_CTX_ctrl(context, SET_MAX_VERSION, versions[options.max_version], nil) end
+  if options.ciphers then ssl.sys_SSL_CTX_set_cipher_list(context, options.ciphers) end
   if options.alpn then set_alpn(context, options.alpn) end
   return context
 end
 
 function tls.free(context)
-  ssl.spec_SSL_CTX_free(context)
+  ssl.sys_SSL_CTX_free(context)
 end
 
 -- options beside those of tls.context: context (one made before), server, name (SNI, and the name to verify), session.
@@ -147,13 +147,13 @@ function tls.start(self, options)
   self.context = options.context or tls.context(options, options.server)
   self.context_owned = not options.context
   self.server = options.server
-  self.ssl = ssl.spec_SSL_new(self.context)
-  ssl.spec_SSL_set_fd(self.ssl, self.fd)
+  self.ssl = ssl.sys_SSL_new(self.context)
+  ssl.sys_SSL_set_fd(self.ssl, self.fd)
   if options.name then
-    ssl.spec_SSL_ctrl(self.ssl, SET_SERVERNAME, 0, ffi.cast("const char *", options.name))
-    if options.ca then ssl.spec_SSL_set1_host(self.ssl, options.name) end
+    ssl.sys_SSL_ctrl(self.ssl, SET_SERVERNAME, 0, ffi.cast("const char *", options.name))
+    if options.ca then ssl.sys_SSL_set1_host(self.ssl, options.name) end
   end
-  if options.session then ssl.spec_SSL_set_session(self.ssl, options.session) end
+  if options.session then ssl.sys_SSL_set_session(self.ssl, options.session) end
   self.operations = operations
   return self:attempt(handshake, self:deadline())
 end
@@ -161,19 +161,19 @@ end
 -- What the handshake of a socket came to: version, alpn, sni, resumed, peer (subject of its certificate, or nil).
 function tls.info(self)
   local data, len = ffi.new("const unsigned char *[1]"), ffi.new("unsigned[1]")
-  ssl.spec_SSL_get0_alpn_selected(self.ssl, data, len)
-  local sni = ssl.spec_SSL_get_servername(self.ssl, 0)
+  ssl.sys_SSL_get0_alpn_selected(self.ssl, data, len)
+  local sni = ssl.sys_SSL_get_servername(self.ssl, 0)
   local info = {
-    version = ffi.string(ssl.spec_SSL_get_version(self.ssl)),
+    version = ffi.string(ssl.sys_SSL_get_version(self.ssl)),
     alpn = len[0] > 0 and ffi.string(data[0], len[0]) or nil,
     sni = sni ~= nil and ffi.string(sni) or nil,
-    resumed = ssl.spec_SSL_session_reused(self.ssl) == 1,
+    resumed = ssl.sys_SSL_session_reused(self.ssl) == 1,
   }
-  local certificate = ssl.spec_SSL_get1_peer_certificate(self.ssl)
+  local certificate = ssl.sys_SSL_get1_peer_certificate(self.ssl)
   if certificate ~= nil then
     local text = ffi.new("char[512]")
-    ssl.spec_X509_NAME_oneline(ssl.spec_X509_get_subject_name(certificate), text, 512)
-    ssl.spec_X509_free(certificate)
+    ssl.sys_X509_NAME_oneline(ssl.sys_X509_get_subject_name(certificate), text, 512)
+    ssl.sys_X509_free(certificate)
     info.peer = ffi.string(text)
   end
   return info
@@ -181,7 +181,7 @@ end
 
 -- The session of a socket, for options.session of a later one. With TLS 1.3 it exists once data has been received.
 function tls.session(self)
-  return ffi.gc(ssl.spec_SSL_get1_session(self.ssl), ssl.spec_SSL_SESSION_free)
+  return ffi.gc(ssl.sys_SSL_get1_session(self.ssl), ssl.sys_SSL_SESSION_free)
 end
 
 -- ---- Certificates ----

@@ -44,12 +44,12 @@ local function turn()
     threads[count] = { thread, wait }
     nearest = math.min(nearest, wait.deadline)
   end
-  local fds = ffi.new("struct spec_pollfd[?]", count)
+  local fds = ffi.new("struct sys_pollfd[?]", count)
   for index, entry in ipairs(threads) do
     fds[index - 1].fd, fds[index - 1].events = entry[2].fd, entry[2].events
   end
   local left = nearest == math.huge and -1 or math.max(0, math.ceil((nearest - posix.now()) * 1000))
-  C.spec_poll(fds, count, left)
+  C.sys_poll(fds, count, left)
   local now = posix.now()
   for index, entry in ipairs(threads) do
     if fds[index - 1].revents ~= 0 then

@@ -109,7 +109,7 @@ describe("the sockets of the specs", function()
     assert.equal("timeout", why)
     assert.is_false(socket:closes_within(0.02))
     socket:close()
-    posix.C.spec_close_fd(fd)
+    posix.C.sys_close_fd(fd)
   end)
 end)
 

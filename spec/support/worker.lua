@@ -58,8 +58,8 @@ function worker.new(options)
 end
 
 function worker:log_fd()
-  ffi.cdef "int spec_fileno(void *) __asm__(\"fileno\");"
-  return ffi.C.spec_fileno(self.log_file)
+  ffi.cdef "int sys_fileno(void *) __asm__(\"fileno\");"
+  return ffi.C.sys_fileno(self.log_file)
 end
 
 function worker:close()
