@@ -8,6 +8,10 @@ local correlation_id = { version = "1.0.0", priority = 100001 }
 
 local format = string.format
 
+function correlation_id.needs(conf)
+  return { access = true, header_filter = conf.echo_downstream }
+end
+
 local worker_id -- a UUID of this worker's own, made when it is first needed
 local counter = 0
 
@@ -39,6 +43,15 @@ function correlation_id.access(conf, exchange)
   end
   exchange:set_serialize_value("correlation_id", id)
   if conf.echo_downstream then exchange.response:set_header(name, id) end
+end
+
+-- Where no route matched there was no access; the client is told an id all the same.
+function correlation_id.header_filter(conf, exchange)
+  if exchange.router:get_route() then return end
+  local id = exchange.request:get_header(conf.header_name)
+  if not id or id == "" then id = generators[conf.generator](exchange) end
+  exchange:set_serialize_value("correlation_id", id)
+  exchange.response:set_header(conf.header_name, id)
 end
 
 return correlation_id

@@ -101,6 +101,15 @@ describe("correlation-id", function()
     assert.matches("#%d+$", response.headers["kong-request-id"])
   end)
 
+  it("tells it where no route matches", function()
+    gateway = spec.gateway { routes = { { name = "r", paths = { "/r" } } },
+      plugins = { { name = "correlation-id", config = { echo_downstream = true } } } }
+    local response = gateway:get("/none")
+    assert.equal(404, response.status)
+    assert.matches("#%d+$", response.headers["kong-request-id"])
+    assert.equal("mine", gateway:get("/none", { ["Kong-Request-ID"] = "mine" }).headers["kong-request-id"])
+  end)
+
   it("writes it into the logs", function()
     start({}, { name = "logger" })
     gateway:get("/", { ["Kong-Request-ID"] = "mine" })
