@@ -23,6 +23,10 @@ function cors.configure(confs)
   for _, conf in ipairs(confs or {}) do plans[conf] = plan_of(conf) end
 end
 
+function cors.needs(conf)
+  return { access = not conf.preflight_continue, header_filter = true }
+end
+
 local function is_preflight(request)
   return request:get_method() == "OPTIONS" and request:get_header("origin") ~= nil
     and request:get_header("access-control-request-method") ~= nil
@@ -64,7 +68,7 @@ end
 
 function cors.access(conf, exchange)
   local request, response = exchange.request, exchange.response
-  if conf.preflight_continue or not is_preflight(request) then return end
+  if not is_preflight(request) or conf.preflight_continue then return end
   local plan, origin = plans[conf], request:get_header("origin")
   if depends_on_origin(conf, plan.allowed, origin) then response:set_header("Vary", "Origin") end
   put_origin(conf, response, origins.answer(plan.allowed, origin), origin)

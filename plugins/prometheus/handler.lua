@@ -26,6 +26,10 @@ local gateway_ms = latency("sluice_kong_latency_ms",
 local upstream_ms = latency("sluice_upstream_latency_ms",
   "Latency added by upstream response for each service/route", SERVICE_MS)
 
+function prometheus.needs(conf)
+  return { log = conf.status_code_metrics or conf.bandwidth_metrics or conf.latency_metrics }
+end
+
 local function consumer_of(exchange)
   local consumer = exchange.client:get_consumer()
   return consumer and (consumer.username or consumer.custom_id or consumer.id) or ""
