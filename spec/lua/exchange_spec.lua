@@ -301,6 +301,26 @@ describe("an exchange", function()
     end)
   end)
 
+  it("tells its sizes and how long it took", function()
+    fake.numbers = {
+      [E.NUMBER_REQUEST_BYTES] = 100, [E.NUMBER_RESPONSE_BYTES] = 2000, [E.NUMBER_ELAPSED_US] = 5500,
+      [E.NUMBER_GATEWAY_US] = 500, [E.NUMBER_SERVICE_US] = 4000, [E.NUMBER_RECEIVE_US] = 1000,
+    }
+    run("log", function()
+      assert.same({ 5.5, 0.5, 4, 1 }, { exchange:get_latencies() })
+      assert.same({ 100, 2000 }, { exchange.request:get_size(), exchange.response:get_size() })
+      fake.numbers[E.NUMBER_SERVICE_US], fake.numbers[E.NUMBER_RECEIVE_US] = 0 / 0, 0 / 0
+      assert.same({ 5.5, 0.5 }, { exchange:get_latencies() })
+    end)
+  end)
+
+  it("tells the connection that it came over", function()
+    fake.numbers = { [E.NUMBER_CONNECTION] = 7, [E.NUMBER_CONNECTION_REQUESTS] = 2, [E.NUMBER_PORT] = 8000 }
+    fake.texts = { [E.TEXT_LOCAL_IP] = "192.0.2.1" }
+    assert.same({ number = 7, requests = 2, local_ip = "192.0.2.1", local_port = 8000 },
+      exchange.client:get_connection())
+  end)
+
   describe("serialize", function()
     before_each(function()
       fake.texts = {
