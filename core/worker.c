@@ -19,7 +19,7 @@
 #include "kafka.h"
 #include "phase.h"
 #include "server.h"
-#include "spec_remote.h"
+#include "kit_remote.h"
 #include "store.h"
 #include "tls_cache.h"
 #include "vm.h"
@@ -264,7 +264,7 @@ static bool accept_one(struct listener *listener) {
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
-  if (worker->spec) spec_client_address(worker->spec, &address);
+  if (worker->kit) kit_client_address(worker->kit, &address);
   server_open(worker, listener, fd, (struct sockaddr *)&address);
   return true;
 }
@@ -519,13 +519,13 @@ int worker_main(const struct worker_options *options) {
     return 1;
   }
   on_pulse(&worker->pulse);
-  struct spec *spec = spec_attach(worker);
+  struct kit *kit = kit_attach(worker);
   static const struct control_handler handler = {on_line, on_master_gone};
   worker->control = control_open(&worker->loop, options->control_fd, &handler, worker);
   if (options->snapshot) phase_event(worker, EVENT_STAGE, (double)options->revision, slice_of(options->snapshot));
   while (!worker->stopped) ev_run(worker->loop.ev, 0);
   int code = worker->exit_code;
   worker_free(worker);
-  spec_detach(spec);
+  kit_detach(kit);
   return code;
 }

@@ -23,7 +23,7 @@ struct exchange;
 struct kafka;
 struct link;
 struct server;
-struct spec;
+struct kit;
 struct store;
 struct topics;
 struct client;
@@ -87,7 +87,7 @@ struct worker {
   struct grave *graves;
   // The spec kit's network: takes the place of connect(2). 0, or negative. NULL: the kernel's.
   int (*connect)(struct worker *worker, struct conn *conn, const struct address *address);
-  struct spec *spec;     // and whose it is
+  struct kit *kit;     // and whose it is
   struct topics *topics; // its Kafka; NULL: librdkafka's
   struct job *jobs, **jobs_end; // what is to run before the loop waits
   struct limits first_limits;   // until the first generation is live

@@ -33,11 +33,11 @@ end
 -- Declared before what they are given by: two texts that the core holds.
 local function declare(C)
   if not registry["sluice.spec.texts"] then
-    ffi.cdef "extern const char bridge_declarations[], spec_declarations[];"
+    ffi.cdef "extern const char bridge_declarations[], kit_declarations[];"
     registry["sluice.spec.texts"] = true
   end
   if not is_declared("struct board") then ffi.cdef(ffi.string(C.bridge_declarations)) end
-  if not is_declared("struct spec_options") then ffi.cdef(ffi.string(C.spec_declarations)) end
+  if not is_declared("struct kit_options") then ffi.cdef(ffi.string(C.kit_declarations)) end
 end
 
 local native = package.loaded["sluice.native"]
@@ -55,4 +55,4 @@ if not native then
     on_error = debug.traceback }
 end
 
-return { C = C, home = home, registry = registry }
+return { C = C, home = home, registry = registry, is_program = native ~= nil and native.library == nil }

@@ -8,7 +8,7 @@ local setup = require "sluice.spec.setup"
 local snapshot = require "sluice.snapshot"
 
 local C = core.C
-local LISTENERS = { proxy = C.SPEC_PROXY, tls = C.SPEC_PROXY_TLS, status = C.SPEC_STATUS }
+local LISTENERS = { proxy = C.KIT_PROXY, tls = C.KIT_PROXY_TLS, status = C.KIT_STATUS }
 local RECORDS_MOST, HEADERS_MOST = 64, 64
 
 local Inside = {}
@@ -19,17 +19,17 @@ local inside = {}
 -- options: time (seconds since 1970), seed.
 function inside.new(options)
   local self = setmetatable({ directory = files.temporary(), revision = 0 }, Inside)
-  local raw_options = ffi.new("struct spec_options", { home = core.home, state_dir = self.directory,
+  local raw_options = ffi.new("struct kit_options", { home = core.home, state_dir = self.directory,
     time_s = options.time, seed = options.seed })
   local why = ffi.new("char[512]")
-  self.raw = C.spec_new(raw_options, why, 512)
+  self.raw = C.kit_new(raw_options, why, 512)
   if self.raw == nil then error("the core does not start: " .. ffi.string(why), 0) end
-  self.worker = C.spec_worker(self.raw)
+  self.worker = C.kit_worker(self.raw)
   return self
 end
 
 function Inside:close()
-  C.spec_free(self.raw)
+  C.kit_free(self.raw)
   files.remove(self.directory)
 end
 
@@ -37,12 +37,12 @@ end
 
 -- Whether there was anything to do in one turn.
 function Inside:turn()
-  return C.spec_turn(self.raw)
+  return C.kit_turn(self.raw)
 end
 
 -- Seconds until the next timer, or nil.
 function Inside:next()
-  local seconds = C.spec_next(self.raw)
+  local seconds = C.kit_next(self.raw)
   return seconds >= 0 and seconds or nil
 end
 
@@ -52,7 +52,7 @@ function Inside:now()
 end
 
 function Inside:advance(seconds)
-  C.spec_advance(self.raw, seconds)
+  C.kit_advance(self.raw, seconds)
 end
 
 function Inside:exchanges_open()
@@ -60,24 +60,24 @@ function Inside:exchanges_open()
 end
 
 function Inside:log()
-  local bytes = C.spec_log(self.raw)
+  local bytes = C.kit_log(self.raw)
   return bytes.data ~= nil and ffi.string(bytes.data, bytes.len) or ""
 end
 
 -- ---- Connections ----
 
-local arrival = ffi.new("struct spec_arrival")
+local arrival = ffi.new("struct kit_arrival")
 
 -- The next connection of the worker to a service: { peer, name, address, port }, or nil.
 function Inside:accept()
-  if not C.spec_accept(self.raw, arrival) then return nil end
+  if not C.kit_accept(self.raw, arrival) then return nil end
   return { peer = arrival.peer, port = arrival.port, address = ffi.string(arrival.address),
     name = ffi.string(arrival.name) }
 end
 
 -- A client's connection to a listener ("proxy", "tls", "status"): its number, negative when there is none.
 function Inside:open_client(listener, address, port, server_name)
-  return C.spec_client(self.raw, LISTENERS[listener], address, port, server_name)
+  return C.kit_client(self.raw, LISTENERS[listener], address, port, server_name)
 end
 
 -- ---- Names and services ----
@@ -96,25 +96,25 @@ function Inside:name(name, kind, answer)
       record.port, record.priority, record.weight = it.port or 0, it.priority or 0, it.weight or 0
     end
   end
-  C.spec_name(self.raw, name, kind, records, count)
+  C.kit_name(self.raw, name, kind, records, count)
 end
 
 function Inside:address(name)
-  return ffi.string(C.spec_address(self.raw, name))
+  return ffi.string(C.kit_address(self.raw, name))
 end
 
 function Inside:mood(address, port, mood)
-  C.spec_mood(self.raw, address, port, mood)
+  C.kit_mood(self.raw, address, port, mood)
 end
 
 -- ---- Kafka ----
 
 function Inside:topic(name, partitions)
-  C.spec_topic(self.raw, name, partitions)
+  C.kit_topic(self.raw, name, partitions)
 end
 
 function Inside:fails(name, error_name)
-  C.spec_topic_fails(self.raw, name, error_name)
+  C.kit_topic_fails(self.raw, name, error_name)
 end
 
 local message = ffi.new("struct kafka_message")
@@ -135,7 +135,7 @@ function Inside:produce(name, record)
   lay(message.value, record.value)
   message.headers, message.header_count = cells, #record.headers
   message.partition, message.timestamp_ms = record.partition, record.timestamp
-  return C.spec_produce(self.raw, message) == 0
+  return C.kit_produce(self.raw, message) == 0
 end
 
 local function text(bytes)
@@ -147,7 +147,7 @@ local view = ffi.new("struct kafka_record")
 
 -- Record `index` (from 0) of a topic: { key, value, headers, partition, offset, timestamp }, or nil.
 function Inside:record(name, index)
-  if not C.spec_record(self.raw, name, index, view) then return nil end
+  if not C.kit_record(self.raw, name, index, view) then return nil end
   local headers = {}
   for i = 0, tonumber(view.header_count) - 1 do
     headers[i + 1] = { text(view.headers[2 * i]), text(view.headers[2 * i + 1]) }
@@ -159,7 +159,7 @@ end
 -- ---- Configuration ----
 
 local function report_of(self)
-  return ffi.string(C.spec_report(self.raw))
+  return ffi.string(C.kit_report(self.raw))
 end
 
 -- Brings a configuration live. True, or nil and why not. `gateway:run_until` turns the loop meanwhile.
@@ -170,7 +170,7 @@ function Inside:configure(options, gateway)
   local revision = ("%d"):format(self.revision)
   local path = assert(snapshot.write(assert(snapshot.folder(self.directory)), self.revision,
     loaded:records(self.revision)))
-  C.spec_stage(self.raw, self.revision, path)
+  C.kit_stage(self.raw, self.revision, path)
   gateway:run_until(function() return report_of(self):match("^%l+ " .. revision .. "%f[%D]") end, 60)
   local report = report_of(self)
   if report:match("^live " .. revision .. "%f[%D]") then return true end

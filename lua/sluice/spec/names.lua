@@ -66,9 +66,9 @@ end
 
 -- Connections to a service are refused, come to nothing, or are accepted, as its answer says.
 function Names:mood(key, answer)
-  local mood = C.SPEC_ACCEPTS
+  local mood = C.KIT_ACCEPTS
   if type(answer) == "table" then
-    mood = answer.refuse and C.SPEC_REFUSES or answer.silent and C.SPEC_SILENT or mood
+    mood = answer.refuse and C.KIT_REFUSES or answer.silent and C.KIT_SILENT or mood
   end
   local addresses, port = places(self, key)
   for _, address in ipairs(addresses) do self.world:mood(address, port, mood) end

@@ -13,7 +13,7 @@ Peer.__index = Peer
 
 local peer = {}
 
----@param spec ffi.cdata* struct spec
+---@param spec ffi.cdata* struct kit
 ---@param number integer
 ---@param reader table of sluice.spec.message
 function peer.new(spec, number, reader)
@@ -29,7 +29,7 @@ local function write(self)
   local moved = false
   while self.sent < #self.out do
     local left = #self.out - self.sent
-    local n = tonumber(C.spec_write(self.spec, self.number, ffi.cast("const char *", self.out) + self.sent, left))
+    local n = tonumber(C.kit_write(self.spec, self.number, ffi.cast("const char *", self.out) + self.sent, left))
     if n == AGAIN then return moved end
     moved = true
     if n < 0 then
@@ -45,7 +45,7 @@ end
 local function read(self)
   local moved = false
   while not self.ended do
-    local n = tonumber(C.spec_read(self.spec, self.number, scratch, CHUNK))
+    local n = tonumber(C.kit_read(self.spec, self.number, scratch, CHUNK))
     if n == AGAIN then return moved end
     moved = true
     if n < 0 then
@@ -73,13 +73,13 @@ end
 
 -- Sends no more: the other side sees the end.
 function Peer:finish()
-  C.spec_finish(self.spec, self.number)
+  C.kit_finish(self.spec, self.number)
 end
 
 function Peer:close()
   if self.is_closed then return end
   self.is_closed, self.ended = true, self.ended or "closed"
-  C.spec_close(self.spec, self.number)
+  C.kit_close(self.spec, self.number)
 end
 
 return peer

@@ -8,7 +8,7 @@ Service.__index = Service
 
 local service = {}
 
--- `arrival`: struct spec_arrival as a table { peer, name, address, port }.
+-- `arrival`: struct kit_arrival as a table { peer, name, address, port }.
 function service.new(gateway, arrival, number)
   local self = setmetatable({ gateway = gateway, arrival = arrival, number = number, requests = 0 }, Service)
   self.peer = peer.new(gateway.world.raw, arrival.peer, message.reader("request"))

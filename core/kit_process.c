@@ -13,13 +13,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "spec_parts.h"
+#include "kit_parts.h"
+
+#include "control.h"
 
 // Ports that the kernel does not give to outgoing connections.
 enum { BACKLOG = 128, FIRST_PORT = 10000, PORTS = 20000, LOG_MODE = 0644 };
 
-struct spec *spec_outside(void) {
-  return spec_empty();
+struct kit *kit_outside(void) {
+  return kit_empty();
 }
 
 // ---- Sockets -----------------------------------------------------------------------------------------------------------
@@ -55,57 +57,57 @@ static int local_socket(const char *path) {
   return -1;
 }
 
-int spec_door(struct spec *spec, const char *address, uint32_t *port) {
-  if (spec->door_count == SPEC_DOORS) return SPEC_FAILED;
+int kit_door(struct kit *kit, const char *address, uint32_t *port) {
+  if (kit->door_count == KIT_DOORS) return KIT_FAILED;
   bool local = strncmp(address, "unix:", 5) == 0;
   int fd = local ? local_socket(address + 5) : tcp_socket(0, port);
-  if (fd < 0) return SPEC_FAILED;
+  if (fd < 0) return KIT_FAILED;
   if (listen(fd, BACKLOG) < 0) {
     close(fd);
-    return SPEC_FAILED;
+    return KIT_FAILED;
   }
-  spec->doors[spec->door_count] = fd;
-  return (int)spec->door_count++;
+  kit->doors[kit->door_count] = fd;
+  return (int)kit->door_count++;
 }
 
-int spec_door_accept(struct spec *spec, int door, uint32_t *from_port) {
+int kit_door_accept(struct kit *kit, int door, uint32_t *from_port) {
   struct sockaddr_storage from = {0};
   socklen_t len = sizeof from;
-  if (door < 0 || (uint32_t)door >= spec->door_count) return SPEC_FAILED;
-  int fd = accept4(spec->doors[door], (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd < 0) return SPEC_AGAIN;
+  if (door < 0 || (uint32_t)door >= kit->door_count) return KIT_FAILED;
+  int fd = accept4(kit->doors[door], (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) return KIT_AGAIN;
   *from_port = from.ss_family == AF_INET ? address_port((const struct sockaddr *)&from) : 0;
-  struct spec_peer *peer = peer_new(spec, fd);
-  if (!peer) return SPEC_FAILED;
+  struct kit_peer *peer = peer_new(kit, fd);
+  if (!peer) return KIT_FAILED;
   peer->is_service = from.ss_family == AF_INET;
   peer->greeted = !peer->is_service;
   return peer->arrival.peer;
 }
 
-int spec_socket(struct spec *spec, uint32_t *port) {
+int kit_socket(struct kit *kit, uint32_t *port) {
   int fd = tcp_socket(0, port);
-  struct spec_peer *peer = fd >= 0 ? peer_new(spec, fd) : NULL;
-  if (!peer) return SPEC_FAILED;
+  struct kit_peer *peer = fd >= 0 ? peer_new(kit, fd) : NULL;
+  if (!peer) return KIT_FAILED;
   peer->greeted = true;
   return peer->arrival.peer;
 }
 
 // A connection on this host is there at once, or waits in the backlog.
-int spec_connect(struct spec *spec, int number, uint32_t port, const char *server_name) {
-  struct spec_peer *peer = peer_find(spec, number);
+int kit_connect(struct kit *kit, int number, uint32_t port, const char *server_name) {
+  struct kit_peer *peer = peer_find(kit, number);
   struct sockaddr_in name = loopback(port);
-  if (!peer) return SPEC_FAILED;
-  if (connect(peer->fd, (const struct sockaddr *)&name, sizeof name) < 0 && errno != EINPROGRESS) return SPEC_FAILED;
-  return server_name ? peer_start_tls(spec, peer, server_name) : 0;
+  if (!peer) return KIT_FAILED;
+  if (connect(peer->fd, (const struct sockaddr *)&name, sizeof name) < 0 && errno != EINPROGRESS) return KIT_FAILED;
+  return server_name ? peer_start_tls(kit, peer, server_name) : 0;
 }
 
-bool spec_await(struct spec *spec, int number, int ms) {
-  const struct spec_peer *peer = peer_find(spec, number);
+bool kit_await(struct kit *kit, int number, int ms) {
+  const struct kit_peer *peer = peer_find(kit, number);
   struct pollfd look = {.fd = peer ? peer->fd : -1, .events = POLLIN};
   return poll(&look, 1, ms) > 0;
 }
 
-uint32_t spec_free_port(uint32_t after) {
+uint32_t kit_free_port(uint32_t after) {
   uint32_t start = after ? after + 1 - FIRST_PORT : (uint32_t)getpid() * 97, bound;
   for (uint32_t i = 0; i < PORTS; i++) {
     int fd = tcp_socket(FIRST_PORT + (start + i) % PORTS, &bound);
@@ -133,20 +135,29 @@ static void become(const char *const *arguments, const char *const *environment,
   _exit(127);
 }
 
-int spec_spawn(const char *const *arguments, const char *const *environment, const char *folder, const char *log) {
+int kit_spawn(const char *const *arguments, const char *const *environment, const char *folder, const char *log) {
   pid_t pid = fork();
   if (pid == 0) become(arguments, environment, folder, log);
-  return pid > 0 ? pid : SPEC_FAILED;
+  return pid > 0 ? pid : KIT_FAILED;
 }
 
-int spec_reap(int pid) {
+int kit_reap(int pid) {
   int status;
   pid_t ended = waitpid(pid, &status, WNOHANG);
-  if (ended == 0) return SPEC_AGAIN;
-  if (ended < 0) return SPEC_FAILED;
+  if (ended == 0) return KIT_AGAIN;
+  if (ended < 0) return KIT_FAILED;
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-void spec_kill(int pid, bool at_once) {
+void kit_kill(int pid, bool at_once) {
   kill(pid, at_once ? SIGKILL : SIGTERM);
+}
+
+int64_t kit_ask(const char *path, const char *line, int ms, char *out, uint32_t room) {
+  struct text answer = {0};
+  struct error error = {0};
+  int result = control_ask(path, line, ms, &answer, &error);
+  snprintf(out, room, "%s", result < 0 ? error.text : answer.data ? answer.data : "");
+  text_free(&answer);
+  return result < 0 ? KIT_FAILED : (int64_t)strlen(out);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The worker's end of a spec that drives a gateway process.
-#include "spec_remote.h"
+#include "kit_remote.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "spec_parts.h"
+#include "kit_parts.h"
 
 #include "control.h"
 #include "topics.h"
@@ -42,12 +42,12 @@ static const char *name_at(const struct words *words, int index) {
   return strcmp(word, "-") == 0 ? "" : word;
 }
 
-static void say(struct spec *spec, const struct text *text) {
-  control_send(spec->control, text->data, (uint32_t)text->len);
+static void say(struct kit *kit, const struct text *text) {
+  control_send(kit->control, text->data, (uint32_t)text->len);
 }
 
-static void say_ok(struct spec *spec) {
-  control_send(spec->control, "ok", 2);
+static void say_ok(struct kit *kit) {
+  control_send(kit->control, "ok", 2);
 }
 
 // ---- Bytes as hexadecimal digits; "-" is none --------------------------------------------------------------------------
@@ -72,43 +72,43 @@ static void put_bytes(struct text *text, struct bytes bytes) {
 
 // ---- Connections to services ---------------------------------------------------------------------------------------
 
-static void tell_arrival(struct spec *spec, int fd, const char *address, uint32_t port) {
+static void tell_arrival(struct kit *kit, int fd, const char *address, uint32_t port) {
   struct sockaddr_in from = {0};
   socklen_t len = sizeof from;
   struct text line = {0};
   getsockname(fd, (struct sockaddr *)&from, &len);
-  text_printf(&line, "arrival %u %u %s %s", ntohs(from.sin_port), port, address, spec_name_of(spec, address));
-  say(spec, &line);
+  text_printf(&line, "arrival %u %u %s %s", ntohs(from.sin_port), port, address, kit_name_of(kit, address));
+  say(kit, &line);
   text_free(&line);
 }
 
 static int on_connect(struct worker *worker, struct conn *conn, const struct address *to) {
-  struct spec *spec = worker->spec;
+  struct kit *kit = worker->kit;
   char address[48];
   uint32_t port;
   struct error error = {0};
-  int mood = spec_mood_of(spec, to, address, &port);
-  if (mood != SPEC_ACCEPTS) return spec_turn_away(spec, conn, mood);
-  struct sockaddr_in kit = {.sin_family = AF_INET, .sin_port = htons((uint16_t)spec->kit_port)};
-  kit.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  int result = conn_connect(conn, &worker->loop, &worker->chunks, (const struct sockaddr *)&kit, sizeof kit, &error);
-  if (result == 0) tell_arrival(spec, conn->fd, address, port);
+  int mood = kit_mood_of(kit, to, address, &port);
+  if (mood != KIT_ACCEPTS) return kit_turn_away(kit, conn, mood);
+  struct sockaddr_in home = {.sin_family = AF_INET, .sin_port = htons((uint16_t)kit->kit_port)};
+  home.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int result = conn_connect(conn, &worker->loop, &worker->chunks, (const struct sockaddr *)&home, sizeof home, &error);
+  if (result == 0) tell_arrival(kit, conn->fd, address, port);
   return result;
 }
 
-static void take_origin(struct spec *spec, const struct words *words) {
-  struct spec_origin *origin = calloc(1, sizeof *origin);
+static void take_origin(struct kit *kit, const struct words *words) {
+  struct kit_origin *origin = calloc(1, sizeof *origin);
   if (!origin) return;
   origin->port = (uint32_t)number_at(words, 1);
   snprintf(origin->address, sizeof origin->address, "%s", word_at(words, 2));
   origin->client_port = (uint32_t)number_at(words, 3);
-  origin->next = spec->origins; // a port may come again: the last word counts
-  spec->origins = origin;
+  origin->next = kit->origins; // a port may come again: the last word counts
+  kit->origins = origin;
 }
 
-void spec_client_address(const struct spec *spec, struct sockaddr_storage *storage) {
+void kit_client_address(const struct kit *kit, struct sockaddr_storage *storage) {
   uint32_t port = address_port((const struct sockaddr *)storage);
-  const struct spec_origin *origin = spec->origins;
+  const struct kit_origin *origin = kit->origins;
   while (origin && origin->port != port) origin = origin->next;
   struct address address;
   if (!origin || !address_parse(slice_of(origin->address), (uint16_t)origin->client_port, &address)) return;
@@ -117,7 +117,7 @@ void spec_client_address(const struct spec *spec, struct sockaddr_storage *stora
 
 // ---- Lines -------------------------------------------------------------------------------------------------------------
 
-static void take_name(struct spec *spec, const struct words *words) {
+static void take_name(struct kit *kit, const struct words *words) {
   struct dns_record records[DNS_RECORDS] = {0};
   int count = (int)number_at(words, 3);
   for (int i = 0; i < count && i < DNS_RECORDS; i++) {
@@ -126,10 +126,10 @@ static void take_name(struct spec *spec, const struct words *words) {
     records[i].priority = (uint32_t)number_at(words, 6 + i * 4);
     records[i].weight = (uint32_t)number_at(words, 7 + i * 4);
   }
-  spec_name(spec, word_at(words, 1), (int)number_at(words, 2), records, count < DNS_RECORDS ? count : DNS_RECORDS);
+  kit_name(kit, word_at(words, 1), (int)number_at(words, 2), records, count < DNS_RECORDS ? count : DNS_RECORDS);
 }
 
-static int take_record(struct spec *spec, const struct words *words) {
+static int take_record(struct kit *kit, const struct words *words) {
   struct bytes headers[WORDS_MOST];
   struct kafka_message message = {.topic = word_at(words, 1),
                                   .partition = (int32_t)number_at(words, 2),
@@ -142,13 +142,13 @@ static int take_record(struct spec *spec, const struct words *words) {
     headers[i - 5] = bytes_at(words, i + 1);
     message.header_count++;
   }
-  return spec_produce(spec, &message);
+  return kit_produce(kit, &message);
 }
 
-static void say_record(struct spec *spec, const struct words *words) {
+static void say_record(struct kit *kit, const struct words *words) {
   struct kafka_record record;
   struct text line = {0};
-  if (spec_record(spec, word_at(words, 1), (uint32_t)number_at(words, 2), &record)) {
+  if (kit_record(kit, word_at(words, 1), (uint32_t)number_at(words, 2), &record)) {
     text_printf(&line, "record %d %.0f %.0f", record.partition, record.offset, record.timestamp_ms);
     put_bytes(&line, record.key);
     put_bytes(&line, record.value);
@@ -156,86 +156,86 @@ static void say_record(struct spec *spec, const struct words *words) {
   } else {
     text_puts(&line, "none");
   }
-  say(spec, &line);
+  say(kit, &line);
   text_free(&line);
 }
 
 // Whether anything happened since the kit last asked, and where the worker stands.
-static void say_turned(struct spec *spec) {
-  struct worker *worker = spec->worker;
+static void say_turned(struct kit *kit) {
+  struct worker *worker = kit->worker;
   const struct loop *loop = &worker->loop;
-  bool busy = spec->events > 1 || worker->jobs || timers_next(&loop->timers) <= loop->clock.mono_us; // 1: this line
+  bool busy = kit->events > 1 || worker->jobs || timers_next(&loop->timers) <= loop->clock.mono_us; // 1: this line
   struct text line = {0};
-  text_printf(&line, "turned %d %.6f %.6f %u %lld", busy, spec_next(spec), (double)loop->clock.real_us / 1e6,
+  text_printf(&line, "turned %d %.6f %.6f %u %lld", busy, kit_next(kit), (double)loop->clock.real_us / 1e6,
               worker->board->generation, (long long)worker->board->exchanges_open);
-  spec->events = 0;
-  say(spec, &line);
+  kit->events = 0;
+  say(kit, &line);
   text_free(&line);
 }
 
-static void say_address(struct spec *spec, const struct words *words) {
-  const char *address = spec_address(spec, word_at(words, 1));
-  control_send(spec->control, address, (uint32_t)strlen(address));
+static void say_address(struct kit *kit, const struct words *words) {
+  const char *address = kit_address(kit, word_at(words, 1));
+  control_send(kit->control, address, (uint32_t)strlen(address));
 }
 
-static void begin(struct spec *spec, const struct words *words) {
-  spec_take_over(spec, (double)number_at(words, 1), (double)number_at(words, 2));
-  spec->kit_port = (uint32_t)number_at(words, 3);
-  spec->worker->connect = on_connect;
+static void begin(struct kit *kit, const struct words *words) {
+  kit_take_over(kit, (double)number_at(words, 1), (double)number_at(words, 2));
+  kit->kit_port = (uint32_t)number_at(words, 3);
+  kit->worker->connect = on_connect;
 }
 
 // Commands that are answered by "ok".
-static bool obey(struct spec *spec, const struct words *words) {
+static bool obey(struct kit *kit, const struct words *words) {
   const char *command = word_at(words, 0);
   if (strcmp(command, "begin") == 0)
-    begin(spec, words);
+    begin(kit, words);
   else if (strcmp(command, "advance") == 0)
-    clock_advance(&spec->worker->loop.clock, number_at(words, 1));
+    clock_advance(&kit->worker->loop.clock, number_at(words, 1));
   else if (strcmp(command, "name") == 0)
-    take_name(spec, words);
+    take_name(kit, words);
   else if (strcmp(command, "mood") == 0)
-    spec_mood(spec, name_at(words, 1), (uint32_t)number_at(words, 2), (int)number_at(words, 3));
+    kit_mood(kit, name_at(words, 1), (uint32_t)number_at(words, 2), (int)number_at(words, 3));
   else if (strcmp(command, "origin") == 0)
-    take_origin(spec, words);
+    take_origin(kit, words);
   else if (strcmp(command, "topic") == 0)
-    spec_topic(spec, word_at(words, 1), (uint32_t)number_at(words, 2));
+    kit_topic(kit, word_at(words, 1), (uint32_t)number_at(words, 2));
   else if (strcmp(command, "fails") == 0)
-    spec_topic_fails(spec, name_at(words, 1), name_at(words, 2));
+    kit_topic_fails(kit, name_at(words, 1), name_at(words, 2));
   else if (strcmp(command, "produce") == 0)
-    return take_record(spec, words) == BRIDGE_OK;
+    return take_record(kit, words) == BRIDGE_OK;
   else
     return false;
   return true;
 }
 
 static void on_line(void *context, char *line, uint32_t len) {
-  struct spec *spec = context;
+  struct kit *kit = context;
   struct words words;
   (void)len;
   cut(&words, line);
   if (strcmp(word_at(&words, 0), "turn") == 0)
-    say_turned(spec);
+    say_turned(kit);
   else if (strcmp(word_at(&words, 0), "record") == 0)
-    say_record(spec, &words);
+    say_record(kit, &words);
   else if (strcmp(word_at(&words, 0), "address") == 0)
-    say_address(spec, &words);
-  else if (obey(spec, &words))
-    say_ok(spec);
+    say_address(kit, &words);
+  else if (obey(kit, &words))
+    say_ok(kit);
   else
-    control_send(spec->control, "no", 2);
+    control_send(kit->control, "no", 2);
 }
 
 static void on_kit_gone(void *context) {
-  struct spec *spec = context;
-  control_close(spec->control);
-  spec->control = NULL;
-  spec->worker->stopped = true;
-  ev_break(spec->worker->loop.ev, EVBREAK_ALL);
+  struct kit *kit = context;
+  control_close(kit->control);
+  kit->control = NULL;
+  kit->worker->stopped = true;
+  ev_break(kit->worker->loop.ev, EVBREAK_ALL);
 }
 
 // ---- Life --------------------------------------------------------------------------------------------------------------
 
-static int kit_connect(const char *path) {
+static int socket_to(const char *path) {
   struct sockaddr_un name = {.sun_family = AF_UNIX};
   snprintf(name.sun_path, sizeof name.sun_path, "%s", path);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -244,24 +244,24 @@ static int kit_connect(const char *path) {
   return -1;
 }
 
-struct spec *spec_attach(struct worker *worker) {
+struct kit *kit_attach(struct worker *worker) {
   static const struct control_handler handler = {on_line, on_kit_gone};
   const char *path = getenv("SLUICE_SPEC_SOCKET");
-  int fd = path ? kit_connect(path) : -1;
-  struct spec *spec = fd >= 0 ? spec_empty() : NULL;
-  if (!spec) return NULL;
-  spec->worker = worker;
-  spec->control = control_open(&worker->loop, fd, &handler, spec);
-  while (!worker->spec && !worker->stopped) ev_run(worker->loop.ev, EVRUN_ONCE);
-  return spec;
+  int fd = path ? socket_to(path) : -1;
+  struct kit *kit = fd >= 0 ? kit_empty() : NULL;
+  if (!kit) return NULL;
+  kit->worker = worker;
+  kit->control = control_open(&worker->loop, fd, &handler, kit);
+  while (!worker->kit && !worker->stopped) ev_run(worker->loop.ev, EVRUN_ONCE);
+  return kit;
 }
 
-void spec_detach(struct spec *spec) {
-  if (!spec) return;
-  while (spec->origins) {
-    struct spec_origin *origin = spec->origins;
-    spec->origins = origin->next;
+void kit_detach(struct kit *kit) {
+  if (!kit) return;
+  while (kit->origins) {
+    struct kit_origin *origin = kit->origins;
+    kit->origins = origin->next;
     free(origin);
   }
-  spec_drop(spec);
+  kit_drop(kit);
 }

@@ -8,12 +8,12 @@
 #pragma once
 
 struct sockaddr_storage;
-struct spec;
+struct kit;
 struct worker;
 
 // NULL where the environment does not ask for it. Turns the loop until the kit has begun.
-struct spec *spec_attach(struct worker *worker);
+struct kit *kit_attach(struct worker *worker);
 // After worker_free; nothing happens for NULL.
-void spec_detach(struct spec *spec);
+void kit_detach(struct kit *kit);
 // The client that a connection of the kit stands for.
-void spec_client_address(const struct spec *spec, struct sockaddr_storage *address);
+void kit_client_address(const struct kit *kit, struct sockaddr_storage *address);
