@@ -115,7 +115,8 @@ return bad
       assert.equal(200, client:request({ path = "/x" }).status)
       gw:write_config(config({ services = { { name = "up", url = up:url(),
         routes = { { name = "all", paths = { "/only" } } } } } }))
-      process.wait_until(function() return client:request({ path = "/x" }).status == 404 end, 5, "the new route")
+      process.wait_until(function() return client:request({ path = "/x" }).status == 404 end, 5,
+        function() return "the new route: " .. gw:log() end)
       assert.equal(200, client:request({ path = "/only" }).status)
       client:close()
     end)
