@@ -90,62 +90,34 @@ int bridge_text(struct worker *worker, double handle, int what, struct bytes *ou
   if (!exchange) return BRIDGE_STALE;
   struct slice prefix;
   switch (what) {
-  case TEXT_ID:
-    return give_text(out, exchange_id(exchange));
-  case TEXT_METHOD:
-    return give(out, exchange->request.method);
-  case TEXT_SCHEME:
-    return give(out, exchange->scheme);
-  case TEXT_HOST:
-    return give(out, exchange->host);
-  case TEXT_RAW_TARGET:
-    return give(out, exchange->request.target);
-  case TEXT_RAW_PATH:
-    return give(out, exchange->raw_path);
-  case TEXT_PATH:
-    return give(out, exchange->path);
-  case TEXT_QUERY:
-    return give_query(exchange, out);
-  case TEXT_FORWARDED_SCHEME:
-    return give(out, forward_scheme(exchange));
-  case TEXT_FORWARDED_HOST:
-    return give(out, forward_host(exchange));
-  case TEXT_FORWARDED_PATH:
-    return give(out, forward_path(exchange));
-  case TEXT_FORWARDED_PREFIX:
-    prefix = forward_prefix(exchange);
-    return prefix.len ? give(out, prefix) : BRIDGE_NONE;
-  case TEXT_CLIENT_IP:
-    return give_text(out, exchange->peer.client_ip);
-  case TEXT_FORWARDED_IP:
-    return give(out, forward_ip(exchange));
-  case TEXT_SERVICE_METHOD:
-    return give(out, forward_method(exchange));
-  case TEXT_SERVICE_SCHEME:
-    return give_service_scheme(exchange, out);
+  case TEXT_ID: return give_text(out, exchange_id(exchange));
+  case TEXT_METHOD: return give(out, exchange->request.method);
+  case TEXT_SCHEME: return give(out, exchange->scheme);
+  case TEXT_HOST: return give(out, exchange->host);
+  case TEXT_RAW_TARGET: return give(out, exchange->request.target);
+  case TEXT_RAW_PATH: return give(out, exchange->raw_path);
+  case TEXT_PATH: return give(out, exchange->path);
+  case TEXT_QUERY: return give_query(exchange, out);
+  case TEXT_FORWARDED_SCHEME: return give(out, forward_scheme(exchange));
+  case TEXT_FORWARDED_HOST: return give(out, forward_host(exchange));
+  case TEXT_FORWARDED_PATH: return give(out, forward_path(exchange));
+  case TEXT_FORWARDED_PREFIX: prefix = forward_prefix(exchange); return prefix.len ? give(out, prefix) : BRIDGE_NONE;
+  case TEXT_CLIENT_IP: return give_text(out, exchange->peer.client_ip);
+  case TEXT_FORWARDED_IP: return give(out, forward_ip(exchange));
+  case TEXT_SERVICE_METHOD: return give(out, forward_method(exchange));
+  case TEXT_SERVICE_SCHEME: return give_service_scheme(exchange, out);
   case TEXT_SERVICE_PATH:
-  case TEXT_SERVICE_QUERY:
-    return give_service_target(exchange, what, out);
-  case TEXT_SERVICE_HOST:
-    return give_service_host(exchange, out);
-  case TEXT_TARGET_IP:
-    return exchange->target_ip[0] ? give_text(out, exchange->target_ip) : BRIDGE_NONE;
-  case TEXT_TLS_VERSION:
-    return give_text(out, exchange->tls_version);
-  case TEXT_TLS_CIPHER:
-    return give_text(out, exchange->tls_cipher);
-  case TEXT_TLS_SNI:
-    return exchange->tls_sni.len ? give(out, exchange->tls_sni) : BRIDGE_NONE;
-  case TEXT_TLS_CLIENT_CERTIFICATE:
-    return give_certificate(exchange, out);
-  case TEXT_ERROR:
-    return give(out, exchange->error);
-  case TEXT_REQUEST_LINE:
-    return give_request_line(exchange, out);
-  case TEXT_LOCAL_IP:
-    return give_local_ip(exchange, out);
-  default:
-    return BRIDGE_INVALID;
+  case TEXT_SERVICE_QUERY: return give_service_target(exchange, what, out);
+  case TEXT_SERVICE_HOST: return give_service_host(exchange, out);
+  case TEXT_TARGET_IP: return exchange->target_ip[0] ? give_text(out, exchange->target_ip) : BRIDGE_NONE;
+  case TEXT_TLS_VERSION: return give_text(out, exchange->tls_version);
+  case TEXT_TLS_CIPHER: return give_text(out, exchange->tls_cipher);
+  case TEXT_TLS_SNI: return exchange->tls_sni.len ? give(out, exchange->tls_sni) : BRIDGE_NONE;
+  case TEXT_TLS_CLIENT_CERTIFICATE: return give_certificate(exchange, out);
+  case TEXT_ERROR: return give(out, exchange->error);
+  case TEXT_REQUEST_LINE: return give_request_line(exchange, out);
+  case TEXT_LOCAL_IP: return give_local_ip(exchange, out);
+  default: return BRIDGE_INVALID;
   }
 }
 
@@ -202,66 +174,38 @@ double bridge_number(struct worker *worker, double handle, int what) {
   if (!exchange) return (double)NAN;
   int64_t now = exchange->ended_us ? exchange->ended_us : worker->loop.clock.mono_us;
   switch (what) {
-  case NUMBER_HTTP_VERSION:
-    return http_version(exchange);
-  case NUMBER_PORT:
-    return exchange->peer.local_port;
-  case NUMBER_FORWARDED_PORT:
-    return forward_port(exchange);
-  case NUMBER_CLIENT_PORT:
-    return exchange->peer.client_port;
-  case NUMBER_STATUS:
-    return exchange->status > 0 ? exchange->status : (double)NAN;
-  case NUMBER_SERVICE_STATUS:
-    return exchange->service_status > 0 ? exchange->service_status : (double)NAN;
-  case NUMBER_RESPONSE_SOURCE:
-    return exchange->source;
-  case NUMBER_REQUEST_BYTES:
-    return (double)exchange->request_bytes;
-  case NUMBER_RESPONSE_BYTES:
-    return (double)exchange->response_bytes;
-  case NUMBER_RESPONSE_BODY_BYTES:
-    return (double)exchange->response_body_bytes;
-  case NUMBER_STARTED_US:
-    return (double)exchange->started_real_us;
-  case NUMBER_ELAPSED_US:
-    return (double)(now - exchange->started_us);
-  case NUMBER_GATEWAY_US:
-    return (double)((exchange->sent_us ? exchange->sent_us : now) - exchange->started_us);
-  case NUMBER_SERVICE_US:
-    return span_us(exchange->sent_us, exchange->first_byte_us);
+  case NUMBER_HTTP_VERSION: return http_version(exchange);
+  case NUMBER_PORT: return exchange->peer.local_port;
+  case NUMBER_FORWARDED_PORT: return forward_port(exchange);
+  case NUMBER_CLIENT_PORT: return exchange->peer.client_port;
+  case NUMBER_STATUS: return exchange->status > 0 ? exchange->status : (double)NAN;
+  case NUMBER_SERVICE_STATUS: return exchange->service_status > 0 ? exchange->service_status : (double)NAN;
+  case NUMBER_RESPONSE_SOURCE: return exchange->source;
+  case NUMBER_REQUEST_BYTES: return (double)exchange->request_bytes;
+  case NUMBER_RESPONSE_BYTES: return (double)exchange->response_bytes;
+  case NUMBER_RESPONSE_BODY_BYTES: return (double)exchange->response_body_bytes;
+  case NUMBER_STARTED_US: return (double)exchange->started_real_us;
+  case NUMBER_ELAPSED_US: return (double)(now - exchange->started_us);
+  case NUMBER_GATEWAY_US: return (double)((exchange->sent_us ? exchange->sent_us : now) - exchange->started_us);
+  case NUMBER_SERVICE_US: return span_us(exchange->sent_us, exchange->first_byte_us);
   case NUMBER_RECEIVE_US:
     return span_us(exchange->first_byte_us, exchange->last_byte_us ? exchange->last_byte_us : now);
-  case NUMBER_ROUTE:
-    return exchange->route_index == ROUTE_STATUS ? 0 : exchange->route_index;
-  case NUMBER_SERVICE:
-    return exchange->service ? exchange->route->service : 0;
-  case NUMBER_GENERATION:
-    return exchange->generation ? exchange->generation->id : 0;
-  case NUMBER_TARGET_PORT:
-    return exchange->target_port ? exchange->target_port : (double)NAN;
-  case NUMBER_TRIES:
-    return exchange->tries;
-  case NUMBER_CONNECT_TIMEOUT_MS:
-    return exchange->connect_timeout_ms;
-  case NUMBER_SEND_TIMEOUT_MS:
-    return exchange->send_timeout_ms;
-  case NUMBER_READ_TIMEOUT_MS:
-    return exchange->read_timeout_ms;
-  case NUMBER_RETRIES:
-    return exchange->retries;
+  case NUMBER_ROUTE: return exchange->route_index == ROUTE_STATUS ? 0 : exchange->route_index;
+  case NUMBER_SERVICE: return exchange->service ? exchange->route->service : 0;
+  case NUMBER_GENERATION: return exchange->generation ? exchange->generation->id : 0;
+  case NUMBER_TARGET_PORT: return exchange->target_port ? exchange->target_port : (double)NAN;
+  case NUMBER_TRIES: return exchange->tries;
+  case NUMBER_CONNECT_TIMEOUT_MS: return exchange->connect_timeout_ms;
+  case NUMBER_SEND_TIMEOUT_MS: return exchange->send_timeout_ms;
+  case NUMBER_READ_TIMEOUT_MS: return exchange->read_timeout_ms;
+  case NUMBER_RETRIES: return exchange->retries;
   case NUMBER_CONTENT_LENGTH:
     return exchange->request.content_length >= 0 ? (double)exchange->request.content_length : (double)NAN;
-  case NUMBER_HEAD_SENT:
-    return exchange->head_sent;
-  case NUMBER_CONNECTION_REQUESTS:
-    return exchange->peer.requests;
-  case NUMBER_CONNECTION:
-    return (double)exchange->peer.number;
-  case NUMBER_TLS:
-    return exchange->peer.tls;
-  default:
-    return (double)NAN;
+  case NUMBER_HEAD_SENT: return exchange->head_sent;
+  case NUMBER_CONNECTION_REQUESTS: return exchange->peer.requests;
+  case NUMBER_CONNECTION: return (double)exchange->peer.number;
+  case NUMBER_TLS: return exchange->peer.tls;
+  default: return (double)NAN;
   }
 }
 
@@ -277,20 +221,11 @@ int bridge_number_set(struct worker *worker, double handle, int what, double val
     exchange->status = (int)number;
     exchange->reason = (struct slice){NULL, 0};
     return BRIDGE_OK;
-  case NUMBER_CONNECT_TIMEOUT_MS:
-    exchange->connect_timeout_ms = number;
-    return BRIDGE_OK;
-  case NUMBER_SEND_TIMEOUT_MS:
-    exchange->send_timeout_ms = number;
-    return BRIDGE_OK;
-  case NUMBER_READ_TIMEOUT_MS:
-    exchange->read_timeout_ms = number;
-    return BRIDGE_OK;
-  case NUMBER_RETRIES:
-    exchange->retries = number;
-    return BRIDGE_OK;
-  default:
-    return BRIDGE_INVALID;
+  case NUMBER_CONNECT_TIMEOUT_MS: exchange->connect_timeout_ms = number; return BRIDGE_OK;
+  case NUMBER_SEND_TIMEOUT_MS: exchange->send_timeout_ms = number; return BRIDGE_OK;
+  case NUMBER_READ_TIMEOUT_MS: exchange->read_timeout_ms = number; return BRIDGE_OK;
+  case NUMBER_RETRIES: exchange->retries = number; return BRIDGE_OK;
+  default: return BRIDGE_INVALID;
   }
 }
 
@@ -317,14 +252,10 @@ int bridge_capture_name(struct worker *worker, double handle, uint32_t index, st
 
 static struct headers *fields_of(struct exchange *exchange, int message) {
   switch (message) {
-  case MESSAGE_REQUEST:
-    return &exchange->request.headers;
-  case MESSAGE_RESPONSE:
-    return exchange->has_response ? &exchange->response : &exchange->preset;
-  case MESSAGE_SERVICE_RESPONSE:
-    return &exchange->service_response;
-  default:
-    return NULL;
+  case MESSAGE_REQUEST: return &exchange->request.headers;
+  case MESSAGE_RESPONSE: return exchange->has_response ? &exchange->response : &exchange->preset;
+  case MESSAGE_SERVICE_RESPONSE: return &exchange->service_response;
+  default: return NULL;
   }
 }
 
@@ -423,8 +354,8 @@ int bridge_header_clear_alike(struct worker *worker, double handle, int message,
 
 int bridge_identity_clear(struct worker *worker, double handle) {
   static const struct slice names[] = {
-      SLICE("X-Consumer-ID"),           SLICE("X-Consumer-Custom-ID"),  SLICE("X-Consumer-Username"),
-      SLICE("X-Consumer-Groups"),       SLICE("X-Credential-Identifier"), SLICE("X-Credential-Username"),
+      SLICE("X-Consumer-ID"),        SLICE("X-Consumer-Custom-ID"),    SLICE("X-Consumer-Username"),
+      SLICE("X-Consumer-Groups"),    SLICE("X-Credential-Identifier"), SLICE("X-Credential-Username"),
       SLICE("X-Anonymous-Consumer"),
   };
   struct exchange *exchange = exchange_find(worker, handle);

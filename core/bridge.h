@@ -26,15 +26,15 @@ enum phase {
 
 enum bridge_status {
   BRIDGE_OK = 0,
-  BRIDGE_AGAIN = 1, // yield now
-  BRIDGE_NONE = 2,  // there is no such thing
-  BRIDGE_STALE = -1, // the exchange or socket has ended
+  BRIDGE_AGAIN = 1,    // yield now
+  BRIDGE_NONE = 2,     // there is no such thing
+  BRIDGE_STALE = -1,   // the exchange or socket has ended
   BRIDGE_INVALID = -2, // an argument is out of range, or CR, LF or NUL in a field
-  BRIDGE_FULL = -3, // a bound was reached (arena, headers, body)
+  BRIDGE_FULL = -3,    // a bound was reached (arena, headers, body)
   BRIDGE_CLOSED = -4,
   BRIDGE_TIMEOUT = -5,
   BRIDGE_FAILED = -6, // bridge_error says why
-  BRIDGE_LATE = -7  // too late in the exchange: the head has been sent
+  BRIDGE_LATE = -7    // too late in the exchange: the head has been sent
 };
 
 // Bytes owned by C: for an exchange they live until it ends or the same thing is set again; copy (ffi.string) to keep.
@@ -51,39 +51,39 @@ const char *bridge_error(struct worker *worker);
 // ---- Exchange: texts and numbers --------------------------------------------------------------------------------
 
 enum exchange_text {
-  TEXT_ID,            // request id, 32 hex digits
-  TEXT_METHOD,        // as the client sent it
-  TEXT_SCHEME,        // "http" or "https", of the downstream connection
-  TEXT_HOST,          // without port, lower case; from the target or Host
-  TEXT_RAW_TARGET,    // request target as received
-  TEXT_RAW_PATH,      // path as received, without query
-  TEXT_PATH,          // canonical path: what was matched and is forwarded
-  TEXT_QUERY,         // without "?"; BRIDGE_NONE when there is none
+  TEXT_ID,               // request id, 32 hex digits
+  TEXT_METHOD,           // as the client sent it
+  TEXT_SCHEME,           // "http" or "https", of the downstream connection
+  TEXT_HOST,             // without port, lower case; from the target or Host
+  TEXT_RAW_TARGET,       // request target as received
+  TEXT_RAW_PATH,         // path as received, without query
+  TEXT_PATH,             // canonical path: what was matched and is forwarded
+  TEXT_QUERY,            // without "?"; BRIDGE_NONE when there is none
   TEXT_FORWARDED_SCHEME, // X-Forwarded-Proto from a trusted address, else TEXT_SCHEME
   TEXT_FORWARDED_HOST,
   TEXT_FORWARDED_PATH,
   TEXT_FORWARDED_PREFIX,
-  TEXT_CLIENT_IP,     // of the connection
-  TEXT_FORWARDED_IP,  // the client's by trusted_ips and X-Forwarded-For
-  TEXT_SERVICE_METHOD,  // may be set: what goes upstream
-  TEXT_SERVICE_SCHEME,  // may be set: "http" or "https"
-  TEXT_SERVICE_PATH,    // may be set: path sent upstream
-  TEXT_SERVICE_QUERY,   // may be set
-  TEXT_SERVICE_HOST,    // host of the target (may be set by bridge_service_target)
-  TEXT_TARGET_IP,       // address of the last try
+  TEXT_CLIENT_IP,      // of the connection
+  TEXT_FORWARDED_IP,   // the client's by trusted_ips and X-Forwarded-For
+  TEXT_SERVICE_METHOD, // may be set: what goes upstream
+  TEXT_SERVICE_SCHEME, // may be set: "http" or "https"
+  TEXT_SERVICE_PATH,   // may be set: path sent upstream
+  TEXT_SERVICE_QUERY,  // may be set
+  TEXT_SERVICE_HOST,   // host of the target (may be set by bridge_service_target)
+  TEXT_TARGET_IP,      // address of the last try
   TEXT_TLS_VERSION,
   TEXT_TLS_CIPHER,
   TEXT_TLS_SNI,
   TEXT_TLS_CLIENT_CERTIFICATE, // PEM
-  TEXT_ERROR,         // why the gateway answered by itself, "" when it did not
-  TEXT_REQUEST_LINE,  // for access logs
-  TEXT_LOCAL_IP,      // that the client connected to; BRIDGE_NONE without one, and once the client has left
+  TEXT_ERROR,                  // why the gateway answered by itself, "" when it did not
+  TEXT_REQUEST_LINE,           // for access logs
+  TEXT_LOCAL_IP,               // that the client connected to; BRIDGE_NONE without one, and once the client has left
   TEXT_COUNT
 };
 
 enum exchange_number {
-  NUMBER_HTTP_VERSION,  // 1.0, 1.1, 2
-  NUMBER_PORT,          // local port of the connection
+  NUMBER_HTTP_VERSION, // 1.0, 1.1, 2
+  NUMBER_PORT,         // local port of the connection
   NUMBER_FORWARDED_PORT,
   NUMBER_CLIENT_PORT,
   NUMBER_STATUS,          // of the response to the client; may be set up to header_filter
@@ -92,13 +92,13 @@ enum exchange_number {
   NUMBER_REQUEST_BYTES,   // head and body as received
   NUMBER_RESPONSE_BYTES,  // head and body as sent
   NUMBER_RESPONSE_BODY_BYTES,
-  NUMBER_STARTED_US,      // since 1970
-  NUMBER_ELAPSED_US,      // since the first byte of the request
-  NUMBER_GATEWAY_US,      // spent in the gateway before the request went upstream (Kong's latencies.kong)
-  NUMBER_SERVICE_US,      // from sending upstream to the first byte of the response (latencies.proxy); NaN
-  NUMBER_RECEIVE_US,      // from the first byte of the response to its last; NaN
-  NUMBER_ROUTE,           // index in the generation, 0: none
-  NUMBER_SERVICE,         // index in the generation, 0: none
+  NUMBER_STARTED_US, // since 1970
+  NUMBER_ELAPSED_US, // since the first byte of the request
+  NUMBER_GATEWAY_US, // spent in the gateway before the request went upstream (Kong's latencies.kong)
+  NUMBER_SERVICE_US, // from sending upstream to the first byte of the response (latencies.proxy); NaN
+  NUMBER_RECEIVE_US, // from the first byte of the response to its last; NaN
+  NUMBER_ROUTE,      // index in the generation, 0: none
+  NUMBER_SERVICE,    // index in the generation, 0: none
   NUMBER_GENERATION,
   NUMBER_TARGET_PORT,
   NUMBER_TRIES,
@@ -106,12 +106,12 @@ enum exchange_number {
   NUMBER_SEND_TIMEOUT_MS,
   NUMBER_READ_TIMEOUT_MS,
   NUMBER_RETRIES,
-  NUMBER_CONTENT_LENGTH,  // of the request; NaN when chunked or none
-  NUMBER_HEAD_SENT,       // 1 when the response head is on its way
+  NUMBER_CONTENT_LENGTH,      // of the request; NaN when chunked or none
+  NUMBER_HEAD_SENT,           // 1 when the response head is on its way
   NUMBER_CONNECTION_REQUESTS, // on this connection so far, this one included
-  NUMBER_TLS,             // 1 when the downstream connection is TLS
-  NUMBER_WAITING,         // 1 when a body filter sees the last bytes (eof)
-  NUMBER_CONNECTION,      // which connection of this worker it is, from 1
+  NUMBER_TLS,                 // 1 when the downstream connection is TLS
+  NUMBER_WAITING,             // 1 when a body filter sees the last bytes (eof)
+  NUMBER_CONNECTION,          // which connection of this worker it is, from 1
   NUMBER_COUNT
 };
 
@@ -127,9 +127,9 @@ int bridge_capture_name(struct worker *worker, double exchange, uint32_t index, 
 // ---- Exchange: fields ---------------------------------------------------------------------------------------------
 
 enum message {
-  MESSAGE_REQUEST,          // from the client; what a plugin changes goes upstream
-  MESSAGE_RESPONSE,         // to the client; before the service answered: fields to add to whatever answer comes
-  MESSAGE_SERVICE_RESPONSE  // as the service sent them; read only
+  MESSAGE_REQUEST,         // from the client; what a plugin changes goes upstream
+  MESSAGE_RESPONSE,        // to the client; before the service answered: fields to add to whatever answer comes
+  MESSAGE_SERVICE_RESPONSE // as the service sent them; read only
 };
 
 uint32_t bridge_header_count(struct worker *worker, double exchange, int message);
@@ -187,18 +187,18 @@ int bridge_wake(struct worker *worker, double coroutine, int status, double numb
 // Fires once: the VM runs timer `id` (a number Lua chose) in a coroutine of its own.
 int bridge_timer(struct worker *worker, double id, double seconds);
 int bridge_timer_cancel(struct worker *worker, double id);
-double bridge_now(struct worker *worker);  // seconds since 1970, as of this turn
-double bridge_mono(struct worker *worker); // seconds, monotonic, as of this turn
-double bridge_mono_fresh(struct worker *worker); // the same, read anew: for measuring slices
+double bridge_now(struct worker *worker);                          // seconds since 1970, as of this turn
+double bridge_mono(struct worker *worker);                         // seconds, monotonic, as of this turn
+double bridge_mono_fresh(struct worker *worker);                   // the same, read anew: for measuring slices
 int bridge_random(struct worker *worker, char *out, uint32_t len); // cryptographic, or seeded by a spec
-int bridge_worker_id(struct worker *worker); // from 1
+int bridge_worker_id(struct worker *worker);                       // from 1
 void bridge_log(struct worker *worker, int level, const char *message, const char *const *pairs, uint32_t pair_count);
 
 // ---- Client sockets for http, redis and the like -----------------------------------------------------------------
 
 struct socket_options {
   double connect_timeout_s, timeout_s; // the second for every send and receive
-  const char *tls_name;  // NULL: plain; else SNI and the name to verify
+  const char *tls_name;                // NULL: plain; else SNI and the name to verify
   bool tls_verify;
   const char *ca_pem, *certificate_pem, *key_pem; // NULL: system's, none, none
 };
@@ -221,26 +221,33 @@ int bridge_socket_close(struct worker *worker, double socket);
 
 // ---- Generations: how Lua builds what the core runs ------------------------------------------------------------------
 
-enum { PROTOCOL_HTTP = 1, PROTOCOL_HTTPS = 2, PROTOCOL_GRPC = 4, PROTOCOL_GRPCS = 8, PROTOCOL_WS = 16, PROTOCOL_WSS = 32 };
+enum {
+  PROTOCOL_HTTP = 1,
+  PROTOCOL_HTTPS = 2,
+  PROTOCOL_GRPC = 4,
+  PROTOCOL_GRPCS = 8,
+  PROTOCOL_WS = 16,
+  PROTOCOL_WSS = 32
+};
 
 struct service_conf {
   const char *id, *name;
-  const char *host;      // a name, an address, or the name of an upstream
+  const char *host; // a name, an address, or the name of an upstream
   uint32_t port;
-  const char *path;      // NULL: none
-  bool tls;              // protocol https
+  const char *path; // NULL: none
+  bool tls;         // protocol https
   bool tls_verify;
   uint32_t tls_verify_depth;
-  const char *ca_pem;    // NULL: the system's
+  const char *ca_pem;                                  // NULL: the system's
   const char *client_certificate_pem, *client_key_pem; // NULL: none
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
 };
 
 struct route_conf {
   const char *id, *name;
-  uint32_t service;      // index from bridge_gen_service, 0: none
-  uint32_t phases;       // bit mask of 1 << enum phase that have plugins
-  uint32_t protocols;    // PROTOCOL_*
+  uint32_t service;   // index from bridge_gen_service, 0: none
+  uint32_t phases;    // bit mask of 1 << enum phase that have plugins
+  uint32_t protocols; // PROTOCOL_*
   int32_t regex_priority;
   double created_at;
   uint32_t https_redirect_status; // 426, 301, 302, 307, 308
@@ -250,11 +257,11 @@ struct route_conf {
 
 enum route_match {
   MATCH_METHOD,
-  MATCH_HOST,         // may hold one "*" at either end, and a port
-  MATCH_PATH,         // prefix, or regex behind "~"
+  MATCH_HOST, // may hold one "*" at either end, and a port
+  MATCH_PATH, // prefix, or regex behind "~"
   MATCH_SNI,
-  MATCH_HEADER_NAME,  // the values that follow belong to it
-  MATCH_HEADER_VALUE  // "~*" in front: regex
+  MATCH_HEADER_NAME, // the values that follow belong to it
+  MATCH_HEADER_VALUE // "~*" in front: regex
 };
 
 // A new, empty generation being built; `revision` is the snapshot's. Gives its id (above 0).
@@ -263,13 +270,15 @@ int bridge_gen_service(struct worker *worker, int gen, const struct service_conf
 int bridge_gen_route(struct worker *worker, int gen, const struct route_conf *conf);     // index from 1, or negative
 int bridge_gen_route_match(struct worker *worker, int gen, uint32_t route, int kind, const char *value, uint32_t len);
 // Upstream entity: a name that services' hosts refer to. `algorithm` is the Lua policy's name.
-int bridge_gen_upstream(struct worker *worker, int gen, const char *name, const char *algorithm, const char *host_header);
-int bridge_gen_target(struct worker *worker, int gen, uint32_t upstream, const char *host, uint32_t port, uint32_t weight);
+int bridge_gen_upstream(struct worker *worker, int gen, const char *name, const char *algorithm,
+                        const char *host_header);
+int bridge_gen_target(struct worker *worker, int gen, uint32_t upstream, const char *host, uint32_t port,
+                      uint32_t weight);
 // The order in which targets (indexes from 1) are tried, walked round by the core without entering Lua: a policy that
 // can say its choice beforehand (round-robin) gives this. Without one, or with PHASE_BALANCER, Lua picks each time.
 int bridge_gen_schedule(struct worker *worker, int gen, uint32_t upstream, const uint32_t *targets, uint32_t count);
 int bridge_gen_certificate(struct worker *worker, int gen, const char *certificate_pem, const char *key_pem,
-                           const char *certificate_alt_pem, const char *key_alt_pem); // index from 1
+                           const char *certificate_alt_pem, const char *key_alt_pem);       // index from 1
 int bridge_gen_sni(struct worker *worker, int gen, uint32_t certificate, const char *name); // "*", "*.x", "x.*", "x"
 // Phases that plugins without a route use: `any` for an exchange that no route matched, rewrite and certificate for all.
 int bridge_gen_phases(struct worker *worker, int gen, uint32_t any);
@@ -290,12 +299,12 @@ struct board {
   int64_t heartbeat_us; // monotonic, written once per turn of the loop
   int32_t pid;
   uint32_t generation;
-  uint64_t exchanges;        // begun so far
-  uint64_t connections;      // downstream connections accepted so far
+  uint64_t exchanges;   // begun so far
+  uint64_t connections; // downstream connections accepted so far
   int64_t connections_open;
   int64_t exchanges_open;
-  int64_t longest_turn_us;   // of the loop, since the last generation began to be built
-  uint32_t running;          // index of the plugin whose code runs now, 0: none
+  int64_t longest_turn_us; // of the loop, since the last generation began to be built
+  uint32_t running;        // index of the plugin whose code runs now, 0: none
   uint32_t plugin_count;
   uint64_t plugin_calls[BOARD_PLUGINS];
   uint64_t plugin_errors[BOARD_PLUGINS];
@@ -329,10 +338,10 @@ struct kafka_message {
 
 // What became of a record.
 struct kafka_result {
-  int32_t status;     // BRIDGE_OK; BRIDGE_TIMEOUT (it may yet arrive); BRIDGE_FAILED
+  int32_t status; // BRIDGE_OK; BRIDGE_TIMEOUT (it may yet arrive); BRIDGE_FAILED
   int32_t partition;
-  double offset;      // -1: unknown (acks=0)
-  const char *name;   // of the error as Kafka has it ("MSG_SIZE_TOO_LARGE"), "" without one; static, like `text`
+  double offset;    // -1: unknown (acks=0)
+  const char *name; // of the error as Kafka has it ("MSG_SIZE_TOO_LARGE"), "" without one; static, like `text`
   const char *text;
 };
 
@@ -354,7 +363,7 @@ struct kafka_position {
 
 struct kafka_reader_options {
   const char *cluster, *topic;
-  double from;  // KAFKA_LATEST or KAFKA_EARLIEST, for partitions that `positions` does not name
+  double from; // KAFKA_LATEST or KAFKA_EARLIEST, for partitions that `positions` does not name
   const struct kafka_position *positions;
   uint32_t position_count;
   bool skip_when_behind; // rather than catch up from the broker
@@ -362,8 +371,8 @@ struct kafka_reader_options {
 
 struct kafka_cluster_status {
   const char *name, *servers;
-  const char *state; // "idle", "connecting", "up", "down"
-  const char *error; // the last one, "" when there was none
+  const char *state;                           // "idle", "connecting", "up", "down"
+  const char *error;                           // the last one, "" when there was none
   double produced, delivered, failed, refused; // records: accepted, acknowledged, lost to an error, queue full
   double consumed, consumed_bytes;
   uint32_t queued, readers, consumers;
@@ -377,7 +386,8 @@ int bridge_kafka_cluster(struct worker *worker, const char *name, const char *co
 int bridge_kafka_check(const char *const *pairs, uint32_t pair_count, char *error, uint32_t error_bytes);
 // Forgets a cluster: what is queued is still sent, readers end.
 int bridge_kafka_cluster_drop(struct worker *worker, const char *name);
-int bridge_kafka_cluster_at(struct worker *worker, uint32_t index, struct kafka_cluster_status *out); // from 0, then NONE
+int bridge_kafka_cluster_at(struct worker *worker, uint32_t index,
+                            struct kafka_cluster_status *out); // from 0, then NONE
 // Queues a record. `wait`: AGAIN, and the coroutine is resumed with its fate, to be read by bridge_kafka_result before
 // it yields again. FULL: the queue is full. NONE: no such cluster.
 int bridge_kafka_produce(struct worker *worker, const struct kafka_message *message, bool wait);
@@ -405,7 +415,8 @@ struct counter_usage {
 // living one does not prolong it. Numbers are whole and below 2^53.
 double bridge_counter_add(struct worker *worker, const char *key, uint32_t len, double delta, double ttl_s);
 double bridge_counter_get(struct worker *worker, const char *key, uint32_t len); // NaN: none
-double bridge_counter_ttl(struct worker *worker, const char *key, uint32_t len); // seconds left; 0: never ends; NaN: none
+double bridge_counter_ttl(struct worker *worker, const char *key,
+                          uint32_t len); // seconds left; 0: never ends; NaN: none
 int bridge_counter_set(struct worker *worker, const char *key, uint32_t len, double value, double ttl_s); // OK, FULL
 // OK, NONE, or BRIDGE_DIFFERS.
 int bridge_counter_compare_set(struct worker *worker, const char *key, uint32_t len, double expected, double value);
@@ -452,8 +463,8 @@ int bridge_store_add(struct worker *worker, const char *key, uint32_t key_len, c
                      double ttl_s);
 // OK, NONE or FAILED. The bytes live until the next call on the store. `*ttl_s` (may be NULL): seconds left, 0: never ends.
 int bridge_store_get(struct worker *worker, const char *key, uint32_t len, struct bytes *out, double *ttl_s);
-int bridge_store_delete(struct worker *worker, const char *key, uint32_t len);                // OK, NONE, FAILED
-double bridge_store_delete_prefix(struct worker *worker, const char *prefix, uint32_t len);   // how many; NaN: failed
+int bridge_store_delete(struct worker *worker, const char *key, uint32_t len);              // OK, NONE, FAILED
+double bridge_store_delete_prefix(struct worker *worker, const char *prefix, uint32_t len); // how many; NaN: failed
 // The first key behind `after` (empty: the first of all) that begins with `prefix`: OK, NONE or FAILED.
 int bridge_store_next(struct worker *worker, const char *prefix, uint32_t prefix_len, const char *after,
                       uint32_t after_len, struct bytes *key, struct bytes *value, double *ttl_s);
@@ -472,11 +483,11 @@ enum crypto_digest { CRYPTO_MD5, CRYPTO_SHA1, CRYPTO_SHA256, CRYPTO_SHA384, CRYP
 enum crypto_encoding { CRYPTO_HEX, CRYPTO_BASE64, CRYPTO_BASE64URL }; // base64url is written without padding
 
 enum crypto_signature {
-  CRYPTO_RSA,       // PKCS#1 v1.5 with the digest (JWT RS256...)
-  CRYPTO_RSA_PSS,   // salt as long as the digest (PS256...)
-  CRYPTO_ECDSA,     // raw r and s side by side (ES256...), as JOSE has it
+  CRYPTO_RSA,     // PKCS#1 v1.5 with the digest (JWT RS256...)
+  CRYPTO_RSA_PSS, // salt as long as the digest (PS256...)
+  CRYPTO_ECDSA,   // raw r and s side by side (ES256...), as JOSE has it
   CRYPTO_ECDSA_DER,
-  CRYPTO_EDDSA      // Ed25519, Ed448; the digest is not used
+  CRYPTO_EDDSA // Ed25519, Ed448; the digest is not used
 };
 
 enum { CRYPTO_DIGEST_MAX = 64, CRYPTO_SIGNATURE_MAX = 1024, CRYPTO_GCM_IV = 12, CRYPTO_GCM_TAG = 16 };
@@ -513,7 +524,7 @@ enum dns_kind {
   DNS_ADDRESS, // A, and AAAA where there is no A
   DNS_A,
   DNS_AAAA,
-  DNS_SRV      // the targets' addresses, each with port, priority and weight; lowest priority first
+  DNS_SRV // the targets' addresses, each with port, priority and weight; lowest priority first
 };
 
 struct dns_record {

@@ -36,12 +36,12 @@ struct conn {
   uint32_t in_start, in_end; // unread bytes of `in`
   struct chunk *in;          // NULL while idle
   struct buffer out;
-  struct timer timer;        // follows `deadline_us` lazily: moving the deadline later costs nothing
-  int64_t deadline_us;       // 0: none
+  struct timer timer;  // follows `deadline_us` lazily: moving the deadline later costs nothing
+  int64_t deadline_us; // 0: none
   bool connecting, handshaking, eof, reading, closed;
   bool failed;     // of no more use; see conn_reason
   bool unwritable; // failed in writing: what had come before that can be read
-  char *reason;              // why `failed`
+  char *reason;    // why `failed`
   // Bytes may have come (or the end, or a failure: see conn_fill). Also called when a connect or handshake failed.
   void (*on_read)(struct conn *conn);
   // `out` went below the low watermark, or the connection is established and ready for use.

@@ -109,7 +109,7 @@ struct exchange {
   struct buffer request_body; // content that has come and is not sent yet
   uint64_t request_bytes, body_received;
   struct slice whole_body, whole_answer; // content in one piece, made when asked for
-  double body_waiter;      // coroutine that waits for the whole body, 0: none
+  double body_waiter;                    // coroutine that waits for the whole body, 0: none
   char id[33];
 
   // Route

@@ -80,8 +80,7 @@ int headers_add(struct headers *headers, struct arena *arena, struct slice name,
   if (headers_make_room(headers, arena) < 0) return ERROR_MEMORY;
   uint32_t hash = headers_hash(name);
   enum field_id id = headers_id(name, hash);
-  headers->fields[headers->count++] =
-      (struct field){.name = name, .value = value, .hash = hash, .id = (uint8_t)id};
+  headers->fields[headers->count++] = (struct field){.name = name, .value = value, .hash = hash, .id = (uint8_t)id};
   headers->present |= 1u << id;
   return 0;
 }

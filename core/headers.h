@@ -38,8 +38,8 @@ enum field_id {
 
 struct field {
   struct slice name, value;
-  uint32_t hash; // of the lower-case name
-  uint8_t id;    // enum field_id
+  uint32_t hash;            // of the lower-case name
+  uint8_t id;               // enum field_id
   bool named_by_connection; // listed in Connection: goes no further (RFC 9110 7.6.1)
   bool replaces;            // set by a plugin before there was a response: fields of that name give way
 };

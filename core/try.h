@@ -35,7 +35,7 @@ struct link {
   bool idle, reused;
   bool head_sent, request_sent, response_begun, response_head, interim, tunnel;
   bool head_comes; // the next bytes are the first of a head
-  bool paused; // the client is slow
+  bool paused;     // the client is slow
   struct grave grave;
 };
 

@@ -6,10 +6,10 @@
 #include <stdint.h>
 
 #include "bridge.h"
+#include "buffer.h"
 #include "conn.h"
 #include "dns.h"
 #include "error.h"
-#include "buffer.h"
 #include "generation.h"
 #include "loop.h"
 #include "process.h"
@@ -87,12 +87,12 @@ struct worker {
   struct grave *graves;
   // The spec kit's network: takes the place of connect(2). 0, or negative. NULL: the kernel's.
   int (*connect)(struct worker *worker, struct conn *conn, const struct address *address);
-  struct kit *kit;     // and whose it is
-  struct topics *topics; // its Kafka; NULL: librdkafka's
+  struct kit *kit;              // and whose it is
+  struct topics *topics;        // its Kafka; NULL: librdkafka's
   struct job *jobs, **jobs_end; // what is to run before the loop waits
   struct limits first_limits;   // until the first generation is live
-  uint64_t random[2]; // state of the quick generator, for ids
-  bool seeded; // by a spec: ids and random bytes repeat
+  uint64_t random[2];           // state of the quick generator, for ids
+  bool seeded;                  // by a spec: ids and random bytes repeat
   bool listening, draining, stopped, closing;
   int64_t drain_from_us, drain_until_us, accept_logged_us;
   int exit_code;
@@ -115,7 +115,8 @@ void worker_bury(struct worker *worker, struct grave *grave, void *memory);
 // Runs `run` with the number before the loop waits next: for what may not happen inside a call from Lua.
 int worker_later(struct worker *worker, void (*run)(struct worker *worker, double number), double number);
 // The same without an allocation, for what embeds its job; `data` must stay, or be buried, until it has run.
-void worker_later_call(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data, struct job *job);
+void worker_later_call(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
+                       struct job *job);
 // Resumes a coroutine before the loop waits next. Safe inside a call from Lua.
 int worker_wake(struct worker *worker, double coroutine, int status, double number);
 void worker_generation_end(struct worker *worker, struct generation *generation);
