@@ -33,7 +33,7 @@ enum {
   COROUTINES_MAX = (1 << COROUTINE_BITS) - 1,
   COROUTINES_KEPT = 256, // idle ones beyond it are left to the collector
   OBJECTS_INDEX = 1,     // on the main stack: table of exchange objects by slot + 1
-  BODY_INDEX = 2         // on the main stack: the function that every pooled coroutine runs
+  BODY_INDEX = 2         // on the main stack: the function that runs a job; at the bottom of each coroutine's stack, too
 };
 
 struct coroutine {
@@ -281,14 +281,12 @@ static struct coroutine *coroutine_find(const struct vm *vm, double number) {
   return vm->coroutines[place];
 }
 
-// The Lua thread of a place in the pool, led to where its body waits for the first job.
-static int coroutine_open(struct vm *vm, struct coroutine *coroutine) {
+// The Lua thread of a place in the pool.
+static void coroutine_open(struct vm *vm, struct coroutine *coroutine) {
   coroutine->lua = lua_newthread(vm->lua);
   coroutine->reference = luaL_ref(vm->lua, LUA_REGISTRYINDEX);
   lua_pushvalue(vm->lua, BODY_INDEX);
   lua_xmove(vm->lua, coroutine->lua, 1);
-  lua_pushinteger(coroutine->lua, (lua_Integer)coroutine->place + 1);
-  return lua_resume(coroutine->lua, 1) == LUA_YIELD ? 0 : -1;
 }
 
 static void coroutine_close(struct vm *vm, struct coroutine *coroutine) {
@@ -321,11 +319,7 @@ static struct coroutine *coroutine_take(struct vm *vm) {
     coroutine = coroutine_add(vm);
     if (!coroutine) return NULL;
   }
-  if (!coroutine->lua && coroutine_open(vm, coroutine) < 0) {
-    log_error(vm->log, "no coroutine", "why", lua_tostring(coroutine->lua, -1));
-    coroutine_close(vm, coroutine);
-    return NULL;
-  }
+  if (!coroutine->lua) coroutine_open(vm, coroutine);
   coroutine->jobs++;
   coroutine->running = 0;
   return coroutine;
@@ -349,11 +343,11 @@ static enum vm_result coroutine_broke(struct vm *vm, struct coroutine *coroutine
   return VM_FAILED;
 }
 
-// What the coroutine yielded stays on its stack, and so alive, until it is used again.
+// What the body returned stays on its coroutine's stack, and so alive, until that is used again.
 static void coroutine_read(struct coroutine *coroutine, struct vm_answer *answer) {
   size_t len = 0;
-  const char *data = lua_tolstring(coroutine->lua, 2, &len);
-  answer->code = (int)lua_tointeger(coroutine->lua, 1);
+  const char *data = lua_tolstring(coroutine->lua, 3, &len);
+  answer->code = (int)lua_tointeger(coroutine->lua, 2);
   answer->has_text = data != NULL;
   answer->text = (struct slice){data, (uint32_t)len};
 }
@@ -370,9 +364,9 @@ static enum vm_result coroutine_run(struct vm *vm, struct coroutine *coroutine, 
   vm->board->running = 0;
   vm->current = NULL;
   answer->job = coroutine->job;
-  if (status != LUA_YIELD) return coroutine_broke(vm, coroutine);
-  coroutine->waiting = lua_gettop(coroutine->lua) == 0;
+  coroutine->waiting = status == LUA_YIELD;
   if (coroutine->waiting) return VM_WAITING;
+  if (status != 0) return coroutine_broke(vm, coroutine);
   coroutine_read(coroutine, answer);
   coroutine_release(vm, coroutine);
   return VM_DONE;
@@ -387,13 +381,17 @@ enum vm_result vm_start(struct vm *vm, const struct vm_job *job, struct vm_answe
   }
   coroutine->job = *job;
   coroutine->job.text = (struct slice){NULL, 0};
+  // The body is called anew for each job, not resumed in a loop: a trace of it ends where it returns to C, and may
+  // hold the whole job.
   lua_State *lua = coroutine->lua;
-  lua_settop(lua, 0);
+  lua_settop(lua, 1);
+  lua_pushvalue(lua, 1);
+  lua_pushinteger(lua, (lua_Integer)coroutine->place + 1);
   lua_pushinteger(lua, job->kind);
   for (int i = 0; i < VM_JOB_NUMBERS; i++) lua_pushnumber(lua, job->numbers[i]);
-  if (!job->text.data) return coroutine_run(vm, coroutine, 1 + VM_JOB_NUMBERS, answer);
+  if (!job->text.data) return coroutine_run(vm, coroutine, 2 + VM_JOB_NUMBERS, answer);
   lua_pushlstring(lua, job->text.data, job->text.len);
-  return coroutine_run(vm, coroutine, 2 + VM_JOB_NUMBERS, answer);
+  return coroutine_run(vm, coroutine, 3 + VM_JOB_NUMBERS, answer);
 }
 
 enum vm_result vm_resume(struct vm *vm, double number, int status, double value, struct vm_answer *answer) {

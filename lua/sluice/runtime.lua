@@ -2,7 +2,7 @@
 -- What C enters: the function of every pooled coroutine, which runs the plugins of a phase, a balancer's policy or an
 -- event, and the protected call around each piece of plugin code.
 --
---   C resumes (kind, numbers, text) -> body -> run -> xpcall(plugin) ... -> yields (code, text) to C
+--   C calls (place, kind, numbers, text) -> body -> run -> xpcall(plugin) ... -> returns (code, text) to C
 --                                               a call that waits yields nothing -> C resumes (status, number)
 --
 -- Kept monomorphic and closure-free, so that a phase with its plugins compiles into one trace.
@@ -359,23 +359,23 @@ end
 
 -- ---- The coroutine ------------------------------------------------------------------------------------------------
 
-local function dispatch(job, kind, a, b, c, d, text)
-  if kind == PHASE then return run_phase(job, a, b, c, d) end
-  if kind == BODY then return run_body(job, a, b, c, d == 1, text) end
-  if kind == PICK then return run_pick(job, a, b, c) end
-  if kind == EVENT then return run_event(job, a, b, text) end
-  return FAILED
-end
-
--- Runs in every pooled coroutine: does one job after the other, for ever.
----@param place integer of the coroutine in the pool
-function runtime.body(place)
+local function new_job(place)
   local job = { generation = 0 }
   jobs[place] = job
-  local kind, a, b, c, d, _, text = yield()
-  while true do
-    kind, a, b, c, d, _, text = yield(dispatch(job, kind, a, b, c, d, text))
-  end
+  return job
+end
+
+-- One job, in a pooled coroutine.
+---@param place integer of the coroutine in the pool
+---@return integer code
+---@return string|nil text
+function runtime.body(place, kind, a, b, c, d, _, text)
+  local job = jobs[place] or new_job(place)
+  if kind == PHASE then return (run_phase(job, a, b, c, d)) end
+  if kind == BODY then return run_body(job, a, b, c, d == 1, text) end
+  if kind == PICK then return (run_pick(job, a, b, c)) end
+  if kind == EVENT then return (run_event(job, a, b, text)) end
+  return FAILED
 end
 
 return runtime

@@ -242,7 +242,7 @@ return {
   ---@param exchange sluice.exchange
   ---@return sluice.client
   new = function(exchange)
-    return setmetatable({ exchange = exchange, handle = exchange.handle }, client_mt)
+    return (setmetatable({ exchange = exchange, handle = exchange.handle }, client_mt))
   end,
   group_ids = group_ids,
 }

@@ -93,7 +93,7 @@ end
 function api.new(handle)
   local exchange = new_table(0, FIELDS)
   exchange.handle, exchange.phase = handle, 0
-  return setmetatable(exchange, exchange_mt)
+  return (setmetatable(exchange, exchange_mt))
 end
 
 return api

@@ -212,6 +212,6 @@ return {
   ---@param exchange sluice.exchange
   ---@return sluice.request
   new = function(exchange)
-    return setmetatable({ exchange = exchange, handle = exchange.handle }, request_mt)
+    return (setmetatable({ exchange = exchange, handle = exchange.handle }, request_mt))
   end,
 }

@@ -29,6 +29,6 @@ return {
   ---@param exchange sluice.exchange
   ---@return sluice.router
   new = function(exchange)
-    return setmetatable({ exchange = exchange }, router_mt)
+    return (setmetatable({ exchange = exchange }, router_mt))
   end,
 }

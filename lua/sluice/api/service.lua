@@ -86,6 +86,6 @@ return {
   ---@param exchange sluice.exchange
   ---@return sluice.service
   new = function(exchange)
-    return setmetatable({ exchange = exchange, handle = exchange.handle }, service_mt)
+    return (setmetatable({ exchange = exchange, handle = exchange.handle }, service_mt))
   end,
 }

@@ -165,6 +165,6 @@ return {
   ---@param exchange sluice.exchange
   ---@return sluice.service.request
   new = function(exchange)
-    return setmetatable({ exchange = exchange, handle = exchange.handle }, request_mt)
+    return (setmetatable({ exchange = exchange, handle = exchange.handle }, request_mt))
   end,
 }

@@ -70,6 +70,6 @@ return {
   ---@param exchange sluice.exchange
   ---@return sluice.service.response
   new = function(exchange)
-    return setmetatable({ exchange = exchange, handle = exchange.handle }, response_mt)
+    return (setmetatable({ exchange = exchange, handle = exchange.handle }, response_mt))
   end,
 }

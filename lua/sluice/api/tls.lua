@@ -65,6 +65,6 @@ return {
   ---@param exchange sluice.exchange
   ---@return sluice.client.tls
   new = function(exchange)
-    return setmetatable({ exchange = exchange, handle = exchange.handle }, tls_mt)
+    return (setmetatable({ exchange = exchange, handle = exchange.handle }, tls_mt))
   end,
 }

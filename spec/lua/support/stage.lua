@@ -164,9 +164,7 @@ local function take(world)
   local one = table.remove(world.idle)
   if one then return one end
   world.places = world.places + 1
-  one = { place = world.places, thread = coroutine.create(world.runtime.body) }
-  assert(coroutine.resume(one.thread, one.place))
-  return one
+  return { place = world.places }
 end
 
 -- True: the job has ended; false: it waits.
@@ -175,7 +173,7 @@ local function go_on(world, one, ...)
   local ok, code = coroutine.resume(one.thread, ...)
   world.place = 0
   assert(ok, code)
-  if code == nil then return false end
+  if coroutine.status(one.thread) == "suspended" then return false end
   world.idle[#world.idle + 1] = one
   return true
 end
@@ -183,7 +181,8 @@ end
 -- Begins an event; gives a function that goes on with it and says whether it has ended.
 function World:begin(event, number, text)
   local one = take(self)
-  local ended = go_on(self, one, EVENT, EVENTS[event], number or 0, 0, 0, 0, text or "")
+  one.thread = coroutine.create(self.runtime.body)
+  local ended = go_on(self, one, one.place, EVENT, EVENTS[event], number or 0, 0, 0, 0, text or "")
   return function()
     if not ended then ended = go_on(self, one, 0, 0) end
     return ended
