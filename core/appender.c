@@ -249,3 +249,7 @@ void appender_free(struct appender *appender) {
   for (uint32_t i = 0; i < appender->count; i++) file_free(appender->files[i]);
   free(appender);
 }
+
+bool appender_is_writing(const struct appender *appender) {
+  return errands_pending(appender->errands) > 0;
+}

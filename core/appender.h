@@ -28,3 +28,5 @@ struct appender *appender_new(struct loop *loop);
 void appender_free(struct appender *appender);
 // Copies the line. What becomes of it is told in the log when it cannot be written.
 int appender_put(struct appender *appender, const struct appended *line);
+// A helper thread is at work: the loop will hear of it. For the spec kit, which waits for nothing else.
+bool appender_is_writing(const struct appender *appender);

@@ -11,6 +11,7 @@
 
 #include "kit_parts.h"
 
+#include "appender.h"
 #include "phase.h"
 #include "server.h"
 #include "topics.h"
@@ -211,11 +212,19 @@ static void on_pending(struct ev_loop *ev) {
   ev_invoke_pending(ev);
 }
 
+static bool is_writing(const struct kit *kit) {
+  return kit->worker->appender && appender_is_writing(kit->worker->appender);
+}
+
+bool kit_is_busy(const struct kit *kit) {
+  const struct loop *loop = &kit->worker->loop;
+  return kit->worker->jobs || timers_next(&loop->timers) <= loop->clock.mono_us || is_writing(kit);
+}
+
 bool kit_turn(struct kit *kit) {
-  struct loop *loop = &kit->worker->loop;
-  bool due = kit->worker->jobs || timers_next(&loop->timers) <= loop->clock.mono_us;
+  bool due = kit_is_busy(kit);
   kit->events = 0;
-  worker_turn(kit->worker, false);
+  worker_turn(kit->worker, is_writing(kit) && !kit->worker->jobs);
   return due || kit->events > 0 || kit->worker->jobs;
 }
 

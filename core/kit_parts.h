@@ -77,6 +77,8 @@ struct kit *kit_empty(void);
 // The worker's clock, names, randomness and Kafka are the spec's from now on.
 void kit_take_over(struct kit *kit, double time_s, double seed);
 void kit_drop(struct kit *kit); // what is left, behind the worker
+// Something is due at this moment of the clock, or happens on a helper thread.
+bool kit_is_busy(const struct kit *kit);
 // What becomes of a connection: `text` gets where it goes.
 int kit_mood_of(const struct kit *kit, const struct address *to, char text[48], uint32_t *port);
 const char *kit_name_of(const struct kit *kit, const char *address);

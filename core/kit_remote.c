@@ -163,10 +163,9 @@ static void say_record(struct kit *kit, const struct words *words) {
 // Whether anything happened since the kit last asked, and where the worker stands.
 static void say_turned(struct kit *kit) {
   struct worker *worker = kit->worker;
-  const struct loop *loop = &worker->loop;
-  bool busy = kit->events > 1 || worker->jobs || timers_next(&loop->timers) <= loop->clock.mono_us; // 1: this line
+  bool busy = kit->events > 1 || kit_is_busy(kit); // 1: this line
   struct text line = {0};
-  text_printf(&line, "turned %d %.6f %.6f %u %lld", busy, kit_next(kit), (double)loop->clock.real_us / 1e6,
+  text_printf(&line, "turned %d %.6f %.6f %u %lld", busy, kit_next(kit), (double)worker->loop.clock.real_us / 1e6,
               worker->board->generation, (long long)worker->board->exchanges_open);
   kit->events = 0;
   say(kit, &line);
