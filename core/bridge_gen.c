@@ -99,7 +99,7 @@ static int make_default_certificate(struct worker *worker) {
   return tls_self_signed(worker->self_certificate, worker->self_key, &worker->error);
 }
 
-static int open_tls(struct worker *worker, struct generation *generation) {
+int worker_open_tls(struct worker *worker, struct generation *generation) {
   if (generation->tls) return BRIDGE_OK;
   if (make_default_certificate(worker) < 0) return BRIDGE_FAILED;
   struct tls_server_options options = {
@@ -117,7 +117,7 @@ int bridge_gen_certificate(struct worker *worker, int gen, const char *certifica
                            const char *certificate_alt_pem, const char *key_alt_pem) {
   struct generation *generation = find_open(worker, gen);
   if (!generation) return BRIDGE_INVALID;
-  if (open_tls(worker, generation) != BRIDGE_OK) return BRIDGE_FAILED;
+  if (worker_open_tls(worker, generation) != BRIDGE_OK) return BRIDGE_FAILED;
   int index = tls_context_certificate(generation->tls, certificate_pem, key_pem, certificate_alt_pem, key_alt_pem,
                                       &worker->error);
   return index < 0 ? BRIDGE_INVALID : index;
@@ -159,7 +159,7 @@ int bridge_gen_compile(struct worker *worker, int gen, double budget_us) {
 int bridge_gen_live(struct worker *worker, int gen) {
   struct generation *generation = find_open(worker, gen);
   if (!generation) return BRIDGE_INVALID;
-  if (needs_tls(worker) && open_tls(worker, generation) != BRIDGE_OK) return BRIDGE_FAILED;
+  if (needs_tls(worker) && worker_open_tls(worker, generation) != BRIDGE_OK) return BRIDGE_FAILED;
   generation->live = true;
   worker_generation_live(worker, generation);
   generation_release(generation); // the reference of being built

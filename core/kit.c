@@ -168,20 +168,29 @@ bool kit_accept(struct kit *kit, struct kit_arrival *out) {
   return true;
 }
 
-int kit_client(struct kit *kit, int listener, const char *address, uint32_t port, const char *server_name) {
-  struct address from;
+static int client_new(struct kit *kit, int listener, const struct address *from, const char *server_name) {
   int ends[2];
-  if (!address_parse(slice_of(address), (uint16_t)port, &from)) return KIT_FAILED;
-  if (listener < 0 || listener >= KIT_LISTENERS || pair_new(ends) < 0) return KIT_FAILED;
+  if (pair_new(ends) < 0) return KIT_FAILED;
   struct kit_peer *peer = peer_new(kit, ends[1]);
   if (!peer) {
     close(ends[0]);
     return KIT_FAILED;
   }
   peer->greeted = true;
+  server_open(kit->worker, &kit->listeners[listener], ends[0], &from->socket.base);
   if (listener == KIT_PROXY_TLS && peer_start_tls(kit, peer, server_name) < 0) return KIT_FAILED;
-  server_open(kit->worker, &kit->listeners[listener], ends[0], &from.socket.base);
   return peer->arrival.peer;
+}
+
+int kit_client(struct kit *kit, int listener, const char *address, uint32_t port, const char *server_name) {
+  struct worker *worker = kit->worker;
+  struct address from;
+  if (listener < 0 || listener >= KIT_LISTENERS) return KIT_FAILED;
+  if (!address_parse(slice_of(address), (uint16_t)port, &from)) return KIT_FAILED;
+  // The worker has no listener of its own for which it would have done that.
+  if (listener == KIT_PROXY_TLS && (!worker->generation || worker_open_tls(worker, worker->generation) != BRIDGE_OK))
+    return KIT_FAILED;
+  return client_new(kit, listener, &from, server_name);
 }
 
 // ---- Kafka -----------------------------------------------------------------------------------------------------------
@@ -258,7 +267,9 @@ const char *kit_report(struct kit *kit) {
 }
 
 static void on_log(void *context, const char *line, uint32_t len) {
-  text_put(&((struct kit *)context)->log, line, len);
+  struct text *log = &((struct kit *)context)->log;
+  text_put(log, line, len);
+  text_puts(log, "\n");
 }
 
 struct bytes kit_log(struct kit *kit) {

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -48,6 +49,12 @@ static int tcp_socket(uint32_t port, uint32_t *bound) {
   return fd;
 }
 
+// What was written must be on its way when the kit asks whether all is quiet.
+static void send_at_once(int fd) {
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
 static int local_socket(const char *path) {
   struct sockaddr_un name = {.sun_family = AF_UNIX};
   snprintf(name.sun_path, sizeof name.sun_path, "%s", path);
@@ -77,6 +84,7 @@ int kit_door_accept(struct kit *kit, int door, uint32_t *from_port) {
   int fd = accept4(kit->doors[door], (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) return KIT_AGAIN;
   *from_port = from.ss_family == AF_INET ? address_port((const struct sockaddr *)&from) : 0;
+  if (from.ss_family == AF_INET) send_at_once(fd);
   struct kit_peer *peer = peer_new(kit, fd);
   if (!peer) return KIT_FAILED;
   peer->is_service = from.ss_family == AF_INET;
@@ -89,6 +97,7 @@ int kit_socket(struct kit *kit, uint32_t *port) {
   struct kit_peer *peer = fd >= 0 ? peer_new(kit, fd) : NULL;
   if (!peer) return KIT_FAILED;
   peer->greeted = true;
+  send_at_once(fd);
   return peer->arrival.peer;
 }
 

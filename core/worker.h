@@ -120,6 +120,9 @@ void worker_later_call(struct worker *worker, void (*run)(struct worker *worker,
 // Resumes a coroutine before the loop waits next. Safe inside a call from Lua.
 int worker_wake(struct worker *worker, double coroutine, int status, double number);
 void worker_generation_end(struct worker *worker, struct generation *generation);
+// Of bridge_gen.c: the context that the generation greets with, made when a certificate or a listener first needs it.
+// BRIDGE_OK or BRIDGE_FAILED.
+int worker_open_tls(struct worker *worker, struct generation *generation);
 // Exchanges from now on run in this generation.
 void worker_generation_live(struct worker *worker, struct generation *generation);
 uint64_t worker_random(struct worker *worker);

@@ -296,7 +296,7 @@ function Gateway:close()
   for _, link in ipairs(self.links) do link.peer.is_closed = true end
   self.world:close()
   if not ok then error(left, 0) end
-  if left > 0 then error(("%d exchanges never ended"):format(left), 0) end
+  if left > 0 then error(("%d exchange%s never ended"):format(left, left > 1 and "s" or ""), 0) end
 end
 
 return gateway
