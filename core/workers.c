@@ -130,7 +130,6 @@ static void options_fill(struct workers *workers, const struct process *process,
       .log_path = workers->options.log_path,
       .revision = pending ? workers->target : workers->good,
       .snapshot = pending ? workers->target_snapshot : workers->good_snapshot,
-      .manual_clock = workers->options.manual_clock,
   };
   snprintf(out->log.source, sizeof out->log.source, "worker %d", process->id);
 }

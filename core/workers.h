@@ -35,7 +35,6 @@ struct workers_options {
   const struct ticket_keys *tickets;
   const struct embedded *embedded; // Kafka clusters, as they are when a worker is forked
   int64_t stage_ms;                // a staging that takes longer has failed
-  bool manual_clock;
   // `failure` is a JSON object that says why, or NULL: all workers are live with the revision.
   void (*on_settled)(void *context, int64_t revision, const char *failure);
   void (*on_status)(void *context, int64_t id, const char *json); // answer to workers_ask
