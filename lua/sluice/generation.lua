@@ -43,6 +43,7 @@ local COLLECT_SLICE_S = 0.0004 -- of the collector after an old generation has e
 local live    -- the running generation
 local staging -- the build under way
 local last_failure
+local settled = false -- the collector has been set for the first generation
 
 ---@param id number
 ---@return sluice.generation|nil
@@ -365,6 +366,14 @@ local function collect()
   end
 end
 
+local SLACK_KB, LEAST_PAUSE = 4096, 200 -- of the collector; percent of what lives
+
+-- By default a cycle begins when as much garbage has come as there is life, which for a small configuration is soon.
+local function give_slack()
+  local pause = 100 + 100 * SLACK_KB / collectgarbage("count")
+  collectgarbage("setpause", math.max(LEAST_PAUSE, math.floor(pause)))
+end
+
 local function on_end(id)
   local gone = runtime.generations[id]
   runtime.generations[id] = nil
@@ -374,6 +383,7 @@ end
 -- A handler of its own, that nothing on its stack holds the generation any more.
 local function after_end()
   collect()
+  give_slack()
 end
 
 -- Loaded plugins as `sluice status` and `sluice plugin list` show them.
@@ -423,7 +433,15 @@ local function on_status(request)
   report(("status %.0f "):format(request) .. cjson.encode(generation.status()))
 end
 
+-- The first generation leaves the garbage of the start; those that follow are followed by an end.
+local function after_stage()
+  if settled or not live then return end
+  settled = true
+  after_end()
+end
+
 runtime.on("stage", on_stage)
+runtime.on("stage", after_stage)
 runtime.on("generation_end", on_end)
 runtime.on("generation_end", after_end)
 runtime.on("status", on_status)
