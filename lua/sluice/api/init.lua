@@ -14,9 +14,6 @@ local serializer = require "sluice.api.serializer"
 
 local E = core.E
 local setmetatable, rawset = setmetatable, rawset
-local new_table = require "table.new"
-
-local FIELDS = 12 -- of an exchange that is authenticated and limited: a table that grows moves all that it holds
 
 local api = {}
 
@@ -88,12 +85,16 @@ function exchange_mt.__index(self, key)
   return part
 end
 
+-- The fields are named, though nil, so that the table is made as large as it will be, each in its place: compiled code
+-- finds them without a search, and a table that grows would move all that it holds.
 ---@param handle number
 ---@return sluice.exchange
 function api.new(handle)
-  local exchange = new_table(0, FIELDS)
-  exchange.handle, exchange.phase = handle, 0
-  return (setmetatable(exchange, exchange_mt))
+  return (setmetatable({
+    handle = handle, phase = 0, request = nil, response = nil, service = nil, client = nil, ctx = nil,
+    generation = nil, consumer = nil, consumer_id = nil, consumer_groups = nil, consumer_group_ids = nil,
+    credential = nil, serialize_changes = nil, answered = false,
+  }, exchange_mt))
 end
 
 return api

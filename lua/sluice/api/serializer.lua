@@ -190,12 +190,12 @@ function serializer.set_value(exchange, key, value, options)
   if not PLAIN[type(value)] and not loggable(value, {}) then
     check.fail(name, "value must be nil, a number, string, boolean or a table of those without cycles", 4)
   end
-  local changes = rawget(exchange, "serialize_changes")
-  if not changes then
-    changes = {}
-    rawset(exchange, "serialize_changes", changes)
+  local change, changes = { key = key, value = value, mode = mode }, rawget(exchange, "serialize_changes")
+  if changes then
+    changes[#changes + 1] = change
+  else
+    rawset(exchange, "serialize_changes", { change })
   end
-  changes[#changes + 1] = { key = key, value = value, mode = mode }
 end
 
 ---@param exchange sluice.exchange
