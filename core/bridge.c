@@ -313,13 +313,10 @@ static int change_field(struct worker *worker, double handle, int message, struc
     exchange->host_field = kept_value; // routing is done: this is for the service alone
     return BRIDGE_OK;
   }
-  if (replace) headers_remove(headers, name);
   struct slice kept_name = arena_copy(&exchange->arena, name.data, name.len);
   if (!kept_name.data) return BRIDGE_FULL;
-  int result = headers_add(headers, &exchange->arena, kept_name, kept_value);
-  if (result < 0) return BRIDGE_FULL;
-  headers->fields[headers->count - 1].replaces = replace;
-  return BRIDGE_OK;
+  int (*put)(struct headers *, struct arena *, struct slice, struct slice) = replace ? headers_set : headers_add;
+  return put(headers, &exchange->arena, kept_name, kept_value) < 0 ? BRIDGE_FULL : BRIDGE_OK;
 }
 
 int bridge_header_set(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,

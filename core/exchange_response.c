@@ -33,11 +33,7 @@ static void merge_preset(struct exchange *exchange) {
   if (exchange->preset.count == 0) return;
   exchange_fork_response(exchange);
   exchange->response.most += exchange->preset.count;
-  for (uint32_t i = 0; i < exchange->preset.count; i++) {
-    struct field *field = &exchange->preset.fields[i];
-    if (field->replaces) headers_remove(&exchange->response, field->name);
-    headers_add(&exchange->response, &exchange->arena, field->name, field->value);
-  }
+  headers_merge(&exchange->response, &exchange->preset, &exchange->arena);
 }
 
 // How the end of the response's content will be told to the client (RFC 9112 6.3).

@@ -4,6 +4,8 @@
 
 #include "error.h"
 
+enum { COPY_SPARE = 16 }; // room in a copy, which is made to be changed
+
 static const struct slice field_names[FIELD_ID_COUNT] = {
     [FIELD_CONNECTION] = SLICE("connection"),
     [FIELD_CONTENT_LENGTH] = SLICE("content-length"),
@@ -33,10 +35,25 @@ void headers_init(struct headers *headers, uint32_t most) {
   *headers = (struct headers){.most = most};
 }
 
+// Letters differ by case in one bit, which is set in all.
+static uint64_t hash_word(uint64_t hash, uint64_t word) {
+  hash = (hash ^ (word | 0x2020202020202020u)) * 0x9e3779b97f4a7c15u;
+  return hash ^ hash >> 32;
+}
+
+// Eight bytes at a time; the last eight may overlap those before. Each request and response has dozens of names.
 uint32_t headers_hash(struct slice name) {
-  uint32_t hash = 2166136261u;
-  for (uint32_t i = 0; i < name.len; i++) hash = (hash ^ (uint8_t)(name.data[i] | 0x20)) * 16777619u;
-  return hash;
+  uint64_t hash = name.len, word = 0;
+  if (name.len < sizeof word) {
+    for (uint32_t i = 0; i < name.len; i++) word = word << 8 | (uint8_t)name.data[i];
+    return (uint32_t)hash_word(hash, word);
+  }
+  for (uint32_t i = 0; i < name.len - sizeof word; i += sizeof word) {
+    memcpy(&word, name.data + i, sizeof word);
+    hash = hash_word(hash, word);
+  }
+  memcpy(&word, name.data + name.len - sizeof word, sizeof word);
+  return (uint32_t)hash_word(hash, word);
 }
 
 // Names of one length are few, so the length picks the candidates and one comparison decides.
@@ -75,14 +92,22 @@ static int headers_make_room(struct headers *headers, struct arena *arena) {
   return 0;
 }
 
-int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
+static int add_field(struct headers *headers, struct arena *arena, const struct field *field) {
   if (headers->count >= headers->most) return ERROR_INVALID;
   if (headers_make_room(headers, arena) < 0) return ERROR_MEMORY;
-  uint32_t hash = headers_hash(name);
-  enum field_id id = headers_id(name, hash);
-  headers->fields[headers->count++] = (struct field){.name = name, .value = value, .hash = hash, .id = (uint8_t)id};
-  headers->present |= 1u << id;
+  headers->fields[headers->count++] = *field;
+  headers->present |= 1u << field->id;
   return 0;
+}
+
+static struct field field_of(struct slice name, struct slice value) {
+  uint32_t hash = headers_hash(name);
+  return (struct field){.name = name, .value = value, .hash = hash, .id = (uint8_t)headers_id(name, hash)};
+}
+
+int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
+  struct field field = field_of(name, value);
+  return add_field(headers, arena, &field);
 }
 
 struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth) {
@@ -119,14 +144,15 @@ static bool is_alike(const struct field *field, struct slice name, uint32_t hash
   return true;
 }
 
-static uint32_t remove_fields(struct headers *headers, struct slice name,
+static uint32_t remove_fields(struct headers *headers, struct slice name, uint32_t hash,
                               bool (*goes)(const struct field *, struct slice, uint32_t)) {
-  uint32_t hash = headers_hash(name), kept = 0, present = 0;
+  uint32_t kept = 0, present = 0;
   for (uint32_t i = 0; i < headers->count; i++) {
     struct field *field = &headers->fields[i];
     if (goes(field, name, hash)) continue;
     present |= 1u << field->id;
-    headers->fields[kept++] = *field;
+    if (kept != i) headers->fields[kept] = *field;
+    kept++;
   }
   uint32_t removed = headers->count - kept;
   headers->count = kept;
@@ -135,11 +161,18 @@ static uint32_t remove_fields(struct headers *headers, struct slice name,
 }
 
 uint32_t headers_remove(struct headers *headers, struct slice name) {
-  return remove_fields(headers, name, is_same);
+  return remove_fields(headers, name, headers_hash(name), is_same);
 }
 
 uint32_t headers_remove_alike(struct headers *headers, struct slice name) {
-  return remove_fields(headers, name, is_alike);
+  return remove_fields(headers, name, 0, is_alike);
+}
+
+int headers_set(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
+  struct field field = field_of(name, value);
+  field.replaces = true;
+  remove_fields(headers, name, field.hash, is_same);
+  return add_field(headers, arena, &field);
 }
 
 uint32_t headers_remove_all_alike(struct headers *headers, const struct slice *names, uint32_t count) {
@@ -160,9 +193,10 @@ uint32_t headers_remove_all_alike(struct headers *headers, const struct slice *n
 }
 
 int headers_copy(struct headers *to, const struct headers *from, struct arena *arena) {
-  struct headers copy = {.count = from->count, .room = from->count, .most = from->most, .present = from->present};
+  struct headers copy = {.count = from->count, .most = from->most, .present = from->present};
   if (from->count) {
-    copy.fields = arena_alloc(arena, from->count * sizeof *copy.fields);
+    copy.room = from->count + COPY_SPARE;
+    copy.fields = arena_alloc(arena, copy.room * sizeof *copy.fields);
     if (!copy.fields) return ERROR_MEMORY;
     memcpy(copy.fields, from->fields, from->count * sizeof *copy.fields);
   }
@@ -170,9 +204,20 @@ int headers_copy(struct headers *to, const struct headers *from, struct arena *a
   return 0;
 }
 
+int headers_merge(struct headers *to, const struct headers *from, struct arena *arena) {
+  for (uint32_t i = 0; i < from->count; i++) {
+    const struct field *field = &from->fields[i];
+    if (field->replaces) remove_fields(to, field->name, field->hash, is_same);
+    int result = add_field(to, arena, field);
+    if (result < 0) return result;
+  }
+  return 0;
+}
+
+// tchar of RFC 9110 5.6.2, a bit for each byte.
 static bool is_token_char(unsigned char c) {
-  if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) return true;
-  return c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL;
+  static const uint64_t token_chars[4] = {0x03ff6cfa00000000u, 0x57ffffffc7fffffeu};
+  return token_chars[c >> 6] >> (c & 63) & 1;
 }
 
 bool headers_name_is_valid(struct slice name) {

@@ -55,6 +55,10 @@ uint32_t headers_hash(struct slice name);
 enum field_id headers_id(struct slice name, uint32_t hash);
 // Appends a field whose bytes the caller keeps alive. 0, ERROR_INVALID past `most`, ERROR_MEMORY.
 int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value);
+// The same in place of all fields of that name, and in headers_merge too: it `replaces`.
+int headers_set(struct headers *headers, struct arena *arena, struct slice name, struct slice value);
+// Adds the fields of `from` to `to`, those that replace in place of all of their name. As headers_add.
+int headers_merge(struct headers *to, const struct headers *from, struct arena *arena);
 // The `nth` (from 0) field of that name, or NULL.
 struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth);
 struct field *headers_find_id(const struct headers *headers, enum field_id id);
