@@ -14,6 +14,7 @@ local AGAIN = C.KIT_AGAIN
 local SLOW = os.getenv("SLUICE_BUILD") == "asan" and 5 or 1
 local START_S, ANSWER_MS, END_S = 10 * SLOW, 10000 * SLOW, 10 * SLOW -- of real time
 local QUIET_TURNS = 3   -- in a row, until nothing is believed to be on its way between two processes
+local SETTLE_MS = 2
 local ANSWER_BYTES = 1048576
 local CHUNK = 65536
 
@@ -268,13 +269,22 @@ end
 
 function Outside:turn()
   if not self.control then return false end
-  self.quiet = ask_turn(self) and 0 or self.quiet + 1
+  local busy = ask_turn(self)
+  self.quiet = busy and 0 or self.quiet + 1
+  self.stirred = self.stirred or busy
   if self.quiet < QUIET_TURNS then return true end
   self.quiet = 0
   return false
 end
 
+-- Asked before time is moved. After each stir the kernel gets a moment first: on a busy machine bytes may still be on
+-- their way from one process to the other.
 function Outside:next()
+  if self.stirred then
+    self.stirred = false
+    C.kit_await(self.raw, -1, SETTLE_MS)
+    return 0
+  end
   return self.next_s and self.next_s >= 0 and self.next_s or nil
 end
 
