@@ -4,11 +4,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "tls.h"
@@ -292,13 +294,22 @@ int conn_flush(struct conn *conn) {
     for (int i = 0; i < count; i++) offered += iov[i].iov_len;
     int64_t n = conn->ops->write(conn, iov, count);
     if (n == CONN_FAILED || n == CONN_EOF) return flush_failed(conn);
-    if (n > 0) buffer_consume(&conn->out, (size_t)n);
+    if (n > 0) {
+      buffer_consume(&conn->out, (size_t)n);
+      conn->written += (uint64_t)n;
+    }
     if (n < 0 || (!conn->tls && (size_t)n < offered)) {
       ev_io_start(conn->loop->ev, &conn->writer);
       return 0;
     }
   }
   return 0;
+}
+
+int64_t conn_delivered(const struct conn *conn) {
+  int queued = 0;
+  if (ioctl(conn->fd, SIOCOUTQ, &queued) < 0) queued = 0;
+  return (int64_t)conn->written - queued;
 }
 
 void conn_deadline(struct conn *conn, int64_t at_us) {

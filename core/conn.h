@@ -36,6 +36,7 @@ struct conn {
   uint32_t in_start, in_end; // unread bytes of `in`
   struct chunk *in;          // NULL while idle
   struct buffer out;
+  uint64_t written;    // bytes of `out` that the socket has taken so far
   struct timer timer;  // follows `deadline_us` lazily: moving the deadline later costs nothing
   int64_t deadline_us; // 0: none
   bool connecting, handshaking, eof, reading, closed;
@@ -77,6 +78,9 @@ void conn_resume(struct conn *conn);
 const char *conn_reason(const struct conn *conn);
 // Writes what it can of `out`; the rest goes by itself as the socket takes it. 0, or CONN_FAILED.
 int conn_flush(struct conn *conn);
+// A measure of what the peer has taken, to be compared with an earlier one: the socket alone tells of progress only
+// after a third of its buffer.
+int64_t conn_delivered(const struct conn *conn);
 void conn_deadline(struct conn *conn, int64_t at_us); // 0: none
 // Sends close_notify where TLS, closes the socket, frees buffers. The struct remains the owner's.
 void conn_close(struct conn *conn);

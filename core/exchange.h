@@ -81,7 +81,7 @@ struct exchange {
   bool answered;         // bridge_exit in the running phase
   bool failed_response;  // cut off in the middle
   bool request_complete; // all content of the request has come
-  uint16_t refusal;      // the content cannot be taken: 413 past max_body_bytes, 400 when its framing is broken
+  uint16_t refusal;      // the content cannot be taken: 413 too much, 400 its framing is broken, 408 it does not come
   bool body_buffering;   // a plugin waits for the whole request body
   bool body_replaced;    // by a plugin
   bool sent_continue;
@@ -161,7 +161,8 @@ struct exchange *exchange_find(struct worker *worker, double handle); // NULL: s
 void exchange_on_head(struct exchange *exchange);
 // Content, in `chunk`. Past the limit, or when nobody wants it any more, it is dropped.
 void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct slice piece);
-void exchange_on_bad_body(struct exchange *exchange); // content whose framing is broken
+void exchange_on_bad_body(struct exchange *exchange);  // content whose framing is broken
+void exchange_on_late_body(struct exchange *exchange); // content that does not come
 void exchange_on_request_end(struct exchange *exchange);
 void exchange_on_drained(struct exchange *exchange); // the stream can take more
 void exchange_on_gone(struct exchange *exchange);    // the client left

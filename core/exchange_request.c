@@ -273,7 +273,9 @@ static bool body_is_wanted(const struct exchange *exchange) {
 
 static void exchange_refuse_content(struct exchange *exchange) {
   exchange_refuse(exchange, exchange->refusal,
-                  exchange->refusal == 413 ? "Request body is too large" : "The framing of the request body is broken");
+                  exchange->refusal == 413   ? "Request body is too large"
+                  : exchange->refusal == 408 ? "The request did not arrive in time"
+                                             : "The framing of the request body is broken");
 }
 
 // The rest of the request is of no use. Who waits for it hears so; otherwise the client does, while it can.
@@ -291,6 +293,10 @@ static void refuse_content(struct exchange *exchange, uint16_t status) {
 
 void exchange_on_bad_body(struct exchange *exchange) {
   refuse_content(exchange, 400);
+}
+
+void exchange_on_late_body(struct exchange *exchange) {
+  refuse_content(exchange, 408);
 }
 
 void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct slice piece) {

@@ -227,7 +227,8 @@ static bool is_writing(const struct kit *kit) {
 
 bool kit_is_busy(const struct kit *kit) {
   const struct loop *loop = &kit->worker->loop;
-  return kit->worker->jobs || timers_next(&loop->timers) <= loop->clock.mono_us || is_writing(kit);
+  return kit->worker->jobs || kit->worker->yielded || timers_next(&loop->timers) <= loop->clock.mono_us ||
+         is_writing(kit);
 }
 
 bool kit_turn(struct kit *kit) {

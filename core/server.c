@@ -18,7 +18,7 @@
 #include "tls.h"
 #include "worker.h"
 
-enum { LINGER_BYTES = 1 << 20, LINGER_MS = 2000, COPY_MOST = 4096, HEAD_SLACK = 4096 };
+enum { LINGER_BYTES = 1 << 20, LINGER_MS = 2000, COPY_MOST = 4096, HEAD_SLACK = 4096, REQUESTS_A_TURN = 32 };
 
 static void server_pump(struct server *server);
 
@@ -64,6 +64,7 @@ void server_close(struct server *server) {
   worker->server_count--;
   worker->board->connections_open--;
   if (server->generation) generation_release(server->generation);
+  worker_cancel(worker, &server->next_job);
   worker_bury(worker, &server->grave, server);
 }
 
@@ -79,6 +80,7 @@ static void server_linger(struct server *server) {
   if (server->conn.tls) tls_shutdown(server->conn.tls);
   shutdown(server->conn.fd, SHUT_WR);
   server_timeout(server, LINGER_MS);
+  conn_consume(&server->conn, conn_input(&server->conn).len);
   conn_resume(&server->conn);
 }
 
@@ -99,6 +101,7 @@ static void server_drop_input(struct server *server) {
 static void server_close_after_write(struct server *server) {
   server->closing = true;
   server_timeout(server, limits_of(server->stream.worker)->send_timeout_ms);
+  conn_pause(&server->conn); // what still comes is dropped once it can no longer destroy the answer
   if (server->conn.failed)
     server_close(server);
   else if (server->conn.out.bytes == 0)
@@ -277,6 +280,7 @@ static void server_end(struct exchange *exchange, const struct headers *trailers
   h1_abandon(&server->h1);
   conn_flush(&server->conn);
   if (server->conn.failed) return; // the loop closes it
+  if (server->request_open) server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
   if (!server->keep_alive) {
     server_close_after_write(server);
   } else if (!server->pumping) {
@@ -311,6 +315,12 @@ static bool server_is_congested(const struct exchange *exchange) {
   return conn_is_congested(&server_of_stream(exchange)->conn);
 }
 
+// From now on the client has to go on with its request, if there is more of it.
+static void await_body(struct server *server) {
+  bool owes = server->request_open && !server->tunnel;
+  server_timeout(server, owes ? limits_of(server->stream.worker)->body_timeout_ms : 0);
+}
+
 static void server_want_body(struct exchange *exchange, bool wanted) {
   struct server *server = server_of_stream(exchange);
   server->want_body = wanted;
@@ -319,6 +329,7 @@ static void server_want_body(struct exchange *exchange, bool wanted) {
     return;
   }
   if (!server->request_open || server->pumping) return;
+  if (!server->conn.reading) await_body(server);
   conn_resume(&server->conn);
   if (conn_input(&server->conn).len > 0)
     worker_later_call(server->stream.worker, server_next_later, server, &server->next_job);
@@ -359,6 +370,7 @@ static const struct stream_ops server_ops = {
 
 static bool server_begin(struct server *server) {
   struct worker *worker = server->stream.worker;
+  server->turn_left--;
   const struct limits *limits = limits_of(worker);
   server->stream.peer.requests++;
   struct exchange *exchange = exchange_new(worker, &server->stream, &server_ops);
@@ -442,6 +454,11 @@ static bool server_step(struct server *server) {
   if (server->request_open && !server->want_body && server->exchange) return false;
   if (!server->exchange && !server->request_open) {
     if (input.len == 0 || !server->keep_alive || server->closing) return false;
+    if (conn_is_congested(&server->conn)) return false; // who does not read gets no more answers
+    if (server->turn_left == 0) {
+      worker_give_way(server->stream.worker, server_next_later, server, &server->next_job);
+      return false;
+    }
     if (!server_begin(server)) return false;
     input = conn_input(&server->conn);
     chunk = server->conn.in;
@@ -465,29 +482,42 @@ static bool server_step(struct server *server) {
 
 static void server_rest(struct server *server) {
   const struct limits *limits = limits_of(server->stream.worker);
-  if (server->exchange || server->request_open || server->closing) return;
+  if (server->exchange || server->request_open || server->closing || server->next_job.queued) return;
   conn_release_input(&server->conn);
   if (server->stream.worker->draining || !server->keep_alive)
     server_close_after_write(server);
   else
-    server_timeout(server, limits->keepalive_timeout_ms);
+    server_timeout(server, server->conn.out.bytes > 0 ? limits->send_timeout_ms : limits->keepalive_timeout_ms);
+}
+
+static bool server_wants_input(const struct server *server) {
+  if (!server->exchange || server->exchange->state == EXCHANGE_HEAD) return true;
+  return server->request_open && server->want_body;
 }
 
 // Uses up the input that is there: any number of requests, as far as their responses allow.
 static void server_pump(struct server *server) {
   if (server->conn.closed || server->pumping) return;
   server->pumping = true;
+  server->turn_left = REQUESTS_A_TURN;
   while (!server->conn.closed && !server->closing && !server->conn.failed && server_step(server)) {
   }
   server->pumping = false;
   if (server->conn.closed || server->closing) return;
-  if (!server->exchange || (server->request_open && server->want_body)) conn_resume(&server->conn);
+  bool between = !server->exchange && !server->request_open;
+  if (server->next_job.queued || (between && conn_is_congested(&server->conn)))
+    conn_pause(&server->conn);
+  else if (server_wants_input(server))
+    conn_resume(&server->conn);
   server_rest(server);
 }
 
-// The client closed its side. Between requests that is the end; in one, it is as good as gone.
+// The client closed its side. Behind a request that is the end; in one, it is as good as gone.
 static void server_on_eof(struct server *server) {
-  server_close(server);
+  if (!server->exchange && server->conn.out.bytes > 0)
+    server_close_after_write(server);
+  else
+    server_close(server);
 }
 
 static void server_on_read(struct conn *conn) {
@@ -519,24 +549,34 @@ static void server_on_write(struct conn *conn) {
     return;
   }
   if (server->exchange) {
-    if (!server->request_open && !server->tunnel && conn->out.bytes == 0) server_timeout(server, 0);
+    if (conn->out.bytes == 0) await_body(server);
     exchange_on_drained(server->exchange);
+  } else if (server->stream.peer.requests > 0) {
+    server_pump(server); // requests that had to wait, or rest
   }
+}
+
+// Whether the client takes what it is sent, however slowly.
+static bool server_moves(struct server *server) {
+  int64_t before = server->delivered;
+  server->delivered = conn_delivered(&server->conn);
+  return server->conn.out.bytes > 0 && server->delivered != before;
 }
 
 static void server_on_deadline(struct conn *conn) {
   struct server *server = server_of_conn(conn);
   struct exchange *exchange = server->exchange;
-  bool in_request = exchange && (exchange->state == EXCHANGE_HEAD || server->request_open);
-  if (server->lingering || server->closing || !in_request || exchange->head_sent || conn->out.bytes > 0) {
+  const struct limits *limits = limits_of(server->stream.worker);
+  if (server_moves(server))
+    server_timeout(server, limits->send_timeout_ms);
+  else if (!exchange || conn->handshaking || conn->out.bytes > 0)
     server_close(server);
-    return;
-  }
-  if (exchange->state != EXCHANGE_HEAD && !server->want_body) { // it is us who do not read
-    server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
-    return;
-  }
-  exchange_refuse(exchange, 408, "The request did not arrive in time");
+  else if (exchange->state == EXCHANGE_HEAD)
+    exchange_refuse(exchange, 408, "The request did not arrive in time");
+  else if (server->request_open && !server->tunnel && !server->want_body) // it is us who do not read
+    server_timeout(server, limits->body_timeout_ms);
+  else if (server->request_open && !server->tunnel)
+    exchange_on_late_body(exchange);
 }
 
 // ---- Greeting ------------------------------------------------------------------------------------------------------

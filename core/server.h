@@ -30,9 +30,11 @@ struct server {
   bool request_open;              // its body is still arriving
   bool want_body, lingering, closing, keep_alive, tunnel;
   int64_t lingered_bytes;
+  int64_t delivered; // by conn_delivered, when the deadline was last looked at
   bool pumping;
   struct generation *generation; // TLS: the one whose certificates it was greeted with
   struct job next_job;
+  uint32_t turn_left; // requests that may begin before others get their turn
   struct grave grave;
 };
 

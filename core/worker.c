@@ -2,6 +2,7 @@
 // The worker: loop, listeners, jobs, drain. Everything else hangs from its struct.
 #include "worker.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -98,6 +99,40 @@ void worker_later_call(struct worker *worker, void (*run)(struct worker *worker,
   worker->jobs_end = &job->next;
 }
 
+void worker_give_way(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
+                     struct job *job) {
+  if (job->queued) return;
+  *job = (struct job){.run = run, .data = data, .queued = true};
+  *worker->yielded_end = job;
+  worker->yielded_end = &job->next;
+}
+
+// Those who gave way join the queue of this turn.
+static void take_yielded(struct worker *worker) {
+  if (!worker->yielded) return;
+  *worker->jobs_end = worker->yielded;
+  worker->jobs_end = worker->yielded_end;
+  worker->yielded = NULL;
+  worker->yielded_end = &worker->yielded;
+}
+
+static bool cancel_in(struct job **list, struct job ***end, struct job *job) {
+  struct job **at = list;
+  while (*at && *at != job) at = &(*at)->next;
+  if (!*at) return false;
+  *at = job->next;
+  if (*end == &job->next) *end = at;
+  job->queued = false;
+  return true;
+}
+
+void worker_cancel(struct worker *worker, struct job *job) {
+  if (!job->queued) return;
+  bool found =
+      cancel_in(&worker->yielded, &worker->yielded_end, job) || cancel_in(&worker->jobs, &worker->jobs_end, job);
+  assert(found);
+}
+
 struct later {
   struct job job;
   void (*run)(struct worker *worker, double number);
@@ -177,12 +212,17 @@ static void measure_turn(struct worker *worker) {
   if (turn_us > worker->board->longest_turn_us && !worker->loop.clock.manual) worker->board->longest_turn_us = turn_us;
 }
 
+static void on_hurry(struct ev_loop *ev, ev_idle *watcher, int events) {
+  (void)events;
+  ev_idle_stop(ev, watcher);
+}
+
 static void on_before(struct ev_loop *ev, ev_prepare *watcher, int events) {
-  (void)ev;
   (void)events;
   struct worker *worker = watcher->data;
   run_jobs(worker);
   free_graves(worker);
+  if (worker->jobs || worker->yielded) ev_idle_start(ev, &worker->hurry);
   measure_turn(worker);
   arm_clock(worker);
 }
@@ -192,6 +232,7 @@ static void on_after(struct ev_loop *ev, ev_check *watcher, int events) {
   (void)events;
   struct worker *worker = watcher->data;
   clock_update(&worker->loop.clock);
+  take_yielded(worker);
   __atomic_store_n(&worker->board->heartbeat_us, worker->loop.clock.mono_us, __ATOMIC_RELAXED);
 }
 
@@ -432,6 +473,7 @@ static void worker_init(struct worker *worker, const struct worker_options *opti
   worker->log = options->log;
   worker->board = options->board ? options->board : &worker->own_board;
   worker->jobs_end = &worker->jobs;
+  worker->yielded_end = &worker->yielded;
   worker->loop.log = &worker->log;
   worker->loop.ev = ev_loop_new(EVFLAG_AUTO);
   clock_init(&worker->loop.clock);
@@ -445,6 +487,7 @@ static void worker_init(struct worker *worker, const struct worker_options *opti
   pool_init(&worker->pool, worker->first_limits.pool_size);
   seed_random(worker);
   ev_init(&worker->clock_timer, on_clock);
+  ev_idle_init(&worker->hurry, on_hurry);
   ev_prepare_init(&worker->before, on_before);
   ev_check_init(&worker->after, on_after);
   ev_set_priority(&worker->after, EV_MAXPRI);
@@ -483,6 +526,7 @@ static void free_exchanges(struct worker *worker) {
 void worker_free(struct worker *worker) {
   while (worker->servers) server_close(worker->servers);
   pool_close(&worker->pool);
+  take_yielded(worker);
   if (worker->loop.ev) run_jobs(worker);
   worker->closing = true;
   if (worker->generation) generation_release(worker->generation);

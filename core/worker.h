@@ -87,16 +87,18 @@ struct worker {
   struct grave *graves;
   // The spec kit's network: takes the place of connect(2). 0, or negative. NULL: the kernel's.
   int (*connect)(struct worker *worker, struct conn *conn, const struct address *address);
-  struct kit *kit;              // and whose it is
-  struct topics *topics;        // its Kafka; NULL: librdkafka's
-  struct job *jobs, **jobs_end; // what is to run before the loop waits
-  struct limits first_limits;   // until the first generation is live
-  uint64_t random[2];           // state of the quick generator, for ids
-  bool seeded;                  // by a spec: ids and random bytes repeat
+  struct kit *kit;                    // and whose it is
+  struct topics *topics;              // its Kafka; NULL: librdkafka's
+  struct job *jobs, **jobs_end;       // what is to run before the loop waits
+  struct job *yielded, **yielded_end; // what is to run in the next turn, when others have had theirs
+  struct limits first_limits;         // until the first generation is live
+  uint64_t random[2];                 // state of the quick generator, for ids
+  bool seeded;                        // by a spec: ids and random bytes repeat
   bool listening, draining, stopped, closing;
   int64_t drain_from_us, drain_until_us, accept_logged_us;
   int exit_code;
   ev_timer clock_timer;
+  ev_idle hurry; // while there is work that waits for nothing, the loop does not wait either
   ev_prepare before;
   ev_check after;
   int64_t armed_us;
@@ -117,6 +119,11 @@ int worker_later(struct worker *worker, void (*run)(struct worker *worker, doubl
 // The same without an allocation, for what embeds its job; `data` must stay, or be buried, until it has run.
 void worker_later_call(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
                        struct job *job);
+// The same in the next turn of the loop, which then does not wait: for who has done enough in this one.
+void worker_give_way(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
+                     struct job *job);
+// Neither of the two happens.
+void worker_cancel(struct worker *worker, struct job *job);
 // Resumes a coroutine before the loop waits next. Safe inside a call from Lua.
 int worker_wake(struct worker *worker, double coroutine, int status, double number);
 void worker_generation_end(struct worker *worker, struct generation *generation);

@@ -3,9 +3,7 @@
 -- from one request, response or connection into another.
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
-local http = require "spec.support.http"
 local posix = require "spec.support.posix"
-local process = require "spec.support.process"
 local tls = require "spec.support.tls"
 local upstream = require "spec.support.upstream"
 
@@ -121,7 +119,8 @@ describe("between messages", function()
 
   it("two fields of Transfer-Encoding are refused", function()
     local client = gw:connect()
-    client:send("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    client:send("POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+      .. "0\r\n\r\n")
     assert.equal(400, client:read_response().status)
     client:close()
   end)
@@ -214,6 +213,26 @@ describe("between messages", function()
     client:close()
   end)
 
+  it("what a plugin tells the service is not taken away by the client's Connection", function()
+    local seen = echoed(gw:get("/", { Connection = "X-Consumer-ID, X-Forwarded-For, X-Real-IP",
+      ["X-Consumer-ID"] = "evil",
+      ["X-Access"] = "exchange.service.request:set_header('X-Consumer-ID', 'good')" })).headers
+    assert.equal("good", seen["x-consumer-id"])
+    assert.equal("127.0.0.1", seen["x-forwarded-for"])
+    assert.equal("127.0.0.1", seen["x-real-ip"])
+  end)
+
+  it("fields of plugins neither change the framing nor begin new lines", function()
+    local seen = echoed(gw:request({ method = "POST", body = "abc", headers = {
+      ["X-Access"] = "local r = exchange.service.request r:set_header('Content-Length', '1') " ..
+        "r:set_header('Connection', 'close') r:clear_header('Content-Length')" } }))
+    assert.equal("abc", seen.body)
+    local response = gw:get("/", { ["X-Header-Filter"] = "local r = exchange.response " ..
+      "r:set_header('Content-Length', '1') pcall(r.set_header, r, 'X-A', 'b\\r\\nX-C: d')" })
+    assert.is_nil(response.headers["x-c"])
+    assert.is_table(cjson.decode(response.body))
+  end)
+
   it("a host that is preserved is the one that the request was routed by", function()
     local client = gw:connect()
     client:send("GET http://shop.test:8080/same-host HTTP/1.1\r\nHost: evil.test\r\n\r\n")
@@ -242,6 +261,16 @@ describe("between messages", function()
     assert.equal(200, gw:get("/homeless", { ["X-Access"] = there }).status)
   end)
 
+  it("a body that does not come is 408 also while a plugin waits for it", function()
+    local client = gw:connect()
+    client:send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nX-Access: exchange.request:get_raw_body()\r\n"
+      .. "X-Header-Filter: exchange.response:set_header('X-Seen', '1')\r\n\r\nabc")
+    local response = client:read_response()
+    assert.same({ 408, "1" }, { response.status, response.headers["x-seen"] })
+    client:close()
+    assert.equal(200, gw:get("/").status)
+  end)
+
   it("a response that begins early does not cut the request short", function()
     local client = gw:connect()
     client:send("POST /odd/duplex HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -260,6 +289,15 @@ describe("between messages", function()
     client:close()
   end)
 
+  it("a request whose head begins behind another request's may end later", function()
+    local client = gw:connect()
+    client:send("GET /delay/0.1 HTTP/1.1\r\nHost: a\r\n\r\nGET /second HTTP/1.1\r\nHo")
+    assert.equal("/delay/0.1", echoed(client:read_response()).target)
+    client:send("st: a\r\n\r\n")
+    assert.equal("/second", echoed(client:read_response()).target)
+    client:close()
+  end)
+
   it("an answer arrives although the service hangs up on the rest of the request", function()
     local body = ("x"):rep(3000000)
     for _ = 1, 10 do
@@ -269,14 +307,16 @@ describe("between messages", function()
   end)
 
   it("any number of interim responses may come before the final one", function()
-    local response = gw:get("/odd/hints", { ["X-Log"] = "sluice.log.warn('mark ' .. exchange.response:get_header('x-mark'))" })
+    local response = gw:get("/odd/hints",
+      { ["X-Log"] = "sluice.log.warn('mark ' .. exchange.response:get_header('x-mark'))" })
     assert.equal(300000, #response.body)
     gw:wait_log("mark kept")
   end)
 
   it("a body too large for a plugin still passes whole to the service", function()
     local response = gw:request({ method = "POST", path = "/swallow", body = ("x"):rep(12000000), headers = {
-      ["X-Access"] = "local b, err = exchange.request:get_raw_body() exchange.response:set_header('X-Why', err or 'got it')" } })
+      ["X-Access"] = "local body, err = exchange.request:get_raw_body() " ..
+        "exchange.response:set_header('X-Why', err or 'got it')" } })
     assert.equal("12000000", response.body)
     assert.matches("limit", response.headers["x-why"])
   end)

@@ -1,0 +1,154 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Clients and services that are slow, greedy or silent: what they may cost, and what they may not.
+local gateway = require "spec.support.gateway"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+local upstream = require "spec.support.upstream"
+
+local LARGE = [[
+local large = { version = "1.0.0", priority = 10 }
+local body = ("x"):rep(30000)
+function large.access(_, exchange) exchange.response:exit(200, body) end
+return large
+]]
+
+-- About a millisecond of CPU a request.
+local BUSY = [[
+local busy = { version = "1.0.0", priority = 10 }
+function busy.access(_, exchange)
+  local stop = os.clock() + 0.001
+  while os.clock() < stop do end
+  exchange.response:exit(204)
+end
+return busy
+]]
+
+describe("under pressure", function()
+  local MOST_KB = 8192
+  local up, gw
+
+  setup(function()
+    up = upstream.start()
+    gw = gateway.start({
+      _format_version = "3.0",
+      gateway = { limits = { send_timeout = 400, keepalive_timeout = 200, client_body_timeout = 300 } },
+      services = {
+        { name = "up", url = up:url(), read_timeout = 800, routes = {
+          { name = "up", paths = { "/" }, strip_path = false },
+          { name = "large", paths = { "/large" }, plugins = { { name = "large" } } },
+          { name = "busy", paths = { "/busy" }, plugins = { { name = "busy" } } },
+        } },
+      },
+    }, { plugins = { large = LARGE, busy = BUSY } })
+  end)
+
+  teardown(function()
+    gw:stop()
+    up:stop()
+  end)
+
+  local function resident_kilobytes()
+    return tonumber(process.read_file("/proc/" .. gw:workers()[1] .. "/status"):match("VmRSS:%s*(%d+)"))
+  end
+
+  -- Seconds of CPU that the worker has used.
+  local function cpu_seconds()
+    local fields = process.read_file("/proc/" .. gw:workers()[1] .. "/stat"):match("%) (.*)")
+    local user, system = fields:match("^%S+" .. (" %S+"):rep(10) .. " (%d+) (%d+)")
+    return (tonumber(user) + tonumber(system)) / 100
+  end
+
+  local function get(path, more)
+    return "GET " .. path .. " HTTP/1.1\r\nHost: a\r\n" .. (more or "") .. "\r\n"
+  end
+
+  -- A client whose kernel takes little, so that the gateway soon has to wait for it.
+  local function narrow_client()
+    local client = gw:connect({ timeout = 20 })
+    client.socket:receive_buffer(16384)
+    return client
+  end
+
+  -- Bytes that the kernel holds on the way from the gateway to a client that does not read.
+  local function kernel_bytes()
+    local client = narrow_client()
+    client:send(get("/bytes/100000000"))
+    posix.pause(0.2)
+    local most = 0
+    for line in io.lines("/proc/net/tcp") do
+      local port, remote, sent, received = line:match("^%s*%d+: %x+:(%x+) %x+:(%x+) %x+ (%x+):(%x+)")
+      local ours = port and (tonumber(port, 16) == gw.port or tonumber(remote, 16) == gw.port)
+      if ours then most = most + tonumber(sent, 16) + tonumber(received, 16) end
+    end
+    client:close()
+    return most
+  end
+
+  it("a client that reads slowly but steadily gets all of it", function()
+    local client = narrow_client()
+    local size = kernel_bytes() + 1000000
+    client:send(get("/bytes/" .. size))
+    client:read_head()
+    local have, start = 0, posix.now()
+    while have < size do
+      if posix.now() - start < 1.5 then posix.pause(0.05) end
+      have = have + #assert(client.socket:receive_some())
+    end
+    assert.equal(size, have)
+    client:close()
+  end)
+
+  it("a client that does not read at all is let go", function()
+    local client = narrow_client()
+    client:send(get("/bytes/100000000"))
+    posix.pause(1.5 * process.slowness)
+    local body, why = client.socket:receive_all()
+    assert.is_true(#body < 100000000)
+    assert(why == nil or why == "reset", why)
+    client:close()
+  end)
+
+  it("the end of a response is not cut off by keepalive_timeout", function()
+    local client = narrow_client()
+    local size = kernel_bytes() + 150000
+    client:send(get("/bytes/" .. size))
+    posix.pause(0.3)
+    assert.equal(size, #assert(client:read_response()).body)
+    client:close()
+  end)
+
+  it("requests without end are answered as fast as their answers are read", function()
+    local client = gw:connect()
+    gw:get("/large")
+    local before = resident_kilobytes()
+    client:send(get("/large"):rep(1000))
+    posix.pause(0.2)
+    assert.is_true(resident_kilobytes() - before < MOST_KB * process.slowness)
+    for _ = 1, 1000 do assert.equal(30000, #assert(client:read_response()).body) end
+    client:close()
+  end)
+
+  it("requests that come at once leave others their turn", function()
+    local greedy, other = gw:connect(), gw:connect({ timeout = 20 })
+    other:request({ path = "/" })
+    greedy:send(get("/busy"):rep(1000))
+    local start = posix.now()
+    other:request({ path = "/" })
+    assert.is_true(posix.now() - start < 0.3 * process.slowness)
+    for _ = 1, 1000 do assert.equal(204, greedy:read_response().status) end
+    greedy:close()
+    other:close()
+  end)
+
+  it("what comes behind the last request costs nothing", function()
+    for _, path in ipairs({ "/bytes/" .. kernel_bytes() + 150000, "/" }) do
+      local client = narrow_client()
+      client:send(get(path, "Connection: close\r\n") .. ("x"):rep(300000))
+      posix.pause(0.05)
+      local before = cpu_seconds()
+      posix.pause(0.3)
+      assert.is_true(cpu_seconds() - before < 0.1, path)
+      client:close()
+    end
+  end)
+end)
