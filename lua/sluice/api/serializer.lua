@@ -20,8 +20,8 @@ local SOURCES = { [0] = "kong", [1] = "upstream", [2] = "kong" }
 
 -- Credentials that a log must not hold unless somebody puts them there.
 local REDACTED = {
-  { key = "request.headers.authorization", value = "REDACTED", mode = "replace" },
-  { key = "request.headers.proxy-authorization", value = "REDACTED", mode = "replace" },
+  "replace", "request.headers.authorization", "REDACTED",
+  "replace", "request.headers.proxy-authorization", "REDACTED",
 }
 
 local function ms(handle, what)
@@ -150,15 +150,20 @@ local function locate(record, key, mode)
   end
 end
 
+local NOTHING = {} -- stands for nil in a list
+
+-- Changes are mode, key and value in turn in one list, for one is made for each request that a plugin marks, and most
+-- are never serialized.
 ---@param record table
----@param changes { key: string, value: any, mode: string }[]
+---@param changes any[]
 function serializer.apply(record, changes)
-  for i = 1, #changes do
-    local change = changes[i]
-    local node, name = locate(record, change.key, change.mode)
+  for i = 1, #changes, 3 do
+    local mode, value = changes[i], changes[i + 2]
+    if value == NOTHING then value = nil end
+    local node, name = locate(record, changes[i + 1], mode)
     if node then
       local present = node[name]
-      if change.mode == "set" or (present == nil) == (change.mode == "add") then node[name] = change.value end
+      if mode == "set" or (present == nil) == (mode == "add") then node[name] = value end
     end
   end
 end
@@ -190,11 +195,13 @@ function serializer.set_value(exchange, key, value, options)
   if not PLAIN[type(value)] and not loggable(value, {}) then
     check.fail(name, "value must be nil, a number, string, boolean or a table of those without cycles", 4)
   end
-  local change, changes = { key = key, value = value, mode = mode }, rawget(exchange, "serialize_changes")
+  if value == nil then value = NOTHING end
+  local changes = rawget(exchange, "serialize_changes")
   if changes then
-    changes[#changes + 1] = change
+    local count = #changes
+    changes[count + 1], changes[count + 2], changes[count + 3] = mode, key, value
   else
-    rawset(exchange, "serialize_changes", { change })
+    rawset(exchange, "serialize_changes", { mode, key, value })
   end
 end
 
