@@ -8,6 +8,8 @@
 
 #include "error.h"
 
+enum { COPY_MOST = 4096 };
+
 void chunk_pool_init(struct chunk_pool *pool, uint32_t free_most) {
   *pool = (struct chunk_pool){.free_most = free_most};
 }
@@ -164,6 +166,11 @@ int buffer_append(struct buffer *buffer, const char *data, size_t len) {
     len -= piece;
   }
   return 0;
+}
+
+int buffer_append_piece(struct buffer *buffer, struct chunk *chunk, const char *data, size_t len) {
+  bool small = len <= COPY_MOST && buffer->bytes > 0;
+  return small ? buffer_append(buffer, data, len) : buffer_append_ref(buffer, chunk, data, len);
 }
 
 void buffer_consume(struct buffer *buffer, size_t len) {

@@ -59,6 +59,9 @@ int buffer_append_ref(struct buffer *buffer, struct chunk *chunk, const char *da
 int buffer_append_static(struct buffer *buffer, const char *data, size_t len);
 // Appends a copy, packed behind the last copy where that has room.
 int buffer_append(struct buffer *buffer, const char *data, size_t len);
+// Appends bytes of a chunk in the cheaper way: small pieces behind others are copied, so that a queue of many is neither
+// long nor keeps their chunks.
+int buffer_append_piece(struct buffer *buffer, struct chunk *chunk, const char *data, size_t len);
 // Room for at least `len` (up to CHUNK_BYTES) contiguous bytes, to be filled and then taken by buffer_commit. NULL: no memory.
 char *buffer_reserve(struct buffer *buffer, size_t len);
 int buffer_commit(struct buffer *buffer, size_t len);

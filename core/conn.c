@@ -312,6 +312,12 @@ int64_t conn_delivered(const struct conn *conn) {
   return (int64_t)conn->written - queued;
 }
 
+void conn_finish(struct conn *conn) {
+  if (conn->closed || conn->failed) return;
+  if (conn->tls) tls_shutdown(conn->tls);
+  shutdown(conn->fd, SHUT_WR);
+}
+
 void conn_deadline(struct conn *conn, int64_t at_us) {
   conn->deadline_us = at_us;
   if (at_us == 0) return;

@@ -81,6 +81,8 @@ int conn_flush(struct conn *conn);
 // A measure of what the peer has taken, to be compared with an earlier one: the socket alone tells of progress only
 // after a third of its buffer.
 int64_t conn_delivered(const struct conn *conn);
+// No more will be written; reading goes on. `out` must be empty.
+void conn_finish(struct conn *conn);
 void conn_deadline(struct conn *conn, int64_t at_us); // 0: none
 // Sends close_notify where TLS, closes the socket, frees buffers. The struct remains the owner's.
 void conn_close(struct conn *conn);

@@ -310,7 +310,7 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
     return;
   }
   if (!body_is_wanted(exchange)) return;
-  if (buffer_append_ref(&exchange->request_body, chunk, piece.data, piece.len) < 0) {
+  if (buffer_append_piece(&exchange->request_body, chunk, piece.data, piece.len) < 0) {
     exchange_cut(exchange);
     return;
   }
@@ -318,12 +318,14 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
     exchange->body_buffering = false; // too large for who asked; it goes on to the service piece by piece
     exchange_wake(exchange, &exchange->body_waiter, BRIDGE_FULL);
   }
-  if (exchange->body_buffering) return;
-  if (exchange->try) {
+}
+
+void exchange_on_body_settled(struct exchange *exchange) {
+  if (exchange->request_body.bytes == 0 || exchange->body_buffering) return;
+  if (exchange->try)
     try_on_request(exchange);
-  } else {
+  else
     throttle_request(exchange);
-  }
 }
 
 void exchange_on_request_end(struct exchange *exchange) {

@@ -221,6 +221,7 @@ static void tunnel_head(struct exchange *exchange) {
   exchange_move(exchange, EXCHANGE_TUNNEL);
   exchange->status = 101; // whatever a plugin would like it to be
   exchange->head_sent = true;
+  exchange->request_complete = exchange->body_replaced = false; // what the client sends from now on begins anew
   exchange->no_body_out = true;
   exchange->ops->head(exchange);
   exchange->no_body_out = false; // what comes now is no content, and passes
@@ -257,7 +258,10 @@ static void gather_response(struct exchange *exchange, struct chunk *chunk, stru
     exchange_fail(exchange, 502, "The response is too large to be buffered for a plugin");
     return;
   }
-  buffer_append_ref(&exchange->answer, chunk, piece.data, piece.len);
+  if (buffer_append_piece(&exchange->answer, chunk, piece.data, piece.len) == 0) return;
+  try_abandon(exchange);
+  buffer_clear(&exchange->answer);
+  exchange_fail(exchange, 500, "An unexpected error occurred");
 }
 
 void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, struct slice piece) {

@@ -18,7 +18,7 @@
 #include "tls.h"
 #include "worker.h"
 
-enum { LINGER_BYTES = 1 << 20, LINGER_MS = 2000, COPY_MOST = 4096, HEAD_SLACK = 4096, REQUESTS_A_TURN = 32 };
+enum { LINGER_BYTES = 1 << 20, LINGER_MS = 2000, HEAD_SLACK = 4096, REQUESTS_A_TURN = 32 };
 
 static void server_pump(struct server *server);
 
@@ -77,8 +77,7 @@ static void server_linger(struct server *server) {
     server_close(server);
     return;
   }
-  if (server->conn.tls) tls_shutdown(server->conn.tls);
-  shutdown(server->conn.fd, SHUT_WR);
+  conn_finish(&server->conn);
   server_timeout(server, LINGER_MS);
   conn_consume(&server->conn, conn_input(&server->conn).len);
   conn_resume(&server->conn);
@@ -260,8 +259,7 @@ static void server_body(struct exchange *exchange, struct chunk *chunk, const ch
     int digits = snprintf(size, sizeof size, "%x\r\n", len);
     failed |= buffer_append(out, size, (size_t)digits);
   }
-  // A small piece behind a head is cheaper copied than as a vector of its own.
-  failed |= chunk && len > COPY_MOST ? buffer_append_ref(out, chunk, data, len) : buffer_append(out, data, len);
+  failed |= chunk ? buffer_append_piece(out, chunk, data, len) : buffer_append(out, data, len);
   if (exchange->chunked_out) failed |= buffer_append(out, "\r\n", 2);
   if (failed) server->conn.failed = true;
 }
@@ -503,6 +501,7 @@ static void server_pump(struct server *server) {
   while (!server->conn.closed && !server->closing && !server->conn.failed && server_step(server)) {
   }
   server->pumping = false;
+  if (!server->conn.closed && server->exchange) exchange_on_body_settled(server->exchange);
   if (server->conn.closed || server->closing) return;
   bool between = !server->exchange && !server->request_open;
   if (server->next_job.queued || (between && conn_is_congested(&server->conn)))
@@ -512,9 +511,14 @@ static void server_pump(struct server *server) {
   server_rest(server);
 }
 
-// The client closed its side. Behind a request that is the end; in one, it is as good as gone.
+// The client closed its side. Behind a request that is the end; in one, it is as good as gone; in a tunnel, the other
+// side is told and may go on.
 static void server_on_eof(struct server *server) {
-  if (!server->exchange && server->conn.out.bytes > 0)
+  if (server->tunnel && server->exchange) {
+    conn_pause(&server->conn);
+    server->request_open = false;
+    exchange_on_request_end(server->exchange);
+  } else if (!server->exchange && server->conn.out.bytes > 0)
     server_close_after_write(server);
   else
     server_close(server);

@@ -130,9 +130,9 @@ static void send_content(struct link *link, struct exchange *exchange) {
   if (failed) link->conn.failed = true;
 }
 
-// It is the service's turn once it has the whole request; before that, the client's.
+// It is the service's turn once it has the whole request; before that, the client's. A tunnel may be silent as long.
 static void link_await(struct link *link) {
-  link_timeout(link, link->request_sent && !link->tunnel ? link->exchange->read_timeout_ms : 0);
+  link_timeout(link, link->request_sent ? link->exchange->read_timeout_ms : 0);
 }
 
 static void link_send(struct link *link) {
@@ -145,7 +145,10 @@ static void link_send(struct link *link) {
     return;
   }
   link_await(link);
-  if (!content_is_complete(exchange) || link->tunnel) exchange_on_service_drained(exchange);
+  if (!content_is_complete(exchange))
+    exchange_on_service_drained(exchange);
+  else if (link->tunnel)
+    conn_finish(&link->conn);
 }
 
 // The connection is ready: the request goes.
@@ -208,7 +211,6 @@ static void link_on_head(struct link *link) {
   } else if (message->status == 101) {
     link->tunnel = link->request_sent = true;
     link->response_head = true;
-    link_timeout(link, 0);
     exchange_on_service_head(exchange);
   } else if (message->status < 200) {
     link->interim = true;
@@ -380,10 +382,21 @@ static void link_on_write(struct conn *conn) {
   link_begin(link);
 }
 
+// Whether the service takes what it is sent, however slowly.
+static bool link_moves(struct link *link) {
+  int64_t before = link->delivered;
+  link->delivered = conn_delivered(&link->conn);
+  return link->conn.out.bytes > 0 && link->delivered != before;
+}
+
 static void link_on_deadline(struct conn *conn) {
   struct link *link = link_of(conn);
   if (!link->exchange) {
     link_close(link);
+  } else if (link->head_sent && link_moves(link)) {
+    link_timeout(link, link->exchange->send_timeout_ms);
+  } else if (link->tunnel) {
+    link_on_eof(link);
   } else if (!link->head_sent) {
     try_failed(link->exchange, 504, "The connection to the service timed out", true);
   } else {

@@ -34,8 +34,9 @@ struct link {
   struct link *older, *newer;   // in the pool's list of all idle ones
   bool idle, reused;
   bool head_sent, request_sent, response_begun, response_head, interim, tunnel;
-  bool head_comes; // the next bytes are the first of a head
-  bool paused;     // the client is slow
+  bool head_comes;   // the next bytes are the first of a head
+  bool paused;       // the client is slow
+  int64_t delivered; // by conn_delivered, when the deadline was last looked at
   struct grave grave;
 };
 

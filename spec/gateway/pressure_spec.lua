@@ -151,4 +151,55 @@ describe("under pressure", function()
       client:close()
     end
   end)
+
+  it("a body in tiny chunks takes no more memory and time than another", function()
+    local client = gw:connect({ timeout = 20 })
+    local memory, cpu = resident_kilobytes(), cpu_seconds()
+    client:send("POST /delay/0.5 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    client:send(("1\r\nx\r\n"):rep(300000) .. "0\r\n\r\n")
+    posix.pause(0.3)
+    assert.is_true(resident_kilobytes() - memory < MOST_KB * process.slowness)
+    assert.is_true(cpu_seconds() - cpu < 0.3 * process.slowness)
+    assert.equal(200, client:read_response().status)
+    client:close()
+  end)
+
+  describe("a tunnel", function()
+    local function open()
+      local client = narrow_client()
+      local response = client:request({ path = "/tunnel", headers = { Connection = "Upgrade", Upgrade = "echo" } })
+      assert.equal(101, response.status)
+      return client
+    end
+
+    it("that once had to wait goes on", function()
+      local client, text = open(), ("x"):rep(1000000)
+      local sent = 0
+      while sent < #text do -- as much as passes while nobody reads
+        local ok, _, count = client.socket:send(text:sub(sent + 1), 0.1)
+        sent = sent + (ok and #text - sent or count)
+        if not ok then break end
+      end
+      assert.equal(sent, #client.socket:receive_exact(sent))
+      posix.pause(0.5)
+      client:send("still here")
+      assert.equal("still here", client.socket:receive_exact(10))
+      client:close()
+    end)
+
+    it("passes what is on its way when one side has finished", function()
+      local client, text = open(), ("y"):rep(300000)
+      client:send(text)
+      client.socket:finish()
+      assert.equal(text, client.socket:receive_all())
+      client:close()
+    end)
+
+    it("in which nothing has moved for read_timeout ends", function()
+      local client = open()
+      assert.is_false(client:closes_within(0.5))
+      assert.is_true(client:closes_within(2 * process.slowness))
+      client:close()
+    end)
+  end)
 end)
