@@ -85,7 +85,11 @@ static const struct conn_ops tls_ops = {secure_read, secure_write};
 static void conn_handshake(struct conn *conn) {
   struct error error = {0};
   int result = tls_handshake(conn->tls, &error);
-  if (result == TLS_WANT_READ || result == TLS_WANT_CERTIFICATE) return;
+  if (result == TLS_WANT_READ) return;
+  if (result == TLS_WANT_CERTIFICATE) { // conn_continue_tls goes on; what the client says meanwhile has to wait
+    conn_pause(conn);
+    return;
+  }
   if (result == TLS_WANT_WRITE) {
     ev_io_start(conn->loop->ev, &conn->writer);
     return;
@@ -199,7 +203,9 @@ void conn_start_tls(struct conn *conn, struct tls *tls) {
 }
 
 void conn_continue_tls(struct conn *conn) {
-  if (conn->handshaking && !conn->closed) conn_handshake(conn);
+  if (!conn->handshaking || conn->closed) return;
+  conn_resume(conn);
+  conn_handshake(conn);
 }
 
 // ---- Reading -------------------------------------------------------------------------------------------------------

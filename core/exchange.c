@@ -193,12 +193,12 @@ void exchange_on_phase(struct worker *worker, double handle, enum phase phase, e
   exchange->waiting = false;
   if (phase == PHASE_LOG) {
     exchange_free(exchange);
+  } else if (exchange->state == EXCHANGE_LOG) { // the client left while the plugin waited
+    exchange_log(exchange);
   } else if (phase == PHASE_CERTIFICATE) {
     struct stream *stream = exchange->stream;
     exchange_finish(exchange);
-    if (stream) server_continue(stream, result != PHASE_FAILED);
-  } else if (exchange->state == EXCHANGE_LOG) { // the client left while the plugin waited
-    exchange_log(exchange);
+    server_continue(stream, result != PHASE_FAILED);
   } else if (phase == PHASE_REWRITE) {
     exchange_after_phase(exchange, result, exchange_route);
   } else if (phase == PHASE_ACCESS) {
