@@ -210,6 +210,19 @@ static bool decide_keep_alive(const struct server *server, const struct exchange
          (limits->keepalive_requests == 0 || server->stream.peer.requests < limits->keepalive_requests);
 }
 
+// The fields as they were sent, for plugins of phase log: read back from the head itself.
+static void note_sent_fields(struct exchange *exchange, struct slice head) {
+  struct slice copy = arena_copy(&exchange->arena, head.data, head.len);
+  if (!copy.data) return;
+  headers_init(&exchange->response, UINT32_MAX);
+  const char *line = strchr(copy.data, '\n') + 1;
+  for (const char *end; (end = strchr(line, '\r')) != line; line = end + 2) {
+    const char *colon = memchr(line, ':', (size_t)(end - line));
+    headers_add(&exchange->response, &exchange->arena, (struct slice){line, (uint32_t)(colon - line)},
+                (struct slice){colon + 2, (uint32_t)(end - colon - 2)});
+  }
+}
+
 static void server_head(struct exchange *exchange) {
   struct server *server = server_of_stream(exchange);
   struct clock *clock = &server->stream.worker->loop.clock;
@@ -232,8 +245,10 @@ static void server_head(struct exchange *exchange) {
   put_framing(&writer, exchange);
   put_connection(&writer, server, exchange);
   put(&writer, SLICE("\r\n"));
-  exchange->response_bytes += (uint64_t)(writer.at - start);
-  buffer_commit(&server->conn.out, (size_t)(writer.at - start));
+  struct slice head = {start, (uint32_t)(writer.at - start)};
+  exchange->response_bytes += head.len;
+  buffer_commit(&server->conn.out, head.len);
+  if (exchange->phases & (1u << PHASE_LOG)) note_sent_fields(exchange, head);
 }
 
 static void server_interim(struct exchange *exchange, int status, const struct headers *fields) {

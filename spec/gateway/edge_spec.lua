@@ -34,6 +34,12 @@ end
 return whole
 ]]
 
+local SHOUT = [[
+local shout = { version = "1.0.0", priority = 5 }
+function shout.body_filter(_, exchange, chunk) return chunk:upper() .. "!" end
+return shout
+]]
+
 describe("between messages", function()
   local up, odd, secure, gw
 
@@ -83,6 +89,7 @@ describe("between messages", function()
           { name = "same-host", paths = { "/same-host" }, preserve_host = true, hosts = { "shop.test" } },
           { name = "only-tls", paths = { "/only-tls" }, protocols = { "https" }, https_redirect_status_code = 301 },
           { name = "whole", paths = { "/whole" }, strip_path = true, plugins = { { name = "whole" } } },
+          { name = "shout", paths = { "/shout" }, strip_path = true, plugins = { { name = "shout" } } },
         } },
         { name = "secure", url = secure:url(), routes = {
           { name = "secure", paths = { "/secure" }, preserve_host = true } } },
@@ -93,7 +100,7 @@ describe("between messages", function()
       upstreams = { { name = "pool", targets = { { target = up:url():match("//(.*)") } } } },
       routes = { { name = "homeless", paths = { "/homeless" } } },
       plugins = { { name = "run" } },
-    }, { plugins = { run = RUN, whole = RESPONSE } })
+    }, { plugins = { run = RUN, whole = RESPONSE, shout = SHOUT } })
   end)
 
   teardown(function()
@@ -296,6 +303,24 @@ describe("between messages", function()
     client:send("st: a\r\n\r\n")
     assert.equal("/second", echoed(client:read_response()).target)
     client:close()
+  end)
+
+  it("phase log sees the fields that were sent", function()
+    local function logged(path, access)
+      local mark = "mark" .. path:gsub("%W", "")
+      local response = gw:get(path, { ["X-Access"] = access, ["X-Log"] = "sluice.log.warn('" .. mark .. " ' .. "
+        .. "require('sluice').json.encode(exchange.response:get_headers()))" })
+      local line = gw:wait_log(mark)
+      for _, field in ipairs(response.headers) do
+        local shown = ('\\"%s\\":\\"%s\\"'):format(field[1]:lower(), field[2])
+        assert(line:find(shown, 1, true), shown .. " in " .. line)
+      end
+      return line
+    end
+    assert.is_nil(logged("/shout/bytes/100"):find("content-length", 1, true))
+    assert.is_truthy(logged("/exit", "exchange.response:exit(200, 'abc')"):find("content-length", 1, true))
+    logged("/status/204")
+    assert.is_nil(logged("/nowhere/else", "exchange.response:exit(204)"):find("content-length", 1, true))
   end)
 
   it("an answer arrives although the service hangs up on the rest of the request", function()
