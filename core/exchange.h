@@ -162,8 +162,8 @@ void exchange_on_head(struct exchange *exchange);
 // Content, in `chunk`. Past the limit, or when nobody wants it any more, it is dropped.
 void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct slice piece);
 void exchange_on_body_settled(struct exchange *exchange); // that was all for now
-void exchange_on_bad_body(struct exchange *exchange);  // content whose framing is broken
-void exchange_on_late_body(struct exchange *exchange); // content that does not come
+void exchange_on_bad_body(struct exchange *exchange);     // content whose framing is broken
+void exchange_on_late_body(struct exchange *exchange);    // content that does not come
 void exchange_on_request_end(struct exchange *exchange);
 void exchange_on_drained(struct exchange *exchange); // the stream can take more
 void exchange_on_gone(struct exchange *exchange);    // the client left

@@ -33,7 +33,7 @@ enum {
   COROUTINES_MAX = (1 << COROUTINE_BITS) - 1,
   COROUTINES_KEPT = 256, // idle ones beyond it are left to the collector
   OBJECTS_INDEX = 1,     // on the main stack: table of exchange objects by slot + 1
-  BODY_INDEX = 2         // on the main stack: the function that runs a job; at the bottom of each coroutine's stack, too
+  BODY_INDEX = 2 // on the main stack: the function that runs a job; at the bottom of each coroutine's stack, too
 };
 
 struct coroutine {
