@@ -113,6 +113,7 @@ struct exchange *exchange_new(struct worker *worker, struct stream *stream, cons
 static void exchange_free(struct exchange *exchange) {
   struct worker *worker = exchange->worker;
   exchange_move(exchange, EXCHANGE_ENDED);
+  worker_cancel(worker, &exchange->next_try);
   if (exchange->entered_lua) phase_forget(worker, exchange_handle(exchange));
   arena_reset(&exchange->arena);
   buffer_clear(&exchange->request_body);

@@ -14,6 +14,7 @@
 #include "buffer.h"
 #include "generation.h"
 #include "h1.h"
+#include "loop.h"
 #include "phase.h"
 #include "slice.h"
 
@@ -128,6 +129,7 @@ struct exchange {
   struct upstream *upstream; // chosen by a plugin, else the service's
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct try *try;
+  struct job next_try;
   uint32_t tries;
   struct buffer replay; // references to request content already sent, while a retry is possible
   bool replayable;

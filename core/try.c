@@ -432,6 +432,7 @@ static void try_drop(struct try *try) {
     link_close(link);
   }
   if (try->query) dns_cancel(try->exchange->worker->dns, try->query);
+  try->query = NULL;
 }
 
 void try_abandon(struct exchange *exchange) {
@@ -458,6 +459,12 @@ static bool may_retry(const struct exchange *exchange, bool unsent) {
   return unsent || (exchange->replayable && method_is_idempotent(forward_method(exchange)));
 }
 
+static void try_again(struct worker *worker, void *data) {
+  (void)worker;
+  struct exchange *exchange = data;
+  if (exchange->try) try_begin(exchange);
+}
+
 static void try_failed(struct exchange *exchange, int status, const char *message, bool unsent) {
   struct try *try = exchange->try;
   char text[320];
@@ -475,7 +482,8 @@ static void try_failed(struct exchange *exchange, int status, const char *messag
     return;
   }
   if (!unsent) rewind_content(exchange);
-  try_begin(exchange);
+  // In the next turn: there may be thousands, each failing at once.
+  worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
 }
 
 static struct link *link_new(struct exchange *exchange, const struct pool_key *key, struct error *error) {

@@ -38,6 +38,9 @@ describe("under pressure", function()
           { name = "large", paths = { "/large" }, plugins = { { name = "large" } } },
           { name = "busy", paths = { "/busy" }, plugins = { { name = "busy" } } },
         } },
+        -- An address that nobody can connect to: each try fails at once.
+        { name = "nowhere", url = "http://255.255.255.255:80", retries = 10000,
+          routes = { { name = "nowhere", paths = { "/nowhere" } } } },
       },
     }, { plugins = { large = LARGE, busy = BUSY } })
   end)
@@ -161,6 +164,16 @@ describe("under pressure", function()
     assert.is_true(resident_kilobytes() - memory < MOST_KB * process.slowness)
     assert.is_true(cpu_seconds() - cpu < 0.3 * process.slowness)
     assert.equal(200, client:read_response().status)
+    client:close()
+  end)
+
+  it("tries without end leave others their turn", function()
+    local client = gw:connect({ timeout = 20 })
+    client:send(get("/nowhere"))
+    local start = posix.now()
+    assert.equal(200, gw:get("/").status)
+    assert.is_true(posix.now() - start < 0.3 * process.slowness)
+    assert.equal(502, client:read_response().status)
     client:close()
   end)
 
