@@ -12,7 +12,7 @@
 #include "tls_cache.h"
 #include "worker.h"
 
-enum { SLOT_BITS = 20, LINE_STEP = 65536, OUT_MOST = 1 << 20 };
+enum { SLOT_BITS = 20, LINE_STEP = 65536 };
 
 enum client_wait { WAIT_NOTHING, WAIT_CONNECT, WAIT_SEND, WAIT_RECEIVE };
 
@@ -146,6 +146,11 @@ static void client_on_read(struct conn *conn) {
   }
   if (client->wait == WAIT_RECEIVE) {
     client_wake(client, BRIDGE_OK); // bridge_socket_receive looks again
+    conn_pause(conn);
+    return;
+  }
+  if (client->wait == WAIT_SEND && conn->failed) {
+    client_wake(client, BRIDGE_CLOSED);
     conn_pause(conn);
     return;
   }

@@ -23,12 +23,28 @@ end
 return busy
 ]]
 
+local CALL = [[
+local sluice = require "sluice"
+local call = { version = "1.0.0", priority = 10 }
+function call.access(conf, exchange)
+  local response, err = sluice.http.request { url = conf.url, method = "POST", body = ("x"):rep(2e7), timeout = 5 }
+  exchange.response:exit(200, { response and response.status, err })
+end
+return call
+]]
+
+local CALL_SCHEMA = 'return { url = { type = "string", required = true } }'
+
 describe("under pressure", function()
   local MOST_KB = 8192
-  local up, gw
+  local up, rude, gw
 
   setup(function()
     up = upstream.start()
+    rude = upstream.start(function(_, connection)
+      connection:sleep(0.2)
+      connection:reset()
+    end)
     gw = gateway.start({
       _format_version = "3.0",
       gateway = { limits = { send_timeout = 400, keepalive_timeout = 200, client_body_timeout = 300 } },
@@ -36,18 +52,20 @@ describe("under pressure", function()
         { name = "up", url = up:url(), read_timeout = 800, routes = {
           { name = "up", paths = { "/" }, strip_path = false },
           { name = "large", paths = { "/large" }, plugins = { { name = "large" } } },
+          { name = "call", paths = { "/call" }, plugins = { { name = "call", config = { url = rude:url() } } } },
           { name = "busy", paths = { "/busy" }, plugins = { { name = "busy" } } },
         } },
         -- An address that nobody can connect to: each try fails at once.
         { name = "nowhere", url = "http://255.255.255.255:80", retries = 10000,
           routes = { { name = "nowhere", paths = { "/nowhere" } } } },
       },
-    }, { plugins = { large = LARGE, busy = BUSY } })
+    }, { plugins = { large = LARGE, busy = BUSY, call = { ["handler.lua"] = CALL, ["schema.lua"] = CALL_SCHEMA } } })
   end)
 
   teardown(function()
     gw:stop()
     up:stop()
+    rude:stop()
   end)
 
   local function resident_kilobytes()
@@ -164,6 +182,13 @@ describe("under pressure", function()
     assert.is_true(resident_kilobytes() - memory < MOST_KB * process.slowness)
     assert.is_true(cpu_seconds() - cpu < 0.3 * process.slowness)
     assert.equal(200, client:read_response().status)
+    client:close()
+  end)
+
+  it("a plugin that sends to somebody who hangs up hears of it at once", function()
+    local client, start = gw:connect({ timeout = 20 }), posix.now()
+    assert.equal(200, client:request({ path = "/call" }).status)
+    assert.is_true(posix.now() - start < 1.5 * process.slowness)
     client:close()
   end)
 
