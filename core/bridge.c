@@ -152,7 +152,7 @@ int bridge_text_set(struct worker *worker, double handle, int what, const char *
   else
     place = NULL;
   if (!place) return BRIDGE_INVALID;
-  if (exchange->state > EXCHANGE_ACCESS) return BRIDGE_LATE;
+  if (exchange->state > EXCHANGE_SERVICE) return BRIDGE_LATE;
   struct slice copy = arena_copy(&exchange->arena, data, len);
   if (!copy.data) return BRIDGE_FULL;
   *place = copy;

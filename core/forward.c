@@ -112,8 +112,8 @@ static struct slice upstream_path(struct exchange *exchange) {
 }
 
 int forward_target(struct exchange *exchange, struct slice *path, struct slice *query, bool *has_query) {
-  if (!exchange->service_path.data) exchange->service_path = upstream_path(exchange);
-  *path = exchange->service_path;
+  *path = exchange->service_path.data ? exchange->service_path : upstream_path(exchange);
+  if (exchange->match) exchange->service_path = *path; // before, there is no route to hold on to
   bool replaced = exchange->service_query.data != NULL;
   *query = replaced ? exchange->service_query : exchange->query;
   *has_query = replaced ? query->len > 0 : exchange->has_query;

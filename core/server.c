@@ -314,6 +314,7 @@ static void server_abort(struct exchange *exchange) {
   if (!exchange->chunked_out && exchange->response_length < 0 && server->conn.fd >= 0) {
     struct linger reset = {1, 0};
     setsockopt(server->conn.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    server->conn.failed = true; // and no close_notify
   }
   server_close(server);
 }

@@ -618,6 +618,19 @@ static bool choose_tls(struct exchange *exchange) {
   return false;
 }
 
+static void try_refused(struct exchange *exchange, int status, const char *message) {
+  exchange->try = NULL;
+  exchange_on_service_failed(exchange, status, message);
+}
+
+// Plugins of phase balancer, before each try.
+static bool run_balancer(struct exchange *exchange) {
+  if (!(exchange->phases & (1u << PHASE_BALANCER))) return true;
+  exchange->entered_lua = true;
+  return phase_run(exchange->worker, exchange_handle(exchange), exchange->generation->id, exchange->route_index,
+                   PHASE_BALANCER) != PHASE_FAILED;
+}
+
 void try_begin(struct exchange *exchange) {
   if (!exchange->try) {
     exchange->try = arena_alloc(&exchange->arena, sizeof *exchange->try);
@@ -632,22 +645,16 @@ void try_begin(struct exchange *exchange) {
   exchange->tries++;
   if (!exchange->upstream && exchange->service && !exchange->service_host.len)
     exchange->upstream = exchange->service->upstream;
+  if (!run_balancer(exchange)) {
+    try_refused(exchange, 500, "An unexpected error occurred");
+    return;
+  }
   try->upstream = exchange->service_host.len ? NULL : exchange->upstream;
-  if (exchange->phases & (1u << PHASE_BALANCER)) {
-    exchange->entered_lua = true;
-    phase_run(exchange->worker, exchange_handle(exchange), exchange->generation->id, exchange->route_index,
-              PHASE_BALANCER);
-  }
   try->target = exchange->service_host.len ? own_target(exchange) : choose_target(exchange, exchange->upstream);
-  if (!try->target) {
-    exchange->try = NULL;
-    exchange_on_service_failed(exchange, 503, "failure to get a peer from the balancer");
-    return;
-  }
-  if (choose_tls(exchange)) {
+  if (!try->target)
+    try_refused(exchange, 503, "failure to get a peer from the balancer");
+  else if (!choose_tls(exchange))
+    try_refused(exchange, 500, "An unexpected error occurred");
+  else
     try_resolve(exchange);
-    return;
-  }
-  exchange->try = NULL;
-  exchange_on_service_failed(exchange, 500, "An unexpected error occurred");
 }

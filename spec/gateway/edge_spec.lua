@@ -18,7 +18,7 @@ local function act(phase, exchange, chunk, last)
     chunk, last)
 end
 
-for _, phase in ipairs { "access", "header_filter", "log" } do
+for _, phase in ipairs { "rewrite", "access", "balancer", "header_filter", "log" } do
   run[phase] = function(_, exchange) act(phase:gsub("_", "-"), exchange) end
 end
 
@@ -321,6 +321,29 @@ describe("between messages", function()
     assert.is_truthy(logged("/exit", "exchange.response:exit(200, 'abc')"):find("content-length", 1, true))
     logged("/status/204")
     assert.is_nil(logged("/nowhere/else", "exchange.response:exit(204)"):find("content-length", 1, true))
+  end)
+
+  it("the path of the route holds although a plugin has looked at the request before it", function()
+    local seen = echoed(gw:get("/whole/there?a=1&b=2",
+      { ["X-Rewrite"] = "exchange.service.request:clear_query_arg('a')" }))
+    assert.equal("/there?b=2", seen.target)
+  end)
+
+  it("a plugin of phase balancer may choose the path", function()
+    local seen = echoed(gw:get("/whole/there", { ["X-Balancer"] = "exchange.service.request:set_path('/here')" }))
+    assert.equal("/here", seen.target)
+    assert.equal(500, gw:get("/", { ["X-Balancer"] = "error('no')" }).status)
+  end)
+
+  it("a response over TLS that is cut off does not look finished", function()
+    local client = gw:connect({ tls = {} })
+    client:send("GET /odd/cut HTTP/1.0\r\nHost: a\r\n\r\n")
+    client:read_head()
+    local socket = client.socket
+    local count
+    repeat count = socket:attempt(socket.operations.read, socket:deadline()) until not count or count == 0
+    assert.is_nil(count) -- 0 would be close_notify
+    client:close()
   end)
 
   it("an answer arrives although the service hangs up on the rest of the request", function()
