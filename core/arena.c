@@ -37,6 +37,7 @@ static int arena_grow(struct arena *arena, size_t size) {
 }
 
 void *arena_alloc(struct arena *arena, size_t size) {
+  if (size > arena->limit - arena->used) return NULL; // before it is rounded up, which may wrap around
   size = (size + ALIGN - 1) & ~(size_t)(ALIGN - 1);
   if (size > arena->limit - arena->used) return NULL;
   if ((size_t)(arena->end - arena->at) < size && arena_grow(arena, size) < 0) return NULL;

@@ -10,11 +10,11 @@ local make = support.make_certificate
 
 local C = core.load("tls.h", "process.h")
 
+require("spec.support.system").declare_vectors()
 local registry = debug.getregistry()
 if not registry["sluice.spec.core.tls"] then
   registry["sluice.spec.core.tls"] = true
   ffi.cdef [[
-    struct iovec { void *base; size_t len; };
     int sys_socketpair(int, int, int, int *) __asm__("socketpair");
   ]]
 end
