@@ -8,7 +8,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 8192, PAIRS_MOST = 16 };
+enum {
+  LINE_MAX_BYTES = 8192,
+  LINE_END_BYTES = 8, // kept free for what ends a line
+  PAIRS_MOST = 16
+};
 
 struct line {
   uint32_t len;
@@ -17,9 +21,12 @@ struct line {
 
 static const char *const level_names[] = {"debug", "info", "notice", "warn", "error", "crit"};
 
+static size_t line_room(const struct line *line) {
+  return sizeof line->text - LINE_END_BYTES - line->len;
+}
+
 static void line_put(struct line *line, const char *text, size_t len) {
-  size_t room = sizeof line->text - 8 - line->len;
-  if (len > room) len = room;
+  if (len > line_room(line)) len = line_room(line);
   memcpy(line->text + line->len, text, len);
   line->len += (uint32_t)len;
 }
@@ -28,21 +35,19 @@ static void line_puts(struct line *line, const char *text) {
   line_put(line, text, strlen(text));
 }
 
+// Where the line is full the text is cut off between two characters, with room for the quote behind it.
 static void line_put_escaped(struct line *line, const char *text) {
   for (const char *p = text; *p; p++) {
-    char hex[8];
+    char one[8] = {*p};
     unsigned char c = (unsigned char)*p;
-    if (c == '"' || c == '\\') {
-      char pair[2] = {'\\', (char)c};
-      line_put(line, pair, 2);
-    } else if (c == '\n') {
-      line_put(line, "\\n", 2);
-    } else if (c < 0x20 || c == 0x7f) {
-      snprintf(hex, sizeof hex, "\\u%04x", c);
-      line_puts(line, hex);
-    } else {
-      line_put(line, p, 1);
-    }
+    if (c == '"' || c == '\\')
+      snprintf(one, sizeof one, "\\%c", c);
+    else if (c == '\n')
+      snprintf(one, sizeof one, "\\n");
+    else if (c < 0x20 || c == 0x7f)
+      snprintf(one, sizeof one, "\\u%04x", c);
+    if (line_room(line) <= strlen(one)) return;
+    line_puts(line, one);
   }
 }
 
@@ -88,7 +93,7 @@ static void put_text(struct line *line, const struct log *log, enum log_level le
   for (uint32_t i = 0; i + 1 < pairs.count; i += 2) {
     const char *value = pairs.texts[i + 1] ? pairs.texts[i + 1] : "";
     line_puts(line, " ");
-    line_puts(line, pairs.texts[i]);
+    line_put_escaped(line, pairs.texts[i]);
     line_puts(line, "=");
     if (is_plain_word(value))
       line_puts(line, value);
@@ -108,12 +113,13 @@ static void put_json(struct line *line, const struct log *log, enum log_level le
   line_puts(line, ",\"message\":");
   line_put_quoted(line, message);
   for (uint32_t i = 0; i + 1 < pairs.count; i += 2) {
+    if (line_room(line) < strlen(pairs.texts[i]) * 6 + sizeof ",\"\":\"\"") break; // escaped, a byte may take six
     line_puts(line, ",");
     line_put_quoted(line, pairs.texts[i]);
     line_puts(line, ":");
     line_put_quoted(line, pairs.texts[i + 1] ? pairs.texts[i + 1] : "");
   }
-  line->text[line->len++] = '}'; // line_put keeps a few bytes free for this end
+  line->text[line->len++] = '}';
 }
 
 static void log_line(struct log *log, enum log_level level, const char *message, struct pairs pairs) {
