@@ -117,10 +117,10 @@ static int grow(void **array, uint32_t count, uint32_t *room, size_t size) {
 }
 
 static struct slice host_field(struct generation *generation, const struct service_conf *conf) {
-  char text[320];
-  bool plain = conf->port == (conf->tls ? 443 : 80) || conf->port == 0;
-  int len = plain ? snprintf(text, sizeof text, "%s", conf->host)
-                  : snprintf(text, sizeof text, "%s:%u", conf->host, conf->port);
+  char text[320], port[16] = "";
+  bool bare = strchr(conf->host, ':') && conf->host[0] != '['; // an IPv6 address, whose colons are not the port's
+  if (conf->port != (conf->tls ? 443 : 80) && conf->port != 0) snprintf(port, sizeof port, ":%u", conf->port);
+  int len = snprintf(text, sizeof text, bare ? "[%s]%s" : "%s%s", conf->host, port);
   return arena_copy(&generation->arena, text, len < (int)sizeof text ? (size_t)len : sizeof text - 1);
 }
 
@@ -262,7 +262,7 @@ int generation_trust(struct generation *generation, struct slice cidr, struct er
   if (slash) {
     char *end;
     unsigned long bits = strtoul(slash + 1, &end, 10);
-    if (end != cidr.data + cidr.len || bits > widest)
+    if (slash[1] < '0' || slash[1] > '9' || end != cidr.data + cidr.len || bits > widest)
       return error_set(error, ERROR_INVALID, "'%.*s' has no valid prefix length", (int)cidr.len, cidr.data);
     entry.bits = (uint8_t)(bits + 128 - widest);
   }

@@ -13,7 +13,7 @@ bool address_parse(struct slice host, uint16_t port, struct address *out) {
     host.data++;
     host.len -= 2;
   }
-  if (host.len == 0 || host.len >= sizeof text) return false;
+  if (host.len == 0 || host.len >= sizeof text || memchr(host.data, 0, host.len)) return false;
   memcpy(text, host.data, host.len);
   text[host.len] = 0;
   *out = (struct address){0};
