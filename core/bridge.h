@@ -110,7 +110,6 @@ enum exchange_number {
   NUMBER_HEAD_SENT,           // 1 when the response head is on its way
   NUMBER_CONNECTION_REQUESTS, // on this connection so far, this one included
   NUMBER_TLS,                 // 1 when the downstream connection is TLS
-  NUMBER_WAITING,             // 1 when a body filter sees the last bytes (eof)
   NUMBER_CONNECTION,          // which connection of this worker it is, from 1
   NUMBER_COUNT
 };
@@ -231,7 +230,7 @@ enum {
 };
 
 struct service_conf {
-  const char *id, *name;
+  const char *name;      // NULL: none
   const char *host; // a name, an address, or the name of an upstream
   uint32_t port;
   const char *path; // NULL: none
@@ -244,15 +243,14 @@ struct service_conf {
 };
 
 struct route_conf {
-  const char *id, *name;
+  const char *name;      // NULL: none
   uint32_t service;   // index from bridge_gen_service, 0: none
   uint32_t phases;    // bit mask of 1 << enum phase that have plugins
   uint32_t protocols; // PROTOCOL_*
   int32_t regex_priority;
   double created_at;
   uint32_t https_redirect_status; // 426, 301, 302, 307, 308
-  bool strip_path, preserve_host, request_buffering, response_buffering;
-  bool path_handling_v1;
+  bool strip_path, preserve_host, path_handling_v1;
 };
 
 enum route_match {
@@ -269,9 +267,8 @@ int bridge_gen_new(struct worker *worker, double revision);
 int bridge_gen_service(struct worker *worker, int gen, const struct service_conf *conf); // index from 1, or negative
 int bridge_gen_route(struct worker *worker, int gen, const struct route_conf *conf);     // index from 1, or negative
 int bridge_gen_route_match(struct worker *worker, int gen, uint32_t route, int kind, const char *value, uint32_t len);
-// Upstream entity: a name that services' hosts refer to. `algorithm` is the Lua policy's name.
-int bridge_gen_upstream(struct worker *worker, int gen, const char *name, const char *algorithm,
-                        const char *host_header);
+// Upstream entity: a name that services' hosts refer to.
+int bridge_gen_upstream(struct worker *worker, int gen, const char *name, const char *host_header);
 int bridge_gen_target(struct worker *worker, int gen, uint32_t upstream, const char *host, uint32_t port,
                       uint32_t weight);
 // The order in which targets (indexes from 1) are tried, walked round by the core without entering Lua: a policy that

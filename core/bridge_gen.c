@@ -50,10 +50,9 @@ int bridge_gen_route_match(struct worker *worker, int gen, uint32_t route, int k
   return router_add_match(generation->router, route, kind, value, len, &worker->error) < 0 ? BRIDGE_INVALID : BRIDGE_OK;
 }
 
-int bridge_gen_upstream(struct worker *worker, int gen, const char *name, const char *algorithm,
-                        const char *host_header) {
+int bridge_gen_upstream(struct worker *worker, int gen, const char *name, const char *host_header) {
   struct generation *generation = find_open(worker, gen);
-  return generation ? generation_upstream(generation, text(name), text(algorithm), text(host_header)) : BRIDGE_INVALID;
+  return generation ? generation_upstream(generation, text(name), text(host_header)) : BRIDGE_INVALID;
 }
 
 static struct upstream *find_upstream(struct worker *worker, int gen, uint32_t index) {

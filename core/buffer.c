@@ -58,10 +58,6 @@ void buffer_init(struct buffer *buffer, struct chunk_pool *pool) {
   *buffer = (struct buffer){.pool = pool};
 }
 
-static void segment_drop(struct segment *segment) {
-  if (segment->chunk) chunk_release(segment->chunk);
-}
-
 static void buffer_rewind(struct buffer *buffer) {
   buffer->head = 0;
   if (buffer->room <= 16) return; // a long queue's memory goes; a short one's is kept for the next bytes
@@ -71,7 +67,7 @@ static void buffer_rewind(struct buffer *buffer) {
 }
 
 void buffer_clear(struct buffer *buffer) {
-  for (uint32_t i = 0; i < buffer->count; i++) segment_drop(&buffer->segments[buffer->head + i]);
+  for (uint32_t i = 0; i < buffer->count; i++) chunk_release(buffer->segments[buffer->head + i].chunk);
   free(buffer->segments);
   *buffer = (struct buffer){.pool = buffer->pool};
 }
@@ -101,11 +97,11 @@ static int buffer_push(struct buffer *buffer, struct chunk *chunk, const char *d
   if (last && last->chunk == chunk && last->data + last->len == data) {
     last->len += (uint32_t)len;
     buffer->bytes += len;
-    if (chunk) chunk_release(chunk);
+    chunk_release(chunk);
     return 0;
   }
   if (buffer_make_room(buffer) < 0) {
-    if (chunk) chunk_release(chunk);
+    chunk_release(chunk);
     return ERROR_MEMORY;
   }
   buffer->segments[buffer->head + buffer->count++] = (struct segment){chunk, data, (uint32_t)len};
@@ -118,14 +114,10 @@ int buffer_append_ref(struct buffer *buffer, struct chunk *chunk, const char *da
   return buffer_push(buffer, chunk_retain(chunk), data, len);
 }
 
-int buffer_append_static(struct buffer *buffer, const char *data, size_t len) {
-  return len ? buffer_push(buffer, NULL, data, len) : 0;
-}
-
 // The chunk at the end of the queue whose free tail starts right behind the last segment, and which nobody else fills.
 static struct chunk *buffer_tail(struct buffer *buffer, size_t len) {
   struct segment *last = buffer_last(buffer);
-  if (!last || !last->chunk || last->chunk->refs != 1) return NULL;
+  if (!last || last->chunk->refs != 1) return NULL;
   struct chunk *chunk = last->chunk;
   if (last->data + last->len != chunk->data + chunk->used) return NULL;
   return CHUNK_BYTES - chunk->used >= len ? chunk : NULL;
@@ -144,7 +136,7 @@ char *buffer_reserve(struct buffer *buffer, size_t len) {
 
 int buffer_commit(struct buffer *buffer, size_t len) {
   struct segment *last = buffer_last(buffer);
-  assert(last && last->chunk && last->data + last->len == last->chunk->data + last->chunk->used);
+  assert(last && last->data + last->len == last->chunk->data + last->chunk->used);
   last->len += (uint32_t)len;
   last->chunk->used += (uint32_t)len;
   buffer->bytes += len;
@@ -184,7 +176,7 @@ void buffer_consume(struct buffer *buffer, size_t len) {
       return;
     }
     len -= first->len;
-    segment_drop(first);
+    chunk_release(first->chunk);
     buffer->head++;
     buffer->count--;
   }
@@ -195,9 +187,7 @@ int buffer_move(struct buffer *to, struct buffer *from, size_t most) {
   while (most > 0 && from->count > 0) {
     struct segment first = from->segments[from->head];
     size_t len = first.len < most ? first.len : most;
-    if (first.chunk) chunk_retain(first.chunk);
-    if (len > 0 && buffer_push(to, first.chunk, first.data, len) < 0) return ERROR_MEMORY;
-    if (len == 0 && first.chunk) chunk_release(first.chunk);
+    if (buffer_append_ref(to, first.chunk, first.data, len) < 0) return ERROR_MEMORY;
     buffer_consume(from, len);
     most -= len;
   }
@@ -207,9 +197,7 @@ int buffer_move(struct buffer *to, struct buffer *from, size_t most) {
 int buffer_share(struct buffer *to, const struct buffer *from) {
   for (uint32_t i = 0; i < from->count; i++) {
     struct segment *segment = &from->segments[from->head + i];
-    if (segment->len == 0) continue;
-    if (segment->chunk) chunk_retain(segment->chunk);
-    if (buffer_push(to, segment->chunk, segment->data, segment->len) < 0) return ERROR_MEMORY;
+    if (buffer_append_ref(to, segment->chunk, segment->data, segment->len) < 0) return ERROR_MEMORY;
   }
   return 0;
 }

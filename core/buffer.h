@@ -29,7 +29,7 @@ struct chunk_pool {
 };
 
 struct segment {
-  struct chunk *chunk; // NULL: the bytes are static
+  struct chunk *chunk;
   const char *data;
   uint32_t len;
 };
@@ -56,7 +56,6 @@ void buffer_init(struct buffer *buffer, struct chunk_pool *pool);
 void buffer_clear(struct buffer *buffer); // drops the content and all memory
 // Appends bytes of a chunk without copying; takes a reference of its own. 0, or ERROR_MEMORY.
 int buffer_append_ref(struct buffer *buffer, struct chunk *chunk, const char *data, size_t len);
-int buffer_append_static(struct buffer *buffer, const char *data, size_t len);
 // Appends a copy, packed behind the last copy where that has room.
 int buffer_append(struct buffer *buffer, const char *data, size_t len);
 // Appends bytes of a chunk in the cheaper way: small pieces behind others are copied, so that a queue of many is neither

@@ -33,10 +33,6 @@ void clock_advance(struct clock *clock, int64_t us);
 // The present time as an HTTP date; the text is 29 bytes and lives until the next call.
 const char *clock_http_date(struct clock *clock);
 
-static inline int64_t clock_ms(const struct clock *clock) {
-  return clock->mono_us / 1000;
-}
-
 void timer_init(struct timer *timer, void (*on_fire)(struct timer *timer));
 // Sets or moves the timer. 0, or ERROR_MEMORY.
 int timer_set(struct timers *timers, struct timer *timer, int64_t at_us);

@@ -236,7 +236,6 @@ void exchange_on_drained(struct exchange *exchange) {
 }
 
 void exchange_on_gone(struct exchange *exchange) {
-  exchange->gone = true;
   if (!exchange->head_sent) exchange->status = 499;
   exchange->failed_response = true;
   exchange->stream = NULL;

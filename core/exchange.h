@@ -78,7 +78,6 @@ struct exchange {
   uint8_t source;  // enum exchange_source
   bool waiting;    // a phase waits
   bool entered_lua;
-  bool gone;             // the client has left, or the stream took another course
   bool answered;         // bridge_exit in the running phase
   bool failed_response;  // cut off in the middle
   bool request_complete; // all content of the request has come
@@ -86,8 +85,6 @@ struct exchange {
   bool body_buffering;   // a plugin waits for the whole request body
   bool body_replaced;    // by a plugin
   bool sent_continue;
-  bool response_buffered; // phase response
-  bool response_replaced; // body set by a plugin
   bool filtering_body;
   bool head_sent, chunked_out, no_body_out, close_after;
   bool has_response; // `response` is what a plugin changes; before, it is `preset`

@@ -132,7 +132,6 @@ int generation_service(struct generation *generation, const struct service_conf 
     return error_set(error, ERROR_INVALID, "service %s: host and port are needed", conf->name ? conf->name : "");
   uint32_t index = ++generation->service_count;
   generation->services[index] = (struct service){
-      .id = keep(generation, conf->id),
       .name = keep(generation, conf->name),
       .host = keep(generation, conf->host),
       .path = keep(generation, conf->path),
@@ -167,16 +166,11 @@ int generation_route(struct generation *generation, const struct route_conf *con
     if (added != (int)index) return error_set(error, ERROR_MEMORY, "no memory for routes");
   }
   generation->routes[index] = (struct route){
-      .id = keep(generation, conf->id),
-      .name = keep(generation, conf->name),
       .service = conf->service,
       .phases = conf->phases,
-      .protocols = conf->protocols,
       .https_redirect_status = (uint16_t)conf->https_redirect_status,
       .strip_path = conf->strip_path,
       .preserve_host = conf->preserve_host,
-      .request_buffering = conf->request_buffering,
-      .response_buffering = conf->response_buffering,
       .path_handling_v1 = conf->path_handling_v1,
   };
   return (int)index;
@@ -188,15 +182,13 @@ static struct upstream *upstream_make(struct generation *generation) {
   return upstream;
 }
 
-int generation_upstream(struct generation *generation, struct slice name, struct slice algorithm,
-                        struct slice host_header) {
+int generation_upstream(struct generation *generation, struct slice name, struct slice host_header) {
   struct upstream *upstream = upstream_make(generation);
   if (!upstream || grow((void **)&generation->upstreams, generation->upstream_count, &generation->upstream_room,
                         sizeof *generation->upstreams) < 0)
     return ERROR_MEMORY;
   generation->upstreams[generation->upstream_count++] = upstream;
   upstream->name = arena_copy(&generation->arena, name.data, name.len);
-  upstream->algorithm = arena_copy(&generation->arena, algorithm.data, algorithm.len);
   if (host_header.len) upstream->host_header = arena_copy(&generation->arena, host_header.data, host_header.len);
   upstream->index = generation->upstream_count;
   return (int)upstream->index;

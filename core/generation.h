@@ -23,7 +23,7 @@ struct client_tls {
 };
 
 struct service {
-  struct slice id, name, host, path;
+  struct slice name, host, path;
   uint16_t port;
   bool tls;
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
@@ -33,12 +33,10 @@ struct service {
 };
 
 struct route {
-  struct slice id, name;
   uint32_t service; // index, 0: none
   uint32_t phases;
-  uint32_t protocols;
   uint16_t https_redirect_status;
-  bool strip_path, preserve_host, request_buffering, response_buffering, path_handling_v1;
+  bool strip_path, preserve_host, path_handling_v1;
 };
 
 // Numbers of `gateway.limits` and the like that an exchange obeys; their names are in generation.c.
@@ -90,8 +88,7 @@ void limits_init(struct limits *limits);
 
 int generation_service(struct generation *generation, const struct service_conf *conf, struct error *error);
 int generation_route(struct generation *generation, const struct route_conf *conf, struct error *error);
-int generation_upstream(struct generation *generation, struct slice name, struct slice algorithm,
-                        struct slice host_header);
+int generation_upstream(struct generation *generation, struct slice name, struct slice host_header);
 struct upstream *generation_find_upstream(const struct generation *generation, struct slice name);
 // A number of `gateway.limits` by its name. BRIDGE_NONE when the core has no use for it.
 int generation_setting(struct generation *generation, struct slice name, double value);

@@ -27,8 +27,7 @@ enum h1_problem {
   H1_PROBLEM_HEAD_LARGE,  // 431
   H1_PROBLEM_METHOD,      // 501
   H1_PROBLEM_CODING,      // 501: a transfer coding besides chunked
-  H1_PROBLEM_VERSION,     // 505
-  H1_PROBLEM_MEMORY
+  H1_PROBLEM_VERSION      // 505
 };
 
 struct h1_message {

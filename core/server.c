@@ -5,9 +5,6 @@
 //                                   └──> lingering: answered, but the client still sends; read and drop, then close
 #include "server.h"
 
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -431,7 +428,6 @@ static void server_on_problem(struct server *server) {
       [H1_PROBLEM_METHOD] = {501, "Method is not known"},
       [H1_PROBLEM_CODING] = {501, "Transfer coding is not known"},
       [H1_PROBLEM_VERSION] = {505, "HTTP version is not supported"},
-      [H1_PROBLEM_MEMORY] = {500, "An unexpected error occurred"},
   };
   struct exchange *exchange = server->exchange;
   server->keep_alive = false;

@@ -35,7 +35,7 @@ struct target {
 };
 
 struct upstream {
-  struct slice name, algorithm, host_header;
+  struct slice name, host_header;
   struct target *targets;
   uint32_t target_count, target_room;
   uint32_t *schedule; // indexes from 1, walked round; NULL: Lua picks

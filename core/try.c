@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// One try against one target, and the pool of idle connections.
+// One try against one target.
 //
 //   target ──DNS──> address ──pool or connect──> link: head out, content out, head in, content in ──> pool
 //      └── failed, and nothing is lost by asking again: the next target or address
 #include "try.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -31,35 +30,6 @@ static void link_timeout(struct link *link, int64_t ms) {
   conn_deadline(&link->conn, ms > 0 ? link->worker->loop.clock.mono_us + ms * 1000 : 0);
 }
 
-// ---- Pool ----------------------------------------------------------------------------------------------------------
-
-void pool_init(struct pool *pool, uint32_t most) {
-  *pool = (struct pool){.most = most};
-}
-
-static uint32_t key_bucket(const struct pool_key *key) {
-  const unsigned char *bytes = (const unsigned char *)&key->address.socket;
-  uint32_t hash = 2166136261u ^ (uint32_t)key->tls ^ (uint32_t)(key->tls >> 32);
-  for (uint32_t i = 0; i < key->address.len; i++) hash = (hash ^ bytes[i]) * 16777619u;
-  return hash % POOL_BUCKETS;
-}
-
-static bool key_equal(const struct pool_key *a, const struct pool_key *b) {
-  return a->tls == b->tls && a->address.len == b->address.len &&
-         memcmp(&a->address.socket, &b->address.socket, a->address.len) == 0;
-}
-
-static void pool_remove(struct pool *pool, struct link *link) {
-  uint32_t bucket = key_bucket(&link->key);
-  *(link->previous ? &link->previous->next : &pool->buckets[bucket]) = link->next;
-  if (link->next) link->next->previous = link->previous;
-  *(link->older ? &link->older->newer : &pool->oldest) = link->newer;
-  *(link->newer ? &link->newer->older : &pool->newest) = link->older;
-  link->previous = link->next = link->older = link->newer = NULL;
-  link->idle = false;
-  pool->count--;
-}
-
 static void link_close(struct link *link) {
   if (link->idle) pool_remove(&link->worker->pool, link);
   if (link->conn.closed) return;
@@ -67,31 +37,7 @@ static void link_close(struct link *link) {
   worker_bury(link->worker, &link->grave, link);
 }
 
-static struct link *pool_take(struct pool *pool, const struct pool_key *key) {
-  for (struct link *link = pool->buckets[key_bucket(key)]; link; link = link->next) {
-    if (!key_equal(&link->key, key) || link->conn.eof || link->conn.failed) continue;
-    pool_remove(pool, link);
-    return link;
-  }
-  return NULL;
-}
-
-static void pool_put(struct pool *pool, struct link *link) {
-  if (pool->count >= pool->most && pool->oldest) link_close(pool->oldest);
-  uint32_t bucket = key_bucket(&link->key);
-  link->previous = NULL;
-  link->next = pool->buckets[bucket];
-  if (link->next) link->next->previous = link;
-  pool->buckets[bucket] = link;
-  link->newer = NULL;
-  link->older = pool->newest;
-  *(link->older ? &link->older->newer : &pool->oldest) = link;
-  pool->newest = link;
-  link->idle = true;
-  pool->count++;
-}
-
-void pool_close(struct pool *pool) {
+void try_close_idle(struct pool *pool) {
   while (pool->oldest) link_close(pool->oldest);
 }
 
@@ -200,6 +146,7 @@ static void link_release(struct link *link) {
   conn_resume(&link->conn);
   link->paused = link->head_sent = false;
   link_timeout(link, exchange->generation->limits.upstream_idle_timeout_ms);
+  if (pool_is_full(&worker->pool)) link_close(worker->pool.oldest);
   pool_put(&worker->pool, link);
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // One try of an exchange against one target: a connection from the pool or a new one, the request out, the response in.
-// And the pool: idle connections by address and TLS identity, over all generations.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -8,20 +7,13 @@
 #include "conn.h"
 #include "dns.h"
 #include "h1.h"
+#include "pool.h"
 #include "target.h"
 
 struct exchange;
 struct worker;
 struct tls_context;
 struct upstream;
-
-enum { POOL_BUCKETS = 256 };
-
-// What connections must have in common to stand in for each other.
-struct pool_key {
-  struct address address;
-  uint64_t tls; // 0: plain
-};
 
 // One connection to a service: in work for a try, or idle in the pool.
 struct link {
@@ -38,12 +30,6 @@ struct link {
   bool paused;       // the client is slow
   int64_t delivered; // by conn_delivered, when the deadline was last looked at
   struct grave grave;
-};
-
-struct pool {
-  struct link *buckets[POOL_BUCKETS];
-  struct link *oldest, *newest;
-  uint32_t count, most;
 };
 
 // What an exchange needs while it looks for a connection; lives in its arena.
@@ -76,5 +62,5 @@ void try_resume(struct exchange *exchange);
 // Gives up: the connection is closed.
 void try_abandon(struct exchange *exchange);
 
-void pool_init(struct pool *pool, uint32_t most);
-void pool_close(struct pool *pool);
+// Closes all connections that are idle.
+void try_close_idle(struct pool *pool);

@@ -525,7 +525,7 @@ static void free_exchanges(struct worker *worker) {
 
 void worker_free(struct worker *worker) {
   while (worker->servers) server_close(worker->servers);
-  pool_close(&worker->pool);
+  try_close_idle(&worker->pool);
   take_yielded(worker);
   if (worker->loop.ev) run_jobs(worker);
   worker->closing = true;

@@ -96,8 +96,8 @@ end
 function build.upstreams(held, pace)
   local targets = targets_by_upstream(held, pace)
   for _, upstream in ipairs(list(held, "upstreams")) do
-    local index = must(C.bridge_gen_upstream(worker, held.id, upstream.name, upstream.algorithm, upstream.host_header),
-      upstream, "upstream")
+    local index = must(C.bridge_gen_upstream(worker, held.id, upstream.name, upstream.host_header), upstream,
+      "upstream")
     local its_targets = targets[upstream.id] or {}
     for _, target in ipairs(its_targets) do
       must(C.bridge_gen_target(worker, held.id, index, target.host, target.port, target.weight), upstream, "upstream")
@@ -129,7 +129,7 @@ end
 
 local function fill_service(conf, service, certificates, authorities, alive)
   local certificate = certificates[service.client_certificate]
-  conf.id, conf.name, conf.host, conf.port = service.id, service.name, service.host, service.port
+  conf.name, conf.host, conf.port = service.name, service.host, service.port
   conf.path, conf.tls = service.path, TLS[service.protocol] == true
   conf.tls_verify, conf.tls_verify_depth = service.tls_verify == true, service.tls_verify_depth or 0
   conf.ca_pem = ca_text(service, authorities, alive)
@@ -202,13 +202,11 @@ local function match_headers(held, route, index)
 end
 
 local function fill_route(conf, route, service, mask)
-  conf.id, conf.name, conf.service, conf.phases = route.id, route.name, service or 0, mask
+  conf.name, conf.service, conf.phases = route.name, service or 0, mask
   conf.protocols, conf.regex_priority = protocol_mask(route), route.regex_priority or 0
   conf.created_at = route.created_at or 0
   conf.https_redirect_status = route.https_redirect_status_code or 426
   conf.strip_path, conf.preserve_host = route.strip_path ~= false, route.preserve_host == true
-  conf.request_buffering = route.request_buffering ~= false
-  conf.response_buffering = route.response_buffering ~= false
   conf.path_handling_v1 = route.path_handling == "v1"
 end
 
