@@ -224,6 +224,10 @@ static void tunnel_head(struct exchange *exchange) {
   exchange->request_complete = exchange->body_replaced = false; // what the client sends from now on begins anew
   exchange->no_body_out = true;
   exchange->ops->head(exchange);
+  if (exchange->status != 101) { // it could not be sent
+    exchange_cut(exchange);
+    return;
+  }
   exchange->no_body_out = false; // what comes now is no content, and passes
   exchange->ops->tunnel(exchange);
   exchange->ops->flush(exchange);

@@ -220,6 +220,17 @@ static void note_sent_fields(struct exchange *exchange, struct slice head) {
   }
 }
 
+// A head that fits no chunk: plugins have put too much into it.
+static void send_bare_head(struct server *server, struct exchange *exchange) {
+  static const char bare[] = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+  log_error(&server->stream.worker->log, "the head of a response is too large", "request", exchange_id(exchange));
+  server->keep_alive = false;
+  exchange->status = 500;
+  exchange->no_body_out = true;
+  exchange->chunked_out = false;
+  if (buffer_append(&server->conn.out, bare, sizeof bare - 1) < 0) server->conn.failed = true;
+}
+
 static void server_head(struct exchange *exchange) {
   struct server *server = server_of_stream(exchange);
   struct clock *clock = &server->stream.worker->loop.clock;
@@ -227,7 +238,7 @@ static void server_head(struct exchange *exchange) {
   size_t bound = fields_bound(&exchange->response) + exchange->reason.len;
   char *start = bound <= CHUNK_BYTES ? buffer_reserve(&server->conn.out, bound) : NULL;
   if (!start) {
-    server->conn.failed = true;
+    send_bare_head(server, exchange);
     return;
   }
   struct writer writer = {start};
