@@ -485,6 +485,9 @@ static bool server_step(struct server *server) {
     chunk = server->conn.in;
   }
   enum h1_event event = h1_next(&server->h1, input, &used);
+  // Before the event is acted on: an answer at once may end the connection, and with it all input. The bytes stay where
+  // they are while the exchange or this step looks at them.
+  conn_consume(&server->conn, used);
   switch (event) {
   case H1_HEAD: server_on_head(server, used); break;
   case H1_BODY:
@@ -495,10 +498,7 @@ static bool server_step(struct server *server) {
   case H1_ERROR: server_on_problem(server); return false;
   case H1_NEED_MORE: break;
   }
-  if (server->conn.closed) return false;
-  // A head in the middle stays where it is; it is consumed with its last byte.
-  conn_consume(&server->conn, used);
-  return event != H1_NEED_MORE;
+  return !server->conn.closed && event != H1_NEED_MORE;
 }
 
 static void server_rest(struct server *server) {
