@@ -163,13 +163,15 @@ function running:workers()
   return pids
 end
 
--- SIGTERM; gives the exit status. Raises when a sanitizer found something: a spec that passed over it has not passed.
+-- SIGTERM; gives the exit status. Raises when a worker fell over something or a sanitizer found it, and was replaced:
+-- a spec that passed over it has not passed.
 function running:stop()
   local status = self.process:stop(10)
   local log = self:log()
   if os.getenv("SLUICE_SPEC_LOG") then io.stderr:write(log) end -- to see what a failing spec did
   self.process:forget()
   local found = log:match("ERROR: AddressSanitizer.*") or log:match("[^\n]*runtime error:.*")
+    or log:match("[^\n]*Assertion `.*") or log:match("[^\n]*was killed by signal 11.*")
   assert(not found, found)
   return status
 end
