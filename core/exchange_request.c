@@ -349,7 +349,8 @@ int exchange_want_whole_body(struct exchange *exchange) {
   const struct limits *limits = &exchange->generation->limits;
   if (exchange->refusal || exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes) return BRIDGE_FULL;
   if (exchange->request_complete || exchange->body_replaced) return BRIDGE_OK;
-  if (!exchange->stream || exchange->state >= EXCHANGE_SERVICE) return BRIDGE_LATE;
+  if (!exchange->stream || exchange->state < EXCHANGE_REWRITE || exchange->state >= EXCHANGE_SERVICE)
+    return BRIDGE_LATE;
   exchange->body_buffering = true;
   exchange->body_waiter = phase_self(exchange->worker);
   invite_body(exchange);

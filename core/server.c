@@ -105,6 +105,7 @@ static void server_close_after_write(struct server *server) {
 }
 
 void server_retire(struct server *server) {
+  if (server->next_job.queued) return; // there is another request, whose answer will say that it is the last
   if (!server->exchange && server->conn.out.bytes == 0)
     server_close(server);
   else
@@ -413,9 +414,9 @@ static bool server_begin(struct server *server) {
   return false;
 }
 
-static void server_on_head(struct server *server, uint32_t head_bytes) {
+static void server_on_head(struct server *server) {
   struct exchange *exchange = server->exchange;
-  exchange->request_bytes = head_bytes;
+  exchange->request_bytes = server->h1.head_bytes;
   server->request_open = true;
   server->want_body = true;
   server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
@@ -489,7 +490,7 @@ static bool server_step(struct server *server) {
   // they are while the exchange or this step looks at them.
   conn_consume(&server->conn, used);
   switch (event) {
-  case H1_HEAD: server_on_head(server, used); break;
+  case H1_HEAD: server_on_head(server); break;
   case H1_BODY:
     server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
     if (server->exchange) exchange_on_body(server->exchange, chunk, server->h1.body);

@@ -346,6 +346,17 @@ describe("between messages", function()
     client:close()
   end)
 
+  it("the size of a request counts a head that came in pieces", function()
+    local client = gw:connect()
+    local head = "GET / HTTP/1.1\r\nHost: a\r\nX-Log: sluice.log.warn('size ' .. exchange.request:get_size())\r\n\r\n"
+    client:send(head:sub(1, 30))
+    posix.pause(0.05)
+    client:send(head:sub(31))
+    client:read_response()
+    gw:wait_log("size " .. #head)
+    client:close()
+  end)
+
   it("an answer arrives although the service hangs up on the rest of the request", function()
     local body = ("x"):rep(3000000)
     for _ = 1, 10 do
