@@ -230,7 +230,7 @@ enum {
 };
 
 struct service_conf {
-  const char *name;      // NULL: none
+  const char *name; // NULL: none
   const char *host; // a name, an address, or the name of an upstream
   uint32_t port;
   const char *path; // NULL: none
@@ -243,7 +243,7 @@ struct service_conf {
 };
 
 struct route_conf {
-  const char *name;      // NULL: none
+  const char *name;   // NULL: none
   uint32_t service;   // index from bridge_gen_service, 0: none
   uint32_t phases;    // bit mask of 1 << enum phase that have plugins
   uint32_t protocols; // PROTOCOL_*
