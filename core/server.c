@@ -105,7 +105,8 @@ static void server_close_after_write(struct server *server) {
 }
 
 void server_retire(struct server *server) {
-  if (server->next_job.queued) return; // there is another request, whose answer will say that it is the last
+  // Another request waits, whose answer will say that it is the last; or that has been said already.
+  if (server->next_job.queued || server->closing) return;
   if (!server->exchange && server->conn.out.bytes == 0)
     server_close(server);
   else
