@@ -309,7 +309,7 @@ static int change_field(struct worker *worker, double handle, int message, struc
   if (status != BRIDGE_OK) return status;
   struct slice kept_value = arena_copy(&exchange->arena, value.data, value.len);
   if (!kept_value.data) return BRIDGE_FULL;
-  if (message == MESSAGE_REQUEST && headers_id(name, 0) == FIELD_HOST) {
+  if (message == MESSAGE_REQUEST && headers_id(name) == FIELD_HOST) {
     exchange->host_field = kept_value; // routing is done: this is for the service alone
     return BRIDGE_OK;
   }

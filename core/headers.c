@@ -57,8 +57,7 @@ uint32_t headers_hash(struct slice name) {
 }
 
 // Names of one length are few, so the length picks the candidates and one comparison decides.
-enum field_id headers_id(struct slice name, uint32_t hash) {
-  (void)hash;
+enum field_id headers_id(struct slice name) {
   if (name.len < 2 || name.len > 18) return FIELD_OTHER;
   static const uint8_t by_length[19][4] = {
       [2] = {FIELD_TE},
@@ -102,7 +101,7 @@ static int add_field(struct headers *headers, struct arena *arena, const struct 
 
 static struct field field_of(struct slice name, struct slice value) {
   uint32_t hash = headers_hash(name);
-  return (struct field){.name = name, .value = value, .hash = hash, .id = (uint8_t)headers_id(name, hash)};
+  return (struct field){.name = name, .value = value, .hash = hash, .id = (uint8_t)headers_id(name)};
 }
 
 int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {

@@ -52,7 +52,7 @@ struct headers {
 
 void headers_init(struct headers *headers, uint32_t most);
 uint32_t headers_hash(struct slice name);
-enum field_id headers_id(struct slice name, uint32_t hash);
+enum field_id headers_id(struct slice name);
 // Appends a field whose bytes the caller keeps alive. 0, ERROR_INVALID past `most`, ERROR_MEMORY.
 int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value);
 // The same in place of all fields of that name, and in headers_merge too: it `replaces`.

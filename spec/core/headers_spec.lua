@@ -103,6 +103,30 @@ describe("fields", function()
     assert.same({ "X-Consumer-IDs", "X-Consumer" }, names(headers))
   end)
 
+  it("that a service may take for one of several names are removed in one pass", function()
+    for _, name in ipairs { "A", "X_Id", "B", "x-user", "Via" } do add(name, "1") end
+    assert.equal(2, C.headers_remove_all_alike(headers, ffi.new("struct slice[2]", slice("X-User"), slice("X-Id")), 2))
+    assert.same({ "A", "B", "Via" }, names(headers))
+    assert.equal("1", value(C.headers_find_id(headers, C.FIELD_VIA)))
+  end)
+
+  it("that are set take the place of all of their name, and say so", function()
+    for _, name in ipairs { "A", "x-set", "B", "X-SET" } do add(name, "old") end
+    assert.equal(0, C.headers_set(headers, arena, slice("X-Set"), slice("new")))
+    assert.same({ "A", "B", "X-Set" }, names(headers))
+    assert.equal("new", find("x-set"))
+    assert.same({ false, true }, { headers.fields[0].replaces, headers.fields[2].replaces })
+  end)
+
+  it("that differ in the last byte of a long name, or in case alone, are told apart and together", function()
+    for length = 1, 40 do
+      local name = ("n"):rep(length - 1)
+      add(name .. "a", "a")
+      add(name .. "B", "b")
+      assert.same({ "a", "b" }, { find((name .. "A"):upper()), find((name .. "b"):lower()) })
+    end
+  end)
+
   it("that were copied are changed alone", function()
     local copy = ffi.new("struct headers")
     add("A", "1")
