@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "try.h"
+#include "link.h"
 
 void pool_init(struct pool *pool, uint32_t most) {
   *pool = (struct pool){.most = most};

@@ -1,41 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// One try of an exchange against one target: a connection from the pool or a new one, the request out, the response in.
+// One try of an exchange against one target: where it is, how it is spoken to, and what becomes of it when it fails.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "conn.h"
 #include "dns.h"
-#include "h1.h"
 #include "pool.h"
 #include "target.h"
 
 struct exchange;
-struct worker;
+struct link;
 struct tls_context;
 struct upstream;
 
-// One connection to a service: in work for a try, or idle in the pool.
-struct link {
-  struct worker *worker;
-  struct conn conn;
-  struct h1 h1;
-  struct exchange *exchange; // NULL: idle
-  struct pool_key key;
-  struct link *previous, *next; // in its bucket's list while idle (newest first)
-  struct link *older, *newer;   // in the pool's list of all idle ones
-  bool idle, reused;
-  bool head_sent, request_sent, response_begun, response_head, interim, tunnel;
-  bool head_comes;   // the next bytes are the first of a head
-  bool paused;       // the client is slow
-  int64_t delivered; // by conn_delivered, when the deadline was last looked at
-  struct grave grave;
+// What carries a request to the service and its response back. It reads exchange->request_body, fills
+// exchange->service_message, and tells of what happens by exchange_on_service_* and try_failed.
+struct carrier {
+  // Takes or makes a connection, then the request goes. May fail at once.
+  void (*begin)(struct exchange *exchange, const struct pool_key *key);
+  // exchange->request_body has more, or the request is complete. False: there is no connection yet to take it.
+  bool (*on_request)(struct exchange *exchange);
+  // The client can take more.
+  void (*resume)(struct exchange *exchange);
+  // Knows the exchange no more from here on.
+  void (*abandon)(struct exchange *exchange);
 };
 
 // What an exchange needs while it looks for a connection; lives in its arena.
 struct try {
   struct exchange *exchange;
-  struct link *link; // NULL until there is one
+  const struct carrier *carrier; // NULL until there is an address
+  struct link *link;             // HTTP/1.1: the connection; NULL until there is one
   struct target *target;
   struct dns_query *query; // in flight
   struct address addresses[TARGET_ADDRESSES];
@@ -43,8 +38,9 @@ struct try {
   struct upstream *upstream; // NULL: a plugin named the target
   struct tls_context *tls;   // NULL: plain
   uint64_t tls_key;
-  const char *tls_name;       // SNI, and what a certificate is checked against
-  bool reused, response_seen; // of the link, once it has failed
+  const char *tls_name; // SNI, and what a certificate is checked against
+  bool reused;          // on a connection that had been in use before
+  bool response_seen;   // at least a byte of it
 };
 
 // A DNS query and whose it is; in the exchange's arena.
@@ -62,5 +58,10 @@ void try_resume(struct exchange *exchange);
 // Gives up: the connection is closed.
 void try_abandon(struct exchange *exchange);
 
-// Closes all connections that are idle.
-void try_close_idle(struct pool *pool);
+// From the carrier.
+// The try came to nothing: another follows where that does no harm. `unsent`: the service has seen nothing of it.
+void try_failed(struct exchange *exchange, int status, const char *message, bool unsent);
+// The same for a connection that was not made.
+void try_unreachable(struct exchange *exchange, const char *why);
+// Content on its way: kept, as long as another try may need it again.
+void try_keep_content(struct exchange *exchange);

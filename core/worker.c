@@ -19,6 +19,7 @@
 #include "exchange.h"
 #include "kafka.h"
 #include "kit_remote.h"
+#include "link.h"
 #include "phase.h"
 #include "server.h"
 #include "store.h"
@@ -525,7 +526,7 @@ static void free_exchanges(struct worker *worker) {
 
 void worker_free(struct worker *worker) {
   while (worker->servers) server_close(worker->servers);
-  try_close_idle(&worker->pool);
+  link_close_idle(&worker->pool);
   take_yielded(worker);
   if (worker->loop.ev) run_jobs(worker);
   worker->closing = true;

@@ -12,8 +12,8 @@
 #include "error.h"
 #include "generation.h"
 #include "loop.h"
+#include "pool.h"
 #include "process.h"
-#include "try.h"
 
 struct appender;
 struct control;
