@@ -11,7 +11,7 @@
 #include "exchange.h"
 #include "forward.h"
 #include "router.h"
-#include "server.h"
+#include "stream.h"
 #include "tls.h"
 #include "worker.h"
 
@@ -80,7 +80,7 @@ static int give_request_line(const struct exchange *exchange, struct bytes *out)
 
 static int give_local_ip(struct exchange *exchange, struct bytes *out) {
   char text[46];
-  if (!exchange->stream || !exchange->ops->local_ip(exchange, text)) return BRIDGE_NONE;
+  if (!exchange->stream || !stream_local_ip(exchange->stream, text)) return BRIDGE_NONE;
   struct slice kept = arena_copy(&exchange->arena, text, (uint32_t)strlen(text));
   return kept.data ? give(out, kept) : BRIDGE_FULL;
 }

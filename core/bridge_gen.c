@@ -4,7 +4,7 @@
 
 #include "generation.h"
 #include "router.h"
-#include "server.h"
+#include "stream.h"
 #include "tls.h"
 #include "worker.h"
 
@@ -106,7 +106,7 @@ int worker_open_tls(struct worker *worker, struct generation *generation) {
       .tickets = worker->options.tickets,
       .default_certificate_pem = worker->self_certificate,
       .default_key_pem = worker->self_key,
-      .hook = server_on_certificate,
+      .hook = stream_on_certificate,
   };
   generation->tls = tls_server_context_new(&options, &worker->error);
   return generation->tls ? BRIDGE_OK : BRIDGE_FAILED;

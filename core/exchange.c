@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "exchange_parts.h"
-#include "server.h"
+#include "stream.h"
 #include "try.h"
 #include "worker.h"
 
@@ -199,7 +199,7 @@ void exchange_on_phase(struct worker *worker, double handle, enum phase phase, e
   } else if (phase == PHASE_CERTIFICATE) {
     struct stream *stream = exchange->stream;
     exchange_finish(exchange);
-    server_continue(stream, result != PHASE_FAILED);
+    stream_greeted(stream, result != PHASE_FAILED);
   } else if (phase == PHASE_REWRITE) {
     exchange_after_phase(exchange, result, exchange_route);
   } else if (phase == PHASE_ACCESS) {
@@ -221,7 +221,7 @@ int exchange_greet(struct worker *worker, struct stream *stream, struct generati
   exchange->tls_sni = stream_sni(stream);
   enum phase_result result;
   if (!exchange_run(exchange, ROUTE_NONE, PHASE_CERTIFICATE, &result)) {
-    server_greets(stream, exchange);
+    stream->greeting = exchange;
     return 1;
   }
   exchange_finish(exchange);

@@ -55,8 +55,6 @@ struct stream_ops {
   void (*want_body)(struct exchange *exchange, bool wanted);
   // After 101: raw bytes; gives what was read past the head.
   void (*tunnel)(struct exchange *exchange);
-  // The address that the client connected to; false when it has none (a socket of the same machine).
-  bool (*local_ip)(const struct exchange *exchange, char out[46]);
 };
 
 // Who sent the request, over which connection. Copied: it outlives the connection until the log is written.
@@ -151,6 +149,11 @@ struct exchange {
   int64_t started_us, started_real_us, sent_us, first_byte_us, last_byte_us, ended_us;
 };
 
+// HTTP/2 has the version 2.0: the minor number alone tells nothing.
+static inline bool is_http_1_0(const struct exchange *exchange) {
+  return exchange->request.major == 1 && exchange->request.minor == 0;
+}
+
 // A new exchange of a stream, in state HEAD. NULL: no memory.
 struct exchange *exchange_new(struct worker *worker, struct stream *stream, const struct stream_ops *ops);
 double exchange_handle(const struct exchange *exchange);
@@ -187,5 +190,5 @@ int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t l
 int exchange_stream_end(struct exchange *exchange);
 const char *exchange_id(struct exchange *exchange);
 // In the middle of a handshake: plugins of phase certificate. 0 goes on, 1 waits (the stream is told by
-// server_continue), negative ends the handshake.
+// stream_greeted), negative ends the handshake.
 int exchange_greet(struct worker *worker, struct stream *stream, struct generation *generation);

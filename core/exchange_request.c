@@ -5,7 +5,7 @@
 #include "exchange_parts.h"
 #include "forward.h"
 #include "router.h"
-#include "server.h"
+#include "stream.h"
 #include "tls.h"
 #include "try.h"
 #include "uri.h"
@@ -166,7 +166,7 @@ static void exchange_status(struct exchange *exchange) {
 static bool read_host(struct exchange *exchange, struct slice authority) {
   const struct headers *headers = &exchange->request.headers;
   struct field *field = headers_find_id(headers, FIELD_HOST);
-  if (!field && exchange->request.minor == 0) return true;
+  if (!field && is_http_1_0(exchange)) return true;
   if (!field || headers_find(headers, SLICE("host"), 1)) {
     exchange_refuse(exchange, 400, field ? "more than one Host field" : "no Host field");
     return false;
@@ -218,13 +218,13 @@ static bool check_request(struct exchange *exchange) {
   struct h1_message *request = &exchange->request;
   const struct limits *limits = &exchange->generation->limits;
   struct field *expect = headers_find_id(&request->headers, FIELD_EXPECT);
-  if (request->major != 1) {
+  if (request->major != 1 && request->major != 2) {
     exchange_refuse(exchange, 505, "HTTP version not supported");
   } else if (slice_equal(request->method, SLICE("CONNECT"))) {
     exchange_refuse(exchange, 405, "CONNECT is not allowed");
   } else if (expect && !slice_equal_nocase(expect->value, SLICE("100-continue"))) {
     exchange_refuse(exchange, 417, "Expectation Failed");
-  } else if (request->chunked && request->minor == 0) {
+  } else if (request->chunked && is_http_1_0(exchange)) {
     exchange_refuse(exchange, 400, "Transfer-Encoding in a request of HTTP/1.0");
   } else if (limits->max_body_bytes > 0 && request->content_length > limits->max_body_bytes) {
     exchange_refuse(exchange, 413, "Request body is too large");
@@ -341,7 +341,7 @@ static void invite_body(struct exchange *exchange) {
   if (exchange->sent_continue || exchange->request_complete || exchange->body_received > 0) return;
   if (exchange->head_sent || !exchange->stream) return;
   exchange->sent_continue = true;
-  if (headers_has(&exchange->request.headers, FIELD_EXPECT) && exchange->request.minor > 0)
+  if (headers_has(&exchange->request.headers, FIELD_EXPECT) && !is_http_1_0(exchange))
     exchange->ops->interim(exchange, 100, NULL);
 }
 

@@ -40,8 +40,8 @@ static void merge_preset(struct exchange *exchange) {
 static void choose_framing(struct exchange *exchange) {
   exchange->no_body_out = response_has_no_body(exchange);
   if (exchange->filtering_body && !exchange->no_body_out) exchange->response_length = -1;
-  exchange->chunked_out = exchange->response_length < 0 && !exchange->no_body_out && exchange->request.major == 1 &&
-                          exchange->request.minor > 0;
+  exchange->chunked_out =
+      exchange->response_length < 0 && !exchange->no_body_out && exchange->request.major == 1 && !is_http_1_0(exchange);
 }
 
 static void send_head(struct exchange *exchange) {
@@ -186,7 +186,7 @@ int exchange_exit_error(struct exchange *exchange, int status, const char *messa
 
 void exchange_on_service_interim(struct exchange *exchange, int status, const struct headers *fields) {
   // 100 has been answered here; others (102, 103) pass to clients that can tell them apart (RFC 9110 15.2).
-  if (status == 100 || !exchange->stream || exchange->request.minor == 0) return;
+  if (status == 100 || !exchange->stream || is_http_1_0(exchange)) return;
   if (exchange->ops->is_congested(exchange)) return; // and nobody misses one
   exchange->ops->interim(exchange, status, fields);
 }

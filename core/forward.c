@@ -29,6 +29,11 @@ void forward_mark_hop_by_hop(struct headers *headers) {
   }
 }
 
+struct slice forward_via(const struct h1_message *message) {
+  if (message->major == 2) return SLICE("2 sluice");
+  return message->minor ? SLICE("1.1 sluice") : SLICE("1.0 sluice");
+}
+
 bool forward_is_hop_by_hop(const struct field *field) {
   return field->named_by_connection || ((hop_fields >> field->id) & 1);
 }
@@ -180,7 +185,7 @@ static void put_forwarded(struct head *head, const struct exchange *exchange) {
 bool forward_passes_upgrade(const struct exchange *exchange) {
   struct field *upgrade = headers_find_id(&exchange->request.headers, FIELD_UPGRADE);
   // An upgrade to cleartext HTTP/2 would take the request out of the gateway's sight.
-  return exchange->request.upgrade && exchange->request.minor > 0 && upgrade &&
+  return exchange->request.upgrade && !is_http_1_0(exchange) && upgrade &&
          !headers_list_has(upgrade->value, SLICE("h2c"));
 }
 
@@ -225,8 +230,7 @@ int forward_request_head(struct exchange *exchange, struct buffer *out) {
     put_field(&head, field->name, field->value);
   }
   put_forwarded(&head, exchange);
-  put_list(&head, exchange, FIELD_VIA, SLICE("Via"),
-           exchange->request.minor ? SLICE("1.1 sluice") : SLICE("1.0 sluice"));
+  put_list(&head, exchange, FIELD_VIA, SLICE("Via"), forward_via(&exchange->request));
   put_framing(&head, exchange);
   put(&head, SLICE("\r\n"));
   return buffer_commit(out, (size_t)(head.at - start));

@@ -9,11 +9,15 @@
 #include "slice.h"
 
 struct exchange;
+struct h1_message;
 
 // Marks the fields that Connection names: they go no further (RFC 9110 7.6.1).
 void forward_mark_hop_by_hop(struct headers *headers);
 // Whether a field belongs to one connection only, so that it is not forwarded.
 bool forward_is_hop_by_hop(const struct field *field);
+
+// The gateway's entry in Via: the version in which the message came, and its name (RFC 9110 7.6.3).
+struct slice forward_via(const struct h1_message *message);
 
 // Whether the service is asked to switch protocols as the client asked (RFC 9110 7.8).
 bool forward_passes_upgrade(const struct exchange *exchange);

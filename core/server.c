@@ -35,15 +35,6 @@ static void server_timeout(struct server *server, int64_t ms) {
   conn_deadline(&server->conn, ms > 0 ? server->stream.worker->loop.clock.mono_us + ms * 1000 : 0);
 }
 
-struct tls *stream_tls(const struct stream *stream) {
-  return ((const struct server *)(const void *)stream)->conn.tls;
-}
-
-struct slice stream_sni(const struct stream *stream) {
-  const char *sni = stream->peer.tls ? tls_sni(stream_tls(stream)) : NULL;
-  return sni ? slice_of(sni) : (struct slice){NULL, 0};
-}
-
 // ---- Closing -------------------------------------------------------------------------------------------------------
 
 void server_close(struct server *server) {
@@ -60,7 +51,7 @@ void server_close(struct server *server) {
   if (server->next) server->next->previous = server->previous;
   worker->server_count--;
   worker->board->connections_open--;
-  if (server->generation) generation_release(server->generation);
+  stream_close(&server->stream);
   worker_cancel(worker, &server->next_job);
   worker_bury(worker, &server->grave, server);
 }
@@ -169,7 +160,8 @@ static void put_via(struct writer *writer, const struct exchange *exchange) {
     put(writer, field->value);
     put(writer, SLICE(", "));
   }
-  put(writer, exchange->service_message.minor ? SLICE("1.1 sluice\r\n") : SLICE("1.0 sluice\r\n"));
+  put(writer, forward_via(&exchange->service_message));
+  put(writer, SLICE("\r\n"));
 }
 
 static void put_connection(struct writer *writer, const struct server *server, const struct exchange *exchange) {
@@ -183,7 +175,7 @@ static void put_connection(struct writer *writer, const struct server *server, c
     if (upgrade) put_field(writer, SLICE("Upgrade"), upgrade->value);
   } else if (!server->keep_alive) {
     put(writer, SLICE("Connection: close\r\n"));
-  } else if (exchange->request.minor == 0) {
+  } else if (is_http_1_0(exchange)) {
     put(writer, SLICE("Connection: keep-alive\r\n"));
   }
 }
@@ -368,15 +360,6 @@ static void server_tunnel(struct exchange *exchange) {
   server_want_body(exchange, true);
 }
 
-static bool server_local_ip(const struct exchange *exchange, char out[46]) {
-  struct sockaddr_storage address;
-  socklen_t len = sizeof address;
-  if (getsockname(server_of_stream(exchange)->conn.fd, (struct sockaddr *)&address, &len) < 0) return false;
-  if (address.ss_family != AF_INET && address.ss_family != AF_INET6) return false;
-  address_text((struct sockaddr *)&address, out);
-  return true;
-}
-
 static const struct stream_ops server_ops = {
     .head = server_head,
     .interim = server_interim,
@@ -387,7 +370,6 @@ static const struct stream_ops server_ops = {
     .is_congested = server_is_congested,
     .want_body = server_want_body,
     .tunnel = server_tunnel,
-    .local_ip = server_local_ip,
 };
 
 // ---- Requests ------------------------------------------------------------------------------------------------------
@@ -608,27 +590,8 @@ static void server_on_deadline(struct conn *conn) {
     exchange_on_late_body(exchange);
 }
 
-// ---- Greeting ------------------------------------------------------------------------------------------------------
-
-void server_greets(struct stream *stream, struct exchange *exchange) {
-  ((struct server *)(void *)stream)->exchange = exchange;
-}
-
-void server_continue(struct stream *stream, bool good) {
-  struct server *server = (struct server *)(void *)stream;
-  server->exchange = NULL;
-  if (!good) {
-    server_close(server);
-    return;
-  }
-  tls_continue(server->conn.tls);
-  conn_continue_tls(&server->conn);
-}
-
-int server_on_certificate(void *data, struct tls *tls) {
-  (void)data;
-  struct server *server = tls_owner(tls);
-  return exchange_greet(server->stream.worker, &server->stream, server->generation);
+static void server_on_greeting_failed(struct stream *stream) {
+  server_close((struct server *)(void *)stream);
 }
 
 // ---- Accepting -----------------------------------------------------------------------------------------------------
@@ -641,6 +604,8 @@ void server_open(struct worker *worker, const struct listener *listener, int fd,
   }
   server->stream.worker = worker;
   server->stream.listener = listener;
+  server->stream.conn = &server->conn;
+  server->stream.on_greeting_failed = server_on_greeting_failed;
   server->stream.peer.local_port = listener ? listener->port : 80;
   server->stream.peer.client_port = address_port(address);
   server->stream.peer.trusted = worker->generation && generation_trusts(worker->generation, address);
@@ -659,15 +624,7 @@ void server_open(struct worker *worker, const struct listener *listener, int fd,
   worker->board->connections_open++;
   server_timeout(server, limits_of(worker)->header_timeout_ms);
   if (listener && listener->tls) {
-    struct tls *tls = worker->generation ? tls_server_new(worker->generation->tls, fd) : NULL;
-    if (!tls) {
-      server_close(server);
-      return;
-    }
-    server->stream.peer.tls = true;
-    server->generation = generation_retain(worker->generation); // its certificates serve this connection
-    tls_set_owner(tls, server);
-    conn_start_tls(&server->conn, tls);
+    if (stream_start_tls(&server->stream) < 0) server_close(server);
   } else {
     conn_resume(&server->conn);
   }
