@@ -161,6 +161,8 @@ void answer_error(struct exchange *exchange, int status, struct slice message) {
   int len = snprintf(body, sizeof body, form->text, escaped, exchange_id(exchange));
   exchange->status = status;
   exchange->reason = (struct slice){NULL, 0};
+  exchange->message =
+      exchange->grpc ? arena_copy(&exchange->arena, message.data, message.len) : (struct slice){NULL, 0};
   buffer_clear(&exchange->answer);
   buffer_append(&exchange->answer, body, (size_t)len);
   headers_remove(&exchange->preset, SLICE("content-type"));

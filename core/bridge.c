@@ -416,6 +416,13 @@ int bridge_exit_error(struct worker *worker, double handle, int status, const ch
   return exchange ? exchange_exit_error(exchange, status, message, len) : BRIDGE_STALE;
 }
 
+int bridge_exit_message(struct worker *worker, double handle, const char *message, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  exchange_exit_message(exchange, message, len);
+  return BRIDGE_OK;
+}
+
 int bridge_stream_begin(struct worker *worker, double handle, int status) {
   struct exchange *exchange = exchange_find(worker, handle);
   return exchange ? exchange_stream_begin(exchange, status) : BRIDGE_STALE;

@@ -160,6 +160,8 @@ int bridge_body_set(struct worker *worker, double exchange, int message, const c
 int bridge_exit(struct worker *worker, double exchange, int status, const char *body, uint32_t len);
 // Like bridge_exit, but the body is the gateway's error answer (JSON, HTML, XML or text by Accept) with this message.
 int bridge_exit_error(struct worker *worker, double exchange, int status, const char *message, uint32_t len);
+// What a client that speaks gRPC is told in place of the body of bridge_exit, of which it would see nothing.
+int bridge_exit_message(struct worker *worker, double exchange, const char *message, uint32_t len);
 // A streamed answer (server-sent events and the like): begin sends the head, then AGAIN of send is back-pressure.
 int bridge_stream_begin(struct worker *worker, double exchange, int status);
 int bridge_stream_send(struct worker *worker, double exchange, const char *data, uint32_t len);

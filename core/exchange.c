@@ -179,9 +179,11 @@ void exchange_finish(struct exchange *exchange) {
   if (!exchange->waiting) exchange_log(exchange); // else the phase in work ends first, see exchange_on_phase
 }
 
-void exchange_cut(struct exchange *exchange) {
+void exchange_cut(struct exchange *exchange, int status, const char *message) {
   exchange->failed_response = true;
-  if (exchange->stream) exchange->ops->abort(exchange);
+  bool ended =
+      exchange->stream && exchange_can_end_by_trailers(exchange) && exchange_end_grpc(exchange, status, message);
+  if (exchange->stream && !ended) exchange->ops->abort(exchange);
   exchange_finish(exchange);
 }
 
@@ -206,7 +208,7 @@ void exchange_on_phase(struct worker *worker, double handle, enum phase phase, e
     exchange_after_phase(exchange, result, exchange_forward);
   } else if (phase == PHASE_RESPONSE) {
     if (result == PHASE_FAILED)
-      exchange_fail(exchange, 500, "An unexpected error occurred");
+      exchange_fail(exchange, 500, UNEXPECTED);
     else
       exchange_answer(exchange);
   }

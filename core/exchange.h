@@ -85,7 +85,10 @@ struct exchange {
   bool sent_continue;
   bool filtering_body;
   bool head_sent, chunked_out, no_body_out, close_after;
-  bool has_response; // `response` is what a plugin changes; before, it is `preset`
+  bool grpc;           // the client speaks gRPC: see exchange_is_grpc
+  bool grpc_answer;    // the answer tells its status gRPC's way
+  uint8_t grpc_status; // enum grpc_status to tell; 0: what `status` means
+  bool has_response;   // `response` is what a plugin changes; before, it is `preset`
   struct generation *generation;
   struct arena arena;
   struct stream *stream; // NULL once gone
@@ -143,6 +146,7 @@ struct exchange {
   uint64_t response_bytes, response_body_bytes;
   double stream_waiter; // coroutine that waits for the stream to drain
   struct slice error;
+  struct slice message;    // of an answer by the gateway, where a client that speaks gRPC will be told; else NULL
   int64_t response_length; // -1: not known
 
   // Times, microseconds of the monotonic clock; 0: did not happen
@@ -183,12 +187,22 @@ void exchange_on_service_drained(struct exchange *exchange);
 // From the bridge.
 int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len);
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
+void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len);
 int exchange_fork_response(struct exchange *exchange);   // before the response's fields are changed
 int exchange_want_whole_body(struct exchange *exchange); // BRIDGE_OK, AGAIN, FULL
 int exchange_stream_begin(struct exchange *exchange, int status);
 int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len);
 int exchange_stream_end(struct exchange *exchange);
 const char *exchange_id(struct exchange *exchange);
+
+// Whether the client speaks gRPC (Content-Type: application/grpc; gRPC-Web is another protocol).
+static inline bool exchange_is_grpc(const struct exchange *exchange) {
+  return exchange->grpc;
+}
+// The status of the response's head as the client gets it: what every stream_ops.head sends.
+static inline int exchange_sent_status(const struct exchange *exchange) {
+  return exchange->grpc_answer ? 200 : exchange->status;
+}
 // In the middle of a handshake: plugins of phase certificate. 0 goes on, 1 waits (the stream is told by
 // stream_greeted), negative ends the handshake.
 int exchange_greet(struct worker *worker, struct stream *stream, struct generation *generation);

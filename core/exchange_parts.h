@@ -3,14 +3,17 @@
 #pragma once
 #include "exchange.h"
 
+#define UNEXPECTED "An unexpected error occurred"
+
 // exchange.c
 void exchange_move(struct exchange *exchange, enum exchange_state state);
 // Runs a phase. False: it waits, and exchange_on_phase will tell.
 bool exchange_run(struct exchange *exchange, uint32_t route, enum phase phase, enum phase_result *result);
 void exchange_wake(struct exchange *exchange, double *waiter, int status);
 void exchange_finish(struct exchange *exchange);
-// The response breaks off, and the client must see that it does.
-void exchange_cut(struct exchange *exchange);
+// The response breaks off, and the client must see that it does; `status` and `message`: what it would have been told
+// before the head went.
+void exchange_cut(struct exchange *exchange, int status, const char *message);
 
 // exchange_request.c
 // What a phase before the service came to: an answer, a failure, or `next`.
@@ -27,3 +30,12 @@ void exchange_send_end(struct exchange *exchange, const struct headers *trailers
 void exchange_respond(struct exchange *exchange);
 // The same for an error.
 void exchange_fail(struct exchange *exchange, int status, const char *message);
+
+// exchange_grpc.c
+// Looks at the request's head.
+void exchange_note_grpc(struct exchange *exchange);
+// Turns the answer that is about to be sent, an error, into one of gRPC's.
+void exchange_answer_grpc(struct exchange *exchange);
+// Whether a response that breaks off can end regularly, with the reason in its trailers.
+bool exchange_can_end_by_trailers(const struct exchange *exchange);
+bool exchange_end_grpc(struct exchange *exchange, int status, const char *message); // false: no memory

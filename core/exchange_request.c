@@ -33,13 +33,13 @@ void exchange_after_phase(struct exchange *exchange, enum phase_result result, v
   if (exchange->state == EXCHANGE_STREAM) {
     // The plugin that streamed has returned, whatever it said: the response is over.
     if (result == PHASE_FAILED)
-      exchange_cut(exchange);
+      exchange_cut(exchange, 500, UNEXPECTED);
     else
       exchange_send_end(exchange, NULL);
     return;
   }
   if (result == PHASE_FAILED)
-    exchange_fail(exchange, 500, "An unexpected error occurred");
+    exchange_fail(exchange, 500, UNEXPECTED);
   else if (result == PHASE_ANSWERED || exchange->answered)
     exchange_respond(exchange);
   else if (exchange->refusal)
@@ -59,7 +59,7 @@ static void redirect_to_https(struct exchange *exchange, uint16_t status) {
   size_t room = sizeof "https://?" + host.len + path.len + query.len;
   char *url = arena_alloc(&exchange->arena, room);
   if (!url) {
-    exchange_fail(exchange, 500, "An unexpected error occurred");
+    exchange_fail(exchange, 500, UNEXPECTED);
     return;
   }
   int len = snprintf(url, room, "https://%.*s%.*s%s%.*s", (int)host.len, host.data, (int)path.len, path.data,
@@ -99,7 +99,7 @@ static bool answer_unrouted(struct exchange *exchange, enum router_outcome outco
   else if (outcome == ROUTER_AMBIGUOUS)
     exchange_fail(exchange, 400, "the path can be read in more than one way");
   else
-    exchange_fail(exchange, 500, "An unexpected error occurred");
+    exchange_fail(exchange, 500, UNEXPECTED);
   return true;
 }
 
@@ -121,7 +121,7 @@ void exchange_route(struct exchange *exchange) {
   };
   exchange->match = arena_alloc(&exchange->arena, sizeof *exchange->match);
   if (!exchange->match) {
-    exchange_fail(exchange, 500, "An unexpected error occurred");
+    exchange_fail(exchange, 500, UNEXPECTED);
     return;
   }
   enum router_outcome outcome = router_match(exchange->generation->router, &request, exchange->match);
@@ -252,6 +252,7 @@ void exchange_on_head(struct exchange *exchange) {
   exchange->route = exchange->generation->routes;
   exchange->phases = exchange->route->phases;
   if (exchange->peer.tls) note_tls(exchange);
+  exchange_note_grpc(exchange);
   if (!check_request(exchange) || !read_target(exchange)) return;
   forward_mark_hop_by_hop(&exchange->request.headers);
   if (exchange->stream->listener && exchange->stream->listener->kind == LISTEN_STATUS)
@@ -271,11 +272,14 @@ static bool body_is_wanted(const struct exchange *exchange) {
   return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->try);
 }
 
+static const char *refusal_message(int status) {
+  return status == 413   ? "Request body is too large"
+         : status == 408 ? "The request did not arrive in time"
+                         : "The framing of the request body is broken";
+}
+
 static void exchange_refuse_content(struct exchange *exchange) {
-  exchange_refuse(exchange, exchange->refusal,
-                  exchange->refusal == 413   ? "Request body is too large"
-                  : exchange->refusal == 408 ? "The request did not arrive in time"
-                                             : "The framing of the request body is broken");
+  exchange_refuse(exchange, exchange->refusal, refusal_message(exchange->refusal));
 }
 
 // The rest of the request is of no use. Who waits for it hears so; otherwise the client does, while it can.
@@ -286,7 +290,7 @@ static void refuse_content(struct exchange *exchange, uint16_t status) {
   if (exchange->waiting || exchange->state >= EXCHANGE_LOG) return; // see exchange_after_phase
   if (exchange->try) try_abandon(exchange);
   if (exchange->head_sent)
-    exchange_cut(exchange);
+    exchange_cut(exchange, status, refusal_message(status));
   else
     exchange_refuse_content(exchange);
 }
@@ -311,7 +315,7 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
   }
   if (!body_is_wanted(exchange)) return;
   if (buffer_append_piece(&exchange->request_body, chunk, piece.data, piece.len) < 0) {
-    exchange_cut(exchange);
+    exchange_cut(exchange, 500, UNEXPECTED);
     return;
   }
   if (exchange->body_buffering && exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes) {

@@ -38,7 +38,7 @@ static void merge_preset(struct exchange *exchange) {
 
 // How the end of the response's content will be told to the client (RFC 9112 6.3).
 static void choose_framing(struct exchange *exchange) {
-  exchange->no_body_out = response_has_no_body(exchange);
+  exchange->no_body_out = response_has_no_body(exchange) || exchange->grpc_answer;
   if (exchange->filtering_body && !exchange->no_body_out) exchange->response_length = -1;
   exchange->chunked_out =
       exchange->response_length < 0 && !exchange->no_body_out && exchange->request.major == 1 && !is_http_1_0(exchange);
@@ -65,7 +65,7 @@ static void send_piece(struct exchange *exchange, struct chunk *chunk, struct sl
     enum phase_result result = phase_body(exchange->worker, exchange_handle(exchange), exchange->generation->id,
                                           exchange->route_index, piece, last, &out);
     if (result == PHASE_FAILED) {
-      exchange_cut(exchange);
+      exchange_cut(exchange, 500, UNEXPECTED);
       return;
     }
     chunk = NULL;
@@ -113,6 +113,7 @@ static void send_answer(struct exchange *exchange) {
     exchange_finish(exchange);
     return;
   }
+  if (exchange->grpc && exchange->source != SOURCE_SERVICE && exchange->status >= 400) exchange_answer_grpc(exchange);
   // A response to HEAD tells the length that its content would have, which nobody here knows better.
   bool keeps_length =
       exchange->source == SOURCE_SERVICE && exchange->answer.bytes == 0 && response_has_no_body(exchange);
@@ -126,7 +127,7 @@ static void send_answer(struct exchange *exchange) {
 static void answer_bare(struct exchange *exchange) {
   headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
   headers_init(&exchange->preset, PRESET_MOST);
-  answer_error(exchange, 500, SLICE("An unexpected error occurred"));
+  answer_error(exchange, 500, slice_of(UNEXPECTED));
   headers_copy(&exchange->response, &exchange->preset, &exchange->arena);
   exchange->source = SOURCE_ERROR;
 }
@@ -168,9 +169,14 @@ int exchange_exit(struct exchange *exchange, int status, const char *body, uint3
   exchange->status = status;
   exchange->answered = true;
   exchange->source = SOURCE_EXIT;
+  exchange->message = (struct slice){NULL, 0};
   exchange->whole_answer = (struct slice){NULL, 0};
   buffer_clear(&exchange->answer);
   return buffer_append(&exchange->answer, body, len) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+}
+
+void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len) {
+  if (exchange->grpc && exchange->answered) exchange->message = arena_copy(&exchange->arena, message, len);
 }
 
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len) {
@@ -197,7 +203,7 @@ static bool head_passes(struct exchange *exchange) {
     try_abandon(exchange);
     headers_init(&exchange->preset, PRESET_MOST);
     exchange->phases &= ~((1u << PHASE_HEADER_FILTER) | (1u << PHASE_BODY_FILTER));
-    exchange_fail(exchange, 500, "An unexpected error occurred");
+    exchange_fail(exchange, 500, UNEXPECTED);
     return false;
   }
   if (!exchange->answered) return true;
@@ -225,7 +231,7 @@ static void tunnel_head(struct exchange *exchange) {
   exchange->no_body_out = true;
   exchange->ops->head(exchange);
   if (exchange->status != 101) { // it could not be sent
-    exchange_cut(exchange);
+    exchange_cut(exchange, 500, UNEXPECTED);
     return;
   }
   exchange->no_body_out = false; // what comes now is no content, and passes
@@ -265,7 +271,7 @@ static void gather_response(struct exchange *exchange, struct chunk *chunk, stru
   if (buffer_append_piece(&exchange->answer, chunk, piece.data, piece.len) == 0) return;
   try_abandon(exchange);
   buffer_clear(&exchange->answer);
-  exchange_fail(exchange, 500, "An unexpected error occurred");
+  exchange_fail(exchange, 500, UNEXPECTED);
 }
 
 void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, struct slice piece) {
@@ -294,7 +300,7 @@ void exchange_on_service_end(struct exchange *exchange) {
 
 void exchange_on_service_failed(struct exchange *exchange, int status, const char *message) {
   if (exchange->head_sent || exchange->state == EXCHANGE_TUNNEL) {
-    exchange_cut(exchange);
+    exchange_cut(exchange, status, message);
     return;
   }
   // The client learns what kind of failure it was; addresses and causes are for the log.

@@ -236,7 +236,7 @@ static void server_head(struct exchange *exchange) {
     return;
   }
   struct writer writer = {start};
-  put_status_line(&writer, exchange->status, exchange->reason);
+  put_status_line(&writer, exchange_sent_status(exchange), exchange->reason);
   put_fields(&writer, &exchange->response);
   if (!headers_has(&exchange->response, FIELD_DATE))
     put_field(&writer, SLICE("Date"), (struct slice){clock_http_date(clock), 29});

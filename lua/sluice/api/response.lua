@@ -194,12 +194,15 @@ function Response:exit(status, body, headers)
     fields.check_all(headers, "exchange.response:exit")
     must(fields.set_all(handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:exit")
   end
+  local message -- of an error, which a client that speaks gRPC gets in place of the body
   if type(body) == "table" then
+    message = body.message
     body = encode_body(exchange, body, headers, "exchange.response:exit")
   else
     check.string_or_nil("exchange.response:exit", "body (if it is no table)", body)
   end
   must(C.bridge_exit(worker, handle, status, body, body and #body or 0), "exchange.response:exit")
+  if type(message) == "string" then C.bridge_exit_message(worker, handle, message, #message) end
   exchange.answered = true
   error(EXIT, 0)
 end
@@ -243,6 +246,7 @@ function Response:error(status, message, headers, template)
   end
   if body then
     must(C.bridge_exit(worker, handle, status, body, #body), "exchange.response:error")
+    C.bridge_exit_message(worker, handle, message, #message)
   else
     must(C.bridge_exit_error(worker, handle, status, message, #message), "exchange.response:error")
   end

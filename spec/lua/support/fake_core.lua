@@ -144,6 +144,8 @@ function C.bridge_exit(_, _, status, body)
   return 0
 end
 
+function C.bridge_exit_message() return 0 end
+
 function C.bridge_exit_error(_, _, status, message)
   fake.answer = { status = status, message = message }
   return 0

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Exchanges whose client speaks gRPC: the gateway's own answers in the form that it understands.
+//
+// Such a client looks for a status of gRPC's in the trailers, and for nothing else. So an error of the gateway goes as a
+// head without content whose fields are the trailers, with HTTP status 200; the status that it would have had elsewhere
+// (exchange->status) is what plugins and logs see.
+#include "answer.h"
+#include "exchange_parts.h"
+#include "grpc.h"
+#include "worker.h"
+
+enum { MESSAGE_MOST = 1024 };
+
+static bool put_status(struct exchange *exchange, struct headers *fields, enum grpc_status status) {
+  static const char *const texts[] = {"0", "1",  "2",  "3",  "4",  "5",  "6",  "7", "8",
+                                      "9", "10", "11", "12", "13", "14", "15", "16"};
+  return headers_set(fields, &exchange->arena, SLICE("grpc-status"), slice_of(texts[status])) == 0;
+}
+
+static bool put_message(struct exchange *exchange, struct headers *fields, struct slice message) {
+  char *text = arena_alloc(&exchange->arena, MESSAGE_MOST);
+  if (!text) return false;
+  uint32_t len = grpc_message_encode(message, text, MESSAGE_MOST);
+  return headers_set(fields, &exchange->arena, SLICE("grpc-message"), (struct slice){text, len}) == 0;
+}
+
+// A 404 of the gateway's own says that it knows no such method.
+static enum grpc_status status_of(const struct exchange *exchange, int status) {
+  if (exchange->grpc_status) return (enum grpc_status)exchange->grpc_status;
+  if (status == 404 && exchange->source == SOURCE_ERROR) return GRPC_UNIMPLEMENTED;
+  return grpc_status_of(status);
+}
+
+// What a plugin answered, if it is a text.
+static struct slice answered_text(struct exchange *exchange) {
+  struct field *type = headers_find_id(&exchange->response, FIELD_CONTENT_TYPE);
+  bool text = !type || (type->value.len >= 10 && memcmp(type->value.data, "text/plain", 10) == 0);
+  if (!text || exchange->answer.count != 1) return slice_of(answer_reason(exchange->status));
+  const struct segment *only = &exchange->answer.segments[exchange->answer.head];
+  return (struct slice){only->data, only->len};
+}
+
+void exchange_note_grpc(struct exchange *exchange) {
+  if (!headers_has(&exchange->request.headers, FIELD_CONTENT_TYPE)) return;
+  exchange->grpc = grpc_is_content_type(headers_find_id(&exchange->request.headers, FIELD_CONTENT_TYPE)->value);
+}
+
+void exchange_answer_grpc(struct exchange *exchange) {
+  struct headers *fields = &exchange->response;
+  exchange_fork_response(exchange);
+  fields->most += 3;
+  bool own_status = headers_find(fields, SLICE("grpc-status"), 0) != NULL; // a plugin that knows gRPC
+  struct slice message = exchange->message.data ? exchange->message : answered_text(exchange);
+  bool whole = headers_set(fields, &exchange->arena, SLICE("Content-Type"), SLICE("application/grpc")) == 0 &&
+               (own_status || (put_status(exchange, fields, status_of(exchange, exchange->status)) &&
+                               put_message(exchange, fields, message)));
+  buffer_clear(&exchange->answer);
+  exchange->grpc_answer = whole; // else it stays an error of HTTP, which every client understands
+}
+
+bool exchange_can_end_by_trailers(const struct exchange *exchange) {
+  return exchange->grpc && exchange->head_sent && exchange->request.major >= 2 && !exchange->no_body_out &&
+         exchange->response_length < 0 && exchange->state != EXCHANGE_TUNNEL;
+}
+
+bool exchange_end_grpc(struct exchange *exchange, int status, const char *message) {
+  struct headers trailers;
+  headers_init(&trailers, 2);
+  if (!put_status(exchange, &trailers, status_of(exchange, status)) ||
+      !put_message(exchange, &trailers, slice_of(message)))
+    return false;
+  exchange->ops->end(exchange, &trailers);
+  return true;
+}
