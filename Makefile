@@ -30,7 +30,7 @@ BUSTED  := luajit /usr/bin/busted
 say = $(if $(V),,@echo '  $(1)  $(2)';) 
 
 .DELETE_ON_ERROR:
-.PHONY: all lib asan kafka deps run test lint bench install format clean FORCE
+.PHONY: all lib asan kafka tools deps run test lint bench install format clean FORCE
 
 all: bin/sluice $(BUILD)/release/libsluice.so
 lib: $(BUILD)/release/libsluice.so
@@ -114,6 +114,21 @@ $(KAFKA): spec/support/kafka/pom.xml
 	mvn -q -B -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(abspath $(@D)/jars)
 	touch $@
 
+# ---- HTTP/2 and gRPC by those who define them: h2spec, the gRPC project's interop client and server ----
+# From Go modules that go.mod and go.sum pin; the Go that Debian has builds them, and no other is fetched.
+
+GO       := GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0 go
+GO_TOOLS := $(CACHE)/bin/built
+
+tools: $(GO_TOOLS)
+
+$(GO_TOOLS): $(wildcard spec/support/go/*.*)
+	@mkdir -p $(@D)
+	cd spec/support/go && $(GO) build -o $(abspath $(@D))/h2spec github.com/summerwind/h2spec/cmd/h2spec
+	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-client google.golang.org/grpc/interop/client
+	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-server google.golang.org/grpc/interop/server
+	touch $@
+
 # ---- What people type ----
 
 SUITES := spec/support spec/core spec/lua spec/gateway spec/kafka plugins
@@ -123,7 +138,7 @@ deps:
 
 # The sanitizer build runs what exercises C: the core by itself, and whole gateways.
 test: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) all asan kafka
+	@$(MAKE) --no-print-directory -j$$(nproc) all asan kafka tools
 	@rm -f $(BUILD)/results
 	@spec/run release $(SUITES); release=$$?; spec/run asan spec/core spec/gateway && exit $$release
 
