@@ -15,7 +15,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wvla -Werr
 CPPFLAGS += -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -DSLUICE_PREFIX='"$(PREFIX)"' \
             -isystem /usr/include/luajit-2.1 -isystem $(BUILD)/llhttp/lib
 CFLAGS   += -std=c11 -g -fPIC -fno-strict-aliasing -fno-omit-frame-pointer
-LDLIBS   := -lev -lnghttp2 -lssl -lcrypto -lrdkafka -lcares -llmdb -lpcre2-8 -lluajit-5.1 -lm -ldl -lpthread
+LDLIBS   := -lev -lnghttp2 -lssl -lcrypto -lrdkafka -lcares -llmdb -lpcre2-8 -lz -lluajit-5.1 -lm -ldl -lpthread
 
 # Assertions stay on in a release: a broken invariant stops one worker, which the master replaces.
 CFLAGS_release := -O2
