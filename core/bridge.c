@@ -152,6 +152,7 @@ int bridge_text_set(struct worker *worker, double handle, int what, const char *
   else
     place = NULL;
   if (!place) return BRIDGE_INVALID;
+  if (exchange_is_over(exchange)) return BRIDGE_OK;
   if (exchange->state > EXCHANGE_SERVICE) return BRIDGE_LATE;
   struct slice copy = arena_copy(&exchange->arena, data, len);
   if (!copy.data) return BRIDGE_FULL;
@@ -216,6 +217,7 @@ int bridge_number_set(struct worker *worker, double handle, int what, double val
   uint32_t number = (uint32_t)value;
   switch (what) {
   case NUMBER_STATUS:
+    if (exchange_is_over(exchange)) return BRIDGE_OK;
     if (exchange->head_sent) return BRIDGE_LATE;
     if (number < 200 || number > 999) return BRIDGE_INVALID; // an interim one ends nothing
     exchange->status = (int)number;
@@ -288,6 +290,10 @@ int bridge_header_get(struct worker *worker, double handle, int message, const c
 
 // The fields that a plugin may change now, on their own: 0, or why not.
 static int fields_to_change(struct exchange *exchange, int message, struct headers **out) {
+  if (exchange_is_over(exchange)) {
+    *out = &exchange->preset;
+    return BRIDGE_OK;
+  }
   if (message == MESSAGE_REQUEST) {
     *out = &exchange->request.headers;
     return exchange->state <= EXCHANGE_SERVICE ? BRIDGE_OK : BRIDGE_LATE;
@@ -397,6 +403,7 @@ int bridge_body(struct worker *worker, double handle, int message, struct bytes 
 int bridge_body_set(struct worker *worker, double handle, int message, const char *data, uint32_t len) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;
+  if (exchange_is_over(exchange)) return BRIDGE_OK;
   bool request = message == MESSAGE_REQUEST;
   if (request ? exchange->state > EXCHANGE_ACCESS : exchange->state != EXCHANGE_RESPONSE) return BRIDGE_LATE;
   struct buffer *buffer = request ? &exchange->request_body : &exchange->answer;
@@ -451,6 +458,7 @@ int bridge_service_target(struct worker *worker, double handle, const char *host
   if (!exchange) return BRIDGE_STALE;
   if (len == 0 || len > 255 || port == 0 || port > 65535 || !is_visible((struct slice){host, len}))
     return BRIDGE_INVALID;
+  if (exchange_is_over(exchange)) return BRIDGE_OK;
   if (exchange->state > EXCHANGE_SERVICE) return BRIDGE_LATE;
   // The name of an upstream means the upstream, as in a service's host.
   struct upstream *upstream = generation_find_upstream(exchange->generation, (struct slice){host, len});

@@ -172,6 +172,7 @@ void exchange_finish(struct exchange *exchange) {
   exchange_move(exchange, EXCHANGE_LOG);
   exchange->stream = NULL;
   exchange->ended_us = exchange->worker->loop.clock.mono_us;
+  if (exchange->deadline_us) exchange_drop_deadline(exchange);
   if (exchange->try) try_abandon(exchange);
   // A coroutine that waits for the body or for room to send will get none.
   exchange_wake(exchange, &exchange->body_waiter, BRIDGE_CLOSED);

@@ -12,6 +12,7 @@
 #include "arena.h"
 #include "bridge.h"
 #include "buffer.h"
+#include "clock.h"
 #include "generation.h"
 #include "h1.h"
 #include "loop.h"
@@ -128,6 +129,9 @@ struct exchange {
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct try *try;
   struct job next_try;
+  int64_t deadline_us; // of the whole exchange, as its client set it (grpc-timeout); 0: none
+  struct timer deadline;
+  const char *told_timeout; // the client's text of it: not what a plugin put in its place
   uint32_t tries;
   struct buffer replay; // references to request content already sent, while a retry is possible
   bool replayable;
@@ -177,6 +181,8 @@ void exchange_on_gone(struct exchange *exchange);    // the client left
 void exchange_refuse(struct exchange *exchange, int status, const char *message);
 
 // From the try.
+// The request is about to go to a service, which is told how much time is left.
+void exchange_tell_deadline(struct exchange *exchange);
 void exchange_on_service_interim(struct exchange *exchange, int status, const struct headers *fields);
 void exchange_on_service_head(struct exchange *exchange);
 void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, struct slice piece);
@@ -198,6 +204,10 @@ const char *exchange_id(struct exchange *exchange);
 // Whether the client speaks gRPC (Content-Type: application/grpc; gRPC-Web is another protocol).
 static inline bool exchange_is_grpc(const struct exchange *exchange) {
   return exchange->grpc;
+}
+// Whether it has ended while a plugin still waited: what that one changes from here on reaches nobody.
+static inline bool exchange_is_over(const struct exchange *exchange) {
+  return exchange->state >= EXCHANGE_LOG;
 }
 // The status of the response's head as the client gets it: what every stream_ops.head sends.
 static inline int exchange_sent_status(const struct exchange *exchange) {

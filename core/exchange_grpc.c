@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Exchanges whose client speaks gRPC: the gateway's own answers in the form that it understands.
+// Exchanges whose client speaks gRPC: its deadlines, and the gateway's own answers in the form that it understands.
 //
 // Such a client looks for a status of gRPC's in the trailers, and for nothing else. So an error of the gateway goes as a
 // head without content whose fields are the trailers, with HTTP status 200; the status that it would have had elsewhere
@@ -7,6 +7,7 @@
 #include "answer.h"
 #include "exchange_parts.h"
 #include "grpc.h"
+#include "try.h"
 #include "worker.h"
 
 enum { MESSAGE_MOST = 1024 };
@@ -40,10 +41,64 @@ static struct slice answered_text(struct exchange *exchange) {
   return (struct slice){only->data, only->len};
 }
 
-void exchange_note_grpc(struct exchange *exchange) {
-  if (!headers_has(&exchange->request.headers, FIELD_CONTENT_TYPE)) return;
-  exchange->grpc = grpc_is_content_type(headers_find_id(&exchange->request.headers, FIELD_CONTENT_TYPE)->value);
+// ---- The deadline ----------------------------------------------------------------------------------------------------
+
+// Whoever is at work for the exchange stops: the service, where it has been asked; a plugin that waits ends by itself,
+// and meanwhile nothing of Lua may run for this exchange.
+static void on_deadline(struct timer *timer) {
+  struct exchange *exchange = (struct exchange *)(void *)((char *)timer - offsetof(struct exchange, deadline));
+  static const char message[] = "The deadline of the call has passed";
+  if (exchange->try) try_abandon(exchange);
+  if (exchange->head_sent) {
+    exchange_cut(exchange, 504, message);
+    return;
+  }
+  if (exchange->waiting) exchange->phases &= ~((1u << PHASE_HEADER_FILTER) | (1u << PHASE_BODY_FILTER));
+  exchange_fail(exchange, 504, message);
 }
+
+static bool set_deadline(struct exchange *exchange, const struct field *field) {
+  int64_t us = grpc_timeout_parse(field->value);
+  if (us == GRPC_TIMEOUT_MALFORMED) {
+    exchange->grpc_status = GRPC_INTERNAL; // as gRPC's own servers answer
+    exchange_fail(exchange, 400, "malformed grpc-timeout");
+    return false;
+  }
+  exchange->deadline_us = exchange->started_us + us;
+  exchange->told_timeout = field->value.data;
+  timer_init(&exchange->deadline, on_deadline);
+  if (timer_set(&exchange->worker->loop.timers, &exchange->deadline, exchange->deadline_us) == 0) return true;
+  exchange->deadline_us = 0;
+  exchange_fail(exchange, 500, UNEXPECTED);
+  return false;
+}
+
+void exchange_drop_deadline(struct exchange *exchange) {
+  timer_cancel(&exchange->worker->loop.timers, &exchange->deadline);
+  exchange->deadline_us = 0;
+}
+
+void exchange_tell_deadline(struct exchange *exchange) {
+  if (!exchange->deadline_us) return;
+  struct field *field = headers_find(&exchange->request.headers, SLICE("grpc-timeout"), 0);
+  if (!field || field->value.data != exchange->told_timeout) return; // a plugin's own
+  char *text = arena_alloc(&exchange->arena, GRPC_TIMEOUT_BYTES);
+  if (!text) return;
+  uint32_t len = grpc_timeout_format(exchange->deadline_us - exchange->worker->loop.clock.mono_us, text);
+  field->value = (struct slice){text, len};
+  exchange->told_timeout = text;
+}
+
+bool exchange_note_grpc(struct exchange *exchange) {
+  const struct headers *fields = &exchange->request.headers;
+  if (!headers_has(fields, FIELD_CONTENT_TYPE)) return true;
+  exchange->grpc = grpc_is_content_type(headers_find_id(fields, FIELD_CONTENT_TYPE)->value);
+  if (!exchange->grpc) return true;
+  struct field *timeout = headers_find(fields, SLICE("grpc-timeout"), 0);
+  return !timeout || set_deadline(exchange, timeout);
+}
+
+// ---- Answers ---------------------------------------------------------------------------------------------------------
 
 void exchange_answer_grpc(struct exchange *exchange) {
   struct headers *fields = &exchange->response;

@@ -32,8 +32,9 @@ void exchange_respond(struct exchange *exchange);
 void exchange_fail(struct exchange *exchange, int status, const char *message);
 
 // exchange_grpc.c
-// Looks at the request's head.
-void exchange_note_grpc(struct exchange *exchange);
+// Looks at the request's head, and sets the deadline that it asks for. False: it has been answered.
+bool exchange_note_grpc(struct exchange *exchange);
+void exchange_drop_deadline(struct exchange *exchange);
 // Turns the answer that is about to be sent, an error, into one of gRPC's.
 void exchange_answer_grpc(struct exchange *exchange);
 // Whether a response that breaks off can end regularly, with the reason in its trailers.

@@ -252,8 +252,7 @@ void exchange_on_head(struct exchange *exchange) {
   exchange->route = exchange->generation->routes;
   exchange->phases = exchange->route->phases;
   if (exchange->peer.tls) note_tls(exchange);
-  exchange_note_grpc(exchange);
-  if (!check_request(exchange) || !read_target(exchange)) return;
+  if (!exchange_note_grpc(exchange) || !check_request(exchange) || !read_target(exchange)) return;
   forward_mark_hop_by_hop(&exchange->request.headers);
   if (exchange->stream->listener && exchange->stream->listener->kind == LISTEN_STATUS)
     exchange_status(exchange);

@@ -164,6 +164,7 @@ void exchange_refuse(struct exchange *exchange, int status, const char *message)
 }
 
 int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len) {
+  if (exchange_is_over(exchange)) return BRIDGE_OK;
   if (exchange->head_sent) return BRIDGE_LATE;
   if (status < 200 || status > 999) return BRIDGE_INVALID;
   exchange->status = status;
@@ -180,6 +181,7 @@ void exchange_exit_message(struct exchange *exchange, const char *message, uint3
 }
 
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len) {
+  if (exchange_is_over(exchange)) return BRIDGE_OK;
   if (exchange->head_sent) return BRIDGE_LATE;
   if (status < 200 || status > 999) return BRIDGE_INVALID;
   answer_error(exchange, status, (struct slice){message, len});
@@ -340,6 +342,7 @@ static void stream_start(struct worker *worker, double handle) {
 }
 
 int exchange_stream_begin(struct exchange *exchange, int status) {
+  if (exchange_is_over(exchange)) return BRIDGE_CLOSED;
   if (exchange->state != EXCHANGE_ACCESS || exchange->head_sent) return BRIDGE_LATE;
   if (status < 200 || status > 999) return BRIDGE_INVALID;
   exchange->status = status;

@@ -236,6 +236,7 @@ void try_begin(struct exchange *exchange) {
   struct try *try = exchange->try;
   *try = (struct try){.exchange = exchange};
   exchange->tries++;
+  exchange_tell_deadline(exchange);
   if (!exchange->upstream && exchange->service && !exchange->service_host.len)
     exchange->upstream = exchange->service->upstream;
   if (!run_balancer(exchange)) {
