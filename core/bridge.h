@@ -228,7 +228,11 @@ enum {
   PROTOCOL_GRPC = 4,
   PROTOCOL_GRPCS = 8,
   PROTOCOL_WS = 16,
-  PROTOCOL_WSS = 32
+  PROTOCOL_WSS = 32,
+  PROTOCOL_TCP = 64,
+  PROTOCOL_TLS = 128,
+  PROTOCOL_TLS_PASSTHROUGH = 256,
+  PROTOCOLS_STREAM = 448 // the three together
 };
 
 struct service_conf {
@@ -260,8 +264,10 @@ enum route_match {
   MATCH_HOST, // may hold one "*" at either end, and a port
   MATCH_PATH, // prefix, or regex behind "~"
   MATCH_SNI,
-  MATCH_HEADER_NAME, // the values that follow belong to it
-  MATCH_HEADER_VALUE // "~*" in front: regex
+  MATCH_HEADER_NAME,  // the values that follow belong to it
+  MATCH_HEADER_VALUE, // "~*" in front: regex
+  MATCH_SOURCE,       // of streams: address, range or "*", a space, port or 0
+  MATCH_DESTINATION
 };
 
 // A new, empty generation being built; `revision` is the snapshot's. Gives its id (above 0).

@@ -2,7 +2,6 @@
 // A generation: what Lua built through the bridge, held in one arena.
 #include "generation.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -231,52 +230,21 @@ int generation_compile(struct generation *generation, double budget_us, struct e
 
 // ---- Trusted addresses -----------------------------------------------------------------------------------------------
 
-static bool mapped(const struct sockaddr *address, uint8_t out[16]) {
-  static const uint8_t prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  if (address->sa_family == AF_INET) {
-    memcpy(out, prefix, 12);
-    memcpy(out + 12, &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
-    return true;
-  }
-  if (address->sa_family != AF_INET6) return false;
-  memcpy(out, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, 16);
-  return true;
-}
-
 int generation_trust(struct generation *generation, struct slice cidr, struct error *error) {
-  const char *slash = memchr(cidr.data, '/', cidr.len);
-  struct slice host = {cidr.data, slash ? (uint32_t)(slash - cidr.data) : cidr.len};
-  struct address address;
-  struct cidr entry = {.bits = 128};
-  if (!address_parse(host, 0, &address) || !mapped(&address.socket.base, entry.bytes))
-    return error_set(error, ERROR_INVALID, "'%.*s' is no address", (int)cidr.len, cidr.data);
-  uint32_t widest = address.socket.base.sa_family == AF_INET ? 32 : 128;
-  if (slash) {
-    char *end;
-    unsigned long bits = strtoul(slash + 1, &end, 10);
-    if (slash[1] < '0' || slash[1] > '9' || end != cidr.data + cidr.len || bits > widest)
-      return error_set(error, ERROR_INVALID, "'%.*s' has no valid prefix length", (int)cidr.len, cidr.data);
-    entry.bits = (uint8_t)(bits + 128 - widest);
-  }
+  struct cidr entry;
+  int failed = cidr_parse(cidr, &entry, error);
+  if (failed < 0) return failed;
   if (grow((void **)&generation->trusted, generation->trusted_count, &generation->trusted_room, sizeof entry) < 0)
     return error_set(error, ERROR_MEMORY, "no memory for trusted addresses");
   generation->trusted[generation->trusted_count++] = entry;
   return 0;
 }
 
-static bool cidr_has(const struct cidr *cidr, const uint8_t bytes[16]) {
-  uint32_t whole = cidr->bits / 8, rest = cidr->bits % 8;
-  if (memcmp(cidr->bytes, bytes, whole) != 0) return false;
-  if (rest == 0) return true;
-  uint8_t mask = (uint8_t)(0xff << (8 - rest));
-  return ((cidr->bytes[whole] ^ bytes[whole]) & mask) == 0;
-}
-
 bool generation_trusts(const struct generation *generation, const struct sockaddr *address) {
   uint8_t bytes[16];
   if (generation->trusted_count == 0) return false;
   if (address->sa_family == AF_UNIX) return true; // whoever may open the socket's file
-  if (!mapped(address, bytes)) return false;
+  if (!cidr_bytes(address, bytes)) return false;
   for (uint32_t i = 0; i < generation->trusted_count; i++)
     if (cidr_has(&generation->trusted[i], bytes)) return true;
   return false;

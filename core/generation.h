@@ -8,6 +8,7 @@
 
 #include "arena.h"
 #include "bridge.h"
+#include "cidr.h"
 #include "error.h"
 #include "target.h"
 
@@ -46,11 +47,6 @@ struct limits {
   int64_t max_body_bytes, max_connections, max_buffered_body_bytes;
   int64_t plugin_cpu_budget_ms; // -1: as the worker was started with
   uint32_t max_head_bytes, max_headers, keepalive_requests, pool_size;
-};
-
-struct cidr {
-  uint8_t bytes[16]; // IPv4 as v4-mapped
-  uint8_t bits;
 };
 
 struct generation {
