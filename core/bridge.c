@@ -330,6 +330,25 @@ int bridge_header_set(struct worker *worker, double handle, int message, const c
   return change_field(worker, handle, message, (struct slice){name, name_len}, (struct slice){value, value_len}, true);
 }
 
+// Whole numbers of up to 14 digits by hand, others by the format that Lua's tostring has.
+static struct slice number_text(double value, char text[32]) {
+  if (!(value >= 0 && value < 1e14 && value == (double)(uint64_t)value)) {
+    int len = snprintf(text, 32, "%.14g", value);
+    return (struct slice){text, (uint32_t)len};
+  }
+  char *at = text + 32;
+  uint64_t rest = (uint64_t)value;
+  do *--at = (char)('0' + rest % 10);
+  while (rest /= 10);
+  return (struct slice){at, (uint32_t)(text + 32 - at)};
+}
+
+int bridge_header_set_number(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,
+                             double value) {
+  char text[32];
+  return change_field(worker, handle, message, (struct slice){name, name_len}, number_text(value, text), true);
+}
+
 int bridge_header_add(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,
                       const char *value, uint32_t value_len) {
   return change_field(worker, handle, message, (struct slice){name, name_len}, (struct slice){value, value_len}, false);

@@ -140,6 +140,9 @@ int bridge_header_get(struct worker *worker, double exchange, int message, const
 // Replaces every field of that name by one.
 int bridge_header_set(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
                       const char *value, uint32_t value_len);
+// The same with a number, written as Lua writes it.
+int bridge_header_set_number(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
+                             double value);
 int bridge_header_add(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
                       const char *value, uint32_t value_len);
 int bridge_header_clear(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);

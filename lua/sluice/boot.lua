@@ -30,5 +30,5 @@ if worker then
   runtime.construct_with(require("sluice.api").new)
   require "sluice.generation"
   runtime.on("start", function() require("sluice.vitals").start() end)
-  return runtime.objects, runtime.body
+  return require("sluice.exchanges").objects, runtime.body
 end

@@ -1,12 +1,15 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- The phases by name and number, which of them a call is allowed in, and how a plugin's answer ends a phase.
 --
--- Numbers are those of `enum phase` in core/bridge.h: the runtime writes the number of the running phase to
--- `exchange.phase`, and each API function tests it against a mask made when the module was loaded.
+-- Numbers are those of `enum phase` in core/bridge.h. Each API function tests the phase that its exchange is in against
+-- a mask made when the module was loaded.
 
 local bit = require "bit"
+local exchanges = require "sluice.exchanges"
+
 local band, bor, lshift = bit.band, bit.bor, bit.lshift
 local error = error
+local find, running = exchanges.find, exchanges.running
 
 local phases = {}
 
@@ -48,7 +51,7 @@ function phases.may_wait(phase)
   return WAITING[phases.names[phase]] == true
 end
 
-local function allowed_names(mask)
+local function names_in(mask)
   local list = {}
   for i, name in ipairs(NAMES) do
     if band(mask, lshift(1, i - 1)) ~= 0 then list[#list + 1] = name end
@@ -58,17 +61,27 @@ end
 
 -- Apart from `check`, so that the compiled path of a call that is allowed holds no string work.
 local function refuse(mask, phase, name, level)
-  error(name .. " cannot be called in phase " .. (phases.names[phase] or "none") .. "; it can in "
-    .. allowed_names(mask), level)
+  local running_names = names_in(phase)
+  error(name .. " cannot be called in phase " .. (running_names ~= "" and running_names or "none") .. "; it can in "
+    .. names_in(mask), level)
 end
 
--- Raises, at the line of the plugin that called the API function, unless the phase is in the mask.
+-- The phase of an exchange whose turn it is not, or that runs inside another of its phases; as a bit.
+local function bit_of(handle, level)
+  local exchange = find(handle)
+  if not exchange then error("the exchange has ended", level + 1) end
+  return (lshift(1, exchange.phase))
+end
+
+-- Raises, at the line of the plugin that called the API function, unless its exchange's phase is in the mask.
 ---@param mask integer the phases that allow it
----@param phase integer the running phase
+---@param handle number of the exchange
 ---@param name string the function, as the plugin wrote it
----@param level? integer of the error, as seen from the caller of `check`; 3: whoever called that one
-function phases.check(mask, phase, name, level)
-  if band(mask, lshift(1, phase)) == 0 then refuse(mask, phase, name, (level or 2) + 2) end
+---@param level? integer of the error, as seen from the caller of `check`; 2: whoever called that one
+function phases.check(mask, handle, name, level)
+  local phase = running.bit
+  if running.handle ~= handle then phase = bit_of(handle, (level or 2) + 1) end
+  if band(mask, phase) == 0 then refuse(mask, phase, name, (level or 2) + 2) end
 end
 
 return phases

@@ -8,6 +8,7 @@
 -- Kept monomorphic and closure-free, so that a phase with its plugins compiles into one trace.
 
 local ffi = require "ffi"
+local exchanges = require "sluice.exchanges"
 local native = require "sluice.ffi"
 local phases = require "sluice.phases"
 
@@ -20,17 +21,15 @@ local LAST_ANSWERING = phases.numbers.access
 
 local PHASE, BODY, PICK, EVENT = 1, 2, 3, 4 -- enum vm_kind
 local DONE, ANSWERED, FAILED = 0, 1, 3      -- enum phase_result
-local PLACES = 1048576                      -- PHASE_SLOTS of phase.h; also the places of coroutines in vm.c
+local PLACES = 1048576                      -- of coroutines in vm.c
 
 local runtime = {
   EXIT = EXIT,
-  ---@type table<integer, table> exchange objects by slot + 1
-  objects = {},
   ---@type table<integer, table> by id: plans by route index (0: no route), routes, upstreams; see sluice.generation
   generations = {},
 }
 
-local objects, generations = runtime.objects, runtime.generations
+local generations = runtime.generations
 local jobs = {} -- by place of the coroutine: what it works on
 
 -- ---- Logging ------------------------------------------------------------------------------------------------------
@@ -194,22 +193,21 @@ function runtime.construct_with(constructor)
 end
 
 local function object_of(handle)
-  local slot = handle % PLACES + 1
-  local exchange = objects[slot]
-  if exchange and exchange.handle == handle then return exchange end
+  local exchange = exchanges.find(handle)
+  if exchange then return exchange end
   exchange = new_exchange(handle)
-  objects[slot] = exchange
+  exchanges.keep(handle, exchange)
   return exchange
 end
 
 -- Kong's precedence among the instances of one plugin; levels are in that order, made by sluice.plan.
 local function scoped_conf(item, exchange)
-  local consumer, groups = exchange.consumer_id, exchange.consumer_group_ids
+  local consumer, groups = exchange.consumer, exchange.consumer_group_ids
   local levels = item.levels
   for i = 1, #levels do
     local level = levels[i]
     if not level.group then
-      local conf = consumer and level.confs[consumer]
+      local conf = consumer and level.confs[consumer.id]
       if conf then return conf end
     elseif groups then
       for g = 1, #groups do
@@ -277,11 +275,11 @@ local function run_phase(job, handle, generation, route, phase)
   local list = list_of(generation, route, phase)
   if not list then return DONE end
   local exchange = object_of(handle)
-  local outer = exchange.phase -- a streamed answer is filtered while its plugin still waits in access
-  exchange.phase = phase
+  local outer = exchanges.enter(exchange, phase)
   job.generation, job.route, job.phase, job.exchange = generation, route, phase, exchange
   local result = run_list(job, list, exchange, phase)
-  exchange.phase, job.exchange = outer, nil
+  exchanges.leave(exchange, outer)
+  job.exchange = nil
   return result
 end
 
@@ -311,11 +309,11 @@ local function run_body(job, handle, generation, route, last, chunk)
   local list = list_of(generation, route, BODY_FILTER)
   if not list then return DONE, chunk end
   local exchange = object_of(handle)
-  local outer = exchange.phase
-  exchange.phase = BODY_FILTER
+  local outer = exchanges.enter(exchange, BODY_FILTER)
   job.generation, job.route, job.phase, job.exchange = generation, route, BODY_FILTER, exchange
   local result, out = filter_chunk(job, list, exchange, chunk, last)
-  exchange.phase, job.exchange = outer, nil
+  exchanges.leave(exchange, outer)
+  job.exchange = nil
   return result, out
 end
 

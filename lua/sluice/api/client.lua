@@ -7,6 +7,7 @@
 local check = require "sluice.api.check"
 local core = require "sluice.api.core"
 local entities = require "sluice.api.entities"
+local exchanges = require "sluice.exchanges"
 local fields = require "sluice.api.fields"
 local phases = require "sluice.phases"
 local tls = require "sluice.api.tls"
@@ -14,6 +15,7 @@ local uuid = require "sluice.uuid"
 
 local E = core.E
 local check_phase, must, text, number = core.check_phase, core.must, core.text, core.number
+local of = exchanges.of
 local rawget, rawset = rawget, rawset
 local MESSAGE_REQUEST = E.MESSAGE_REQUEST
 
@@ -28,26 +30,26 @@ local methods = {}
 
 ---@return string address that the connection came from
 function methods:get_ip()
-  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_ip")
+  check_phase(CONNECTION, self.handle, "exchange.client:get_ip")
   return (text(self.handle, E.TEXT_CLIENT_IP))
 end
 
 ---@return string address of the client, through the proxies in `trusted_ips`
 function methods:get_forwarded_ip()
-  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_forwarded_ip")
+  check_phase(CONNECTION, self.handle, "exchange.client:get_forwarded_ip")
   return (text(self.handle, E.TEXT_FORWARDED_IP))
 end
 
 ---@return integer port that the connection came from
 function methods:get_port()
-  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_port")
+  check_phase(CONNECTION, self.handle, "exchange.client:get_port")
   return (number(self.handle, E.NUMBER_CLIENT_PORT))
 end
 
 -- X-Forwarded-For names no port, so this is the connection's.
 ---@return integer
 function methods:get_forwarded_port()
-  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_forwarded_port")
+  check_phase(CONNECTION, self.handle, "exchange.client:get_forwarded_port")
   return (number(self.handle, E.NUMBER_CLIENT_PORT))
 end
 
@@ -55,7 +57,7 @@ end
 -- the address that the client connected to (nil: a socket of the same machine).
 ---@return { number: integer, requests: integer, local_ip: string|nil, local_port: integer }
 function methods:get_connection()
-  check_phase(CONNECTION, self.exchange.phase, "exchange.client:get_connection")
+  check_phase(CONNECTION, self.handle, "exchange.client:get_connection")
   local handle = self.handle
   return {
     number = number(handle, E.NUMBER_CONNECTION), requests = number(handle, E.NUMBER_CONNECTION_REQUESTS),
@@ -65,14 +67,14 @@ end
 
 ---@return table|nil credential that the request was authenticated with
 function methods:get_credential()
-  check_phase(LATER, self.exchange.phase, "exchange.client:get_credential")
-  return self.exchange.credential
+  check_phase(LATER, self.handle, "exchange.client:get_credential")
+  return of(self.handle).credential
 end
 
 ---@return table|nil consumer that the request was authenticated as
 function methods:get_consumer()
-  check_phase(LATER, self.exchange.phase, "exchange.client:get_consumer")
-  return self.exchange.consumer
+  check_phase(LATER, self.handle, "exchange.client:get_consumer")
+  return of(self.handle).consumer
 end
 
 ---@param consumer_id string
@@ -80,11 +82,11 @@ end
 ---@return table|nil consumer
 ---@return string|nil err
 function methods:load_consumer(consumer_id, search_by_username)
-  check_phase(LATER, self.exchange.phase, "exchange.client:load_consumer")
+  check_phase(LATER, self.handle, "exchange.client:load_consumer")
   check.string("exchange.client:load_consumer", "consumer_id", consumer_id)
-  local consumer = entities.find(self.exchange, "consumers", "id", consumer_id)
+  local consumer = entities.find(of(self.handle), "consumers", "id", consumer_id)
   if consumer then return consumer end
-  if search_by_username then return (entities.find(self.exchange, "consumers", "username", consumer_id)) end
+  if search_by_username then return (entities.find(of(self.handle), "consumers", "username", consumer_id)) end
   if not uuid.is_valid(consumer_id) then
     check.fail("exchange.client:load_consumer", "consumer_id must be a UUID when usernames are not searched")
   end
@@ -97,10 +99,10 @@ end
 ---@param value any
 ---@return table|nil
 function methods:load_credential(kind, field, value)
-  check_phase(LATER, self.exchange.phase, "exchange.client:load_credential")
+  check_phase(LATER, self.handle, "exchange.client:load_credential")
   check.string("exchange.client:load_credential", "kind", kind)
   check.string("exchange.client:load_credential", "field", field)
-  return (entities.find(self.exchange, kind, field, value))
+  return (entities.find(of(self.handle), kind, field, value))
 end
 
 local function set_groups(exchange, groups)
@@ -111,22 +113,21 @@ end
 ---@param consumer table|nil nil clears
 ---@param credential table|nil nil clears
 function methods:authenticate(consumer, credential)
-  check_phase(ACCESS, self.exchange.phase, "exchange.client:authenticate")
+  check_phase(ACCESS, self.handle, "exchange.client:authenticate")
   check.table_or_nil("exchange.client:authenticate", "consumer", consumer)
   check.table_or_nil("exchange.client:authenticate", "credential", credential)
   if consumer == nil and credential == nil then
     check.fail("exchange.client:authenticate", "either credential or consumer must be provided")
   end
-  local exchange = self.exchange
+  local exchange = of(self.handle)
   rawset(exchange, "consumer", consumer)
-  rawset(exchange, "consumer_id", consumer and consumer.id)
   rawset(exchange, "credential", credential)
   set_groups(exchange, nil)
 end
 
 -- Takes away whatever the client sent that a service may take for an identity, in any spelling.
 function methods:clear_identity()
-  check_phase(ACCESS, self.exchange.phase, "exchange.client:clear_identity")
+  check_phase(ACCESS, self.handle, "exchange.client:clear_identity")
   must(core.clear_identity(self.handle), "exchange.client:clear_identity")
 end
 
@@ -137,17 +138,17 @@ end
 -- Tells the service, in Kong's fields, whom the request was authenticated as; what the client said itself goes.
 ---@param identifier? string of the credential, such as its id or user name; nil: an anonymous consumer
 function methods:forward_identity(identifier)
-  check_phase(ACCESS, self.exchange.phase, "exchange.client:forward_identity")
+  check_phase(ACCESS, self.handle, "exchange.client:forward_identity")
   check.string_or_nil("exchange.client:forward_identity", "identifier", identifier)
   self:clear_identity()
-  local handle, consumer = self.handle, rawget(self.exchange, "consumer")
+  local handle, consumer = self.handle, rawget(of(self.handle), "consumer")
   if consumer then
     tell(handle, "X-Consumer-ID", consumer.id)
     tell(handle, "X-Consumer-Custom-ID", consumer.custom_id)
     tell(handle, "X-Consumer-Username", consumer.username)
   end
   tell(handle, "X-Credential-Identifier", identifier)
-  if not rawget(self.exchange, "credential") then tell(handle, "X-Anonymous-Consumer", "true") end
+  if not rawget(of(self.handle), "credential") then tell(handle, "X-Anonymous-Consumer", "true") end
 end
 
 local function groups_of(exchange, consumer_id)
@@ -184,65 +185,54 @@ end
 
 ---@return table[]|nil groups of the request, by name; nil when there are none
 function methods:get_consumer_groups()
-  check_phase(LATER, self.exchange.phase, "exchange.client:get_consumer_groups")
-  return groups(self.exchange)
+  check_phase(LATER, self.handle, "exchange.client:get_consumer_groups")
+  return groups(of(self.handle))
 end
 
 ---@return table|nil the first of the request's groups
 function methods:get_consumer_group()
-  check_phase(LATER, self.exchange.phase, "exchange.client:get_consumer_group")
-  local list = groups(self.exchange)
+  check_phase(LATER, self.handle, "exchange.client:get_consumer_group")
+  local list = groups(of(self.handle))
   return list and list[1]
 end
 
 ---@param list table[] consumer groups that the request is to count among
 function methods:set_authenticated_consumer_groups(list)
-  check_phase(ACCESS, self.exchange.phase, "exchange.client:set_authenticated_consumer_groups")
+  check_phase(ACCESS, self.handle, "exchange.client:set_authenticated_consumer_groups")
   check.table("exchange.client:set_authenticated_consumer_groups", "groups", list)
-  set_groups(self.exchange, list)
+  set_groups(of(self.handle), list)
 end
 
 ---@param group table
 function methods:set_authenticated_consumer_group(group)
-  check_phase(ACCESS, self.exchange.phase, "exchange.client:set_authenticated_consumer_group")
+  check_phase(ACCESS, self.handle, "exchange.client:set_authenticated_consumer_group")
   check.table("exchange.client:set_authenticated_consumer_group", "group", group)
-  set_groups(self.exchange, { group })
+  set_groups(of(self.handle), { group })
 end
 
 ---@param consumer_id string whose groups the request is to count among
 function methods:authenticate_consumer_group_by_consumer_id(consumer_id)
-  check_phase(ACCESS, self.exchange.phase, "exchange.client:authenticate_consumer_group_by_consumer_id")
+  check_phase(ACCESS, self.handle, "exchange.client:authenticate_consumer_group_by_consumer_id")
   check.string("exchange.client:authenticate_consumer_group_by_consumer_id", "consumer_id", consumer_id)
-  set_groups(self.exchange, groups_of(self.exchange, consumer_id))
+  set_groups(of(self.handle), groups_of(of(self.handle), consumer_id))
 end
 
 ---@param allow_terminated? boolean believe X-Forwarded-Proto of a trusted address
 ---@return string|nil "http", "https", "grpc" and so on: the route's, or what the connection is when it has several
 ---@return string|nil err
 function methods:get_protocol(allow_terminated)
-  check_phase(LATER, self.exchange.phase, "exchange.client:get_protocol")
-  local route = entities.route(self.exchange)
+  check_phase(LATER, self.handle, "exchange.client:get_protocol")
+  local route = entities.route(of(self.handle))
   if not route then return nil, "no active route found" end
   local protocols = route.protocols
   if protocols and #protocols == 1 then return protocols[1] end
   return (text(self.handle, allow_terminated and E.TEXT_FORWARDED_SCHEME or E.TEXT_SCHEME))
 end
 
-local client_mt = { __metatable = false }
-function client_mt.__index(self, key)
-  local method = methods[key]
-  if method then return method end
-  if key ~= "tls" then return nil end
-  local part = tls.new(self.exchange)
-  rawset(self, key, part)
-  return part
-end
-
 return {
-  ---@param exchange sluice.exchange
-  ---@return sluice.client
-  new = function(exchange)
-    return (setmetatable({ exchange = exchange, handle = exchange.handle }, client_mt))
-  end,
+  part = core.part(function(self, key)
+    if key == "tls" then return (tls(self.handle)) end
+    return methods[key]
+  end),
   group_ids = group_ids,
 }

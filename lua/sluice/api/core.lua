@@ -152,4 +152,24 @@ end
 
 core.check_phase = phases.check
 
+local function is_same(one, other)
+  return one.handle == other.handle
+end
+
+-- A part of the exchange object: nothing but the handle with methods on it, made anew at each look at it. Compiled code
+-- keeps it in a register, so it is never allocated there; and no plugin can make it speak of another exchange.
+---@param find fun(part: table, key: string): any its methods
+---@return fun(handle: number): table
+function core.part(find)
+  local type_of_its_own = ffi.typeof(ffi.new("struct { const double handle; }"))
+  return ffi.metatype(type_of_its_own, { __index = find, __eq = is_same })
+end
+
+-- The same for methods alone.
+---@param methods table
+---@return fun(handle: number): table
+function core.plain_part(methods)
+  return (core.part(function(_, key) return methods[key] end))
+end
+
 return core

@@ -146,7 +146,9 @@ end
 -- Replaces the fields of that name by one, or by several when `value` is an array; an empty array clears.
 ---@return integer status of the core
 function fields.set(handle, message, name, value)
-  if type(value) ~= "table" then
+  local kind = type(value)
+  if kind == "number" then return (C.bridge_header_set_number(worker, handle, message, name, #name, value)) end
+  if kind ~= "table" then
     local line = text(value)
     return (C.bridge_header_set(worker, handle, message, name, #name, line, #line))
   end

@@ -32,7 +32,7 @@ local methods = {}
 -- What the log plugins write about an exchange: Kong's log format.
 ---@return table
 function methods:serialize()
-  core.check_phase(serializer.PHASES, self.phase, "exchange:serialize")
+  core.check_phase(serializer.PHASES, self.handle, "exchange:serialize")
   return (serializer.serialize(self))
 end
 
@@ -48,7 +48,7 @@ end
 ---@return number|nil to_service
 ---@return number|nil receiving
 function methods:get_latencies()
-  core.check_phase(serializer.PHASES, self.phase, "exchange:get_latencies")
+  core.check_phase(serializer.PHASES, self.handle, "exchange:get_latencies")
   local handle = self.handle
   return ms(handle, E.NUMBER_ELAPSED_US), ms(handle, E.NUMBER_GATEWAY_US), ms(handle, E.NUMBER_SERVICE_US),
     ms(handle, E.NUMBER_RECEIVE_US)
@@ -62,38 +62,37 @@ function methods:set_serialize_value(key, value, options)
   serializer.set_value(self, key, value, options)
 end
 
--- Each part is a table of its own with the handle, so that its methods reach the core without another look-up.
-local parts = {
-  request = request.new,
-  response = response.new,
-  service = service.new,
-  client = client.new,
-  router = router.new,
+-- Kept on the exchange from the first look on.
+local lasting = {
   consumer_group_ids = client.group_ids,
   ctx = function() return {} end,
   id = function(exchange) return core.text(exchange.handle, E.TEXT_ID) end,
 }
 
+local parts = { request = request, response = response, service = service, client = client.part, router = router }
+
 local exchange_mt = { __metatable = false } -- one plugin must not change what another calls
 function exchange_mt.__index(self, key)
+  local part = parts[key]
+  if part then return (part(self.handle)) end
   local method = methods[key]
   if method then return method end
-  local make = parts[key]
+  local make = lasting[key]
   if not make then return nil end
-  local part = make(self)
-  rawset(self, key, part)
-  return part
+  local value = make(self)
+  rawset(self, key, value)
+  return value
 end
 
--- The fields are named, though nil, so that the table is made as large as it will be, each in its place: compiled code
--- finds them without a search, and a table that grows would move all that it holds.
+-- The fields are named, though nil, so that the table is made as large as it will be for most, each in its place:
+-- compiled code finds them without a search, and a table that grows would move all that it holds. There are eight, for
+-- which the table needs no more room than for five.
 ---@param handle number
 ---@return sluice.exchange
 function api.new(handle)
   return (setmetatable({
-    handle = handle, phase = 0, request = nil, response = nil, service = nil, client = nil, ctx = nil,
-    generation = nil, consumer = nil, consumer_id = nil, consumer_groups = nil, consumer_group_ids = nil,
-    credential = nil, serialize_changes = nil, answered = false,
+    handle = handle, phase = 0, answered = false, ctx = nil, generation = nil, consumer = nil, credential = nil,
+    serialize_changes = nil,
   }, exchange_mt))
 end
 

@@ -11,7 +11,6 @@ local query = require "sluice.query"
 
 local E = core.E
 local text, number, check_phase = core.text, core.number, core.check_phase
-local setmetatable = setmetatable
 
 local MESSAGE_REQUEST = E.MESSAGE_REQUEST
 
@@ -22,96 +21,95 @@ local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "
 
 ---@class sluice.request
 local Request = {}
-local request_mt = { __index = Request, __metatable = false }
 
 ---@return string "http" or "https", of the connection
 function Request:get_scheme()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_scheme")
+  check_phase(HEAD, self.handle, "exchange.request:get_scheme")
   return (text(self.handle, E.TEXT_SCHEME))
 end
 
 ---@return string host of the URL or the Host header, lower case, without port
 function Request:get_host()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_host")
+  check_phase(HEAD, self.handle, "exchange.request:get_host")
   return text(self.handle, E.TEXT_HOST) or ""
 end
 
 ---@return integer port of the gateway that the client connected to
 function Request:get_port()
-  check_phase(CONNECTION, self.exchange.phase, "exchange.request:get_port")
+  check_phase(CONNECTION, self.handle, "exchange.request:get_port")
   return (number(self.handle, E.NUMBER_PORT))
 end
 
 ---@return string scheme, from X-Forwarded-Proto when a trusted address sent it
 function Request:get_forwarded_scheme()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_forwarded_scheme")
+  check_phase(HEAD, self.handle, "exchange.request:get_forwarded_scheme")
   return (text(self.handle, E.TEXT_FORWARDED_SCHEME))
 end
 
 ---@return string host, from X-Forwarded-Host when a trusted address sent it
 function Request:get_forwarded_host()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_forwarded_host")
+  check_phase(HEAD, self.handle, "exchange.request:get_forwarded_host")
   return text(self.handle, E.TEXT_FORWARDED_HOST) or ""
 end
 
 ---@return integer port, from X-Forwarded-Port when a trusted address sent it
 function Request:get_forwarded_port()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_forwarded_port")
+  check_phase(HEAD, self.handle, "exchange.request:get_forwarded_port")
   return (number(self.handle, E.NUMBER_FORWARDED_PORT))
 end
 
 ---@return string path, from X-Forwarded-Path when a trusted address sent it
 function Request:get_forwarded_path()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_forwarded_path")
+  check_phase(HEAD, self.handle, "exchange.request:get_forwarded_path")
   return (text(self.handle, E.TEXT_FORWARDED_PATH))
 end
 
 ---@return string|nil prefix that strip_path took off, or X-Forwarded-Prefix of a trusted address
 function Request:get_forwarded_prefix()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_forwarded_prefix")
+  check_phase(HEAD, self.handle, "exchange.request:get_forwarded_prefix")
   return (text(self.handle, E.TEXT_FORWARDED_PREFIX))
 end
 
 ---@return number 1.0, 1.1 or 2
 function Request:get_http_version()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_http_version")
+  check_phase(HEAD, self.handle, "exchange.request:get_http_version")
   return (number(self.handle, E.NUMBER_HTTP_VERSION))
 end
 
 ---@return string method as the client sent it
 function Request:get_method()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_method")
+  check_phase(HEAD, self.handle, "exchange.request:get_method")
   return (text(self.handle, E.TEXT_METHOD))
 end
 
 ---@return string path in its canonical form, without the query: the one that was matched
 function Request:get_path()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_path")
+  check_phase(HEAD, self.handle, "exchange.request:get_path")
   return (text(self.handle, E.TEXT_PATH))
 end
 
 ---@return string path as the client sent it, without the query
 function Request:get_raw_path()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_raw_path")
+  check_phase(HEAD, self.handle, "exchange.request:get_raw_path")
   return (text(self.handle, E.TEXT_RAW_PATH))
 end
 
 ---@return string path and query as the client sent them
 function Request:get_path_with_query()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_path_with_query")
+  check_phase(HEAD, self.handle, "exchange.request:get_path_with_query")
   return (text(self.handle, E.TEXT_RAW_TARGET))
 end
 
 ---@return string query as the client sent it, without "?"; "" when there is none
 function Request:get_raw_query()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_raw_query")
+  check_phase(HEAD, self.handle, "exchange.request:get_raw_query")
   return text(self.handle, E.TEXT_QUERY) or ""
 end
 
 ---@param name string
 ---@return string|boolean|nil value of the first argument of that name; true when it has none
 function Request:get_query_arg(name)
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_query_arg")
+  check_phase(HEAD, self.handle, "exchange.request:get_query_arg")
   check.string("exchange.request:get_query_arg", "name", name)
   local raw = text(self.handle, E.TEXT_QUERY)
   if not raw then return nil end
@@ -122,7 +120,7 @@ end
 ---@return table<string, string|boolean|(string|boolean)[]>
 ---@return string|nil "truncated" when there were more
 function Request:get_query(max_args)
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_query")
+  check_phase(HEAD, self.handle, "exchange.request:get_query")
   if max_args ~= nil then check.integer("exchange.request:get_query", "max_args", max_args, 1, 1000) end
   return query.decode(text(self.handle, E.TEXT_QUERY) or "", max_args)
 end
@@ -131,7 +129,7 @@ end
 ---@param nth? integer which of several fields of that name, from 1; the first unless told
 ---@return string|nil value of that field
 function Request:get_header(name, nth)
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_header")
+  check_phase(HEAD, self.handle, "exchange.request:get_header")
   check.string("exchange.request:get_header", "name", name)
   return (fields.get(self.handle, MESSAGE_REQUEST, name, nth))
 end
@@ -140,7 +138,7 @@ end
 ---@return table<string, string|string[]> by lower-case name, found in any spelling
 ---@return string|nil "truncated" when there were more
 function Request:get_headers(max_headers)
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_headers")
+  check_phase(HEAD, self.handle, "exchange.request:get_headers")
   local all, err = fields.all(self.handle, MESSAGE_REQUEST, max_headers, "exchange.request:get_headers")
   return all, err
 end
@@ -149,7 +147,7 @@ end
 ---@return string|nil body "" when there is none
 ---@return string|nil err when it passes the limit, or the client went away
 function Request:get_raw_body()
-  check_phase(BODY, self.exchange.phase, "exchange.request:get_raw_body")
+  check_phase(BODY, self.handle, "exchange.request:get_raw_body")
   return core.body(self.handle, MESSAGE_REQUEST)
 end
 
@@ -160,7 +158,7 @@ end
 ---@return string|nil err
 ---@return string|nil mimetype that it was decoded as
 function Request:get_body(mimetype, max_args)
-  check_phase(BODY, self.exchange.phase, "exchange.request:get_body")
+  check_phase(BODY, self.handle, "exchange.request:get_body")
   check.string_or_nil("exchange.request:get_body", "mimetype", mimetype)
   if max_args ~= nil then check.integer("exchange.request:get_body", "max_args", max_args, 1, 1000) end
   local sent_type = core.header(self.handle, MESSAGE_REQUEST, "content-type")
@@ -175,20 +173,20 @@ end
 
 ---@return integer bytes of head and body that have come so far
 function Request:get_size()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_size")
+  check_phase(HEAD, self.handle, "exchange.request:get_size")
   return (number(self.handle, E.NUMBER_REQUEST_BYTES))
 end
 
 ---@return number when the request began, milliseconds since 1970
 function Request:get_start_time()
-  check_phase(CONNECTION, self.exchange.phase, "exchange.request:get_start_time")
+  check_phase(CONNECTION, self.handle, "exchange.request:get_start_time")
   return math.floor((number(self.handle, E.NUMBER_STARTED_US) or 0) / 1000)
 end
 
 -- What the groups of the route's regex path matched.
 ---@return { unnamed: string[], named: table<string, string> } unnamed[0]: the whole match
 function Request:get_uri_captures()
-  check_phase(HEAD, self.exchange.phase, "exchange.request:get_uri_captures")
+  check_phase(HEAD, self.handle, "exchange.request:get_uri_captures")
   local handle = self.handle
   local unnamed, named = json.array(), {}
   local group = 0
@@ -208,10 +206,4 @@ function Request:get_uri_captures()
   return { unnamed = unnamed, named = named }
 end
 
-return {
-  ---@param exchange sluice.exchange
-  ---@return sluice.request
-  new = function(exchange)
-    return (setmetatable({ exchange = exchange, handle = exchange.handle }, request_mt))
-  end,
-}
+return core.plain_part(Request)

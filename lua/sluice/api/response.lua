@@ -3,6 +3,7 @@
 
 local check = require "sluice.api.check"
 local core = require "sluice.api.core"
+local exchanges = require "sluice.exchanges"
 local error_answer = require "sluice.api.error_answer"
 local fields = require "sluice.api.fields"
 local json = require "sluice.json"
@@ -13,6 +14,8 @@ local stream = require "sluice.api.stream"
 local E, C, worker = core.E, core.C, core.worker
 local check_phase, must = core.check_phase, core.must
 local error, type, pairs, lower = error, type, pairs, string.lower
+
+local of = exchanges.of
 
 local MESSAGE_RESPONSE = E.MESSAGE_RESPONSE
 local EXIT = phases.EXIT
@@ -27,17 +30,16 @@ local SOURCES = { [0] = "exit", [1] = "service", [2] = "error" }
 
 ---@class sluice.response
 local Response = {}
-local response_mt = { __index = Response, __metatable = false }
 
 ---@return integer status sent, or to be sent, to the client
 function Response:get_status()
-  check_phase(READ, self.exchange.phase, "exchange.response:get_status")
+  check_phase(READ, self.handle, "exchange.response:get_status")
   return (core.number(self.handle, E.NUMBER_STATUS))
 end
 
 ---@return integer bytes of head and body that have been sent so far
 function Response:get_size()
-  check_phase(READ, self.exchange.phase, "exchange.response:get_size")
+  check_phase(READ, self.handle, "exchange.response:get_size")
   return (core.number(self.handle, E.NUMBER_RESPONSE_BYTES))
 end
 
@@ -45,7 +47,7 @@ end
 ---@param nth? integer which of several fields of that name, from 1; the first unless told
 ---@return string|nil value of that field
 function Response:get_header(name, nth)
-  check_phase(READ, self.exchange.phase, "exchange.response:get_header")
+  check_phase(READ, self.handle, "exchange.response:get_header")
   check.string("exchange.response:get_header", "name", name)
   return (fields.get(self.handle, MESSAGE_RESPONSE, name, nth))
 end
@@ -54,20 +56,20 @@ end
 ---@return table<string, string|string[]> by lower-case name, found in any spelling
 ---@return string|nil "truncated" when there were more
 function Response:get_headers(max_headers)
-  check_phase(READ, self.exchange.phase, "exchange.response:get_headers")
+  check_phase(READ, self.handle, "exchange.response:get_headers")
   local all, err = fields.all(self.handle, MESSAGE_RESPONSE, max_headers, "exchange.response:get_headers")
   return all, err
 end
 
 ---@return "service"|"exit"|"error" who made the response: the service, a plugin, or the gateway after a failure
 function Response:get_source()
-  check_phase(READ, self.exchange.phase, "exchange.response:get_source")
+  check_phase(READ, self.handle, "exchange.response:get_source")
   return SOURCES[core.number(self.handle, E.NUMBER_RESPONSE_SOURCE)] or "error"
 end
 
 ---@param status integer 100 to 599
 function Response:set_status(status)
-  check_phase(CHANGE, self.exchange.phase, "exchange.response:set_status")
+  check_phase(CHANGE, self.handle, "exchange.response:set_status")
   check.integer("exchange.response:set_status", "status", status, 100, 599)
   core.set_number(self.handle, E.NUMBER_STATUS, status, "exchange.response:set_status")
 end
@@ -83,7 +85,7 @@ end
 ---@param name string
 ---@param value string|number|boolean|(string|number|boolean)[]
 function Response:set_header(name, value)
-  check_phase(CHANGE, self.exchange.phase, "exchange.response:set_header")
+  check_phase(CHANGE, self.handle, "exchange.response:set_header")
   fields.check(name, value, "exchange.response:set_header")
   if is_framing(name) then return end
   must(fields.set(self.handle, MESSAGE_RESPONSE, name, value), "exchange.response:set_header")
@@ -92,7 +94,7 @@ end
 ---@param name string
 ---@param value string|number|boolean|(string|number|boolean)[]
 function Response:add_header(name, value)
-  check_phase(CHANGE, self.exchange.phase, "exchange.response:add_header")
+  check_phase(CHANGE, self.handle, "exchange.response:add_header")
   fields.check(name, value, "exchange.response:add_header")
   if is_framing(name) then return end
   must(fields.add(self.handle, MESSAGE_RESPONSE, name, value), "exchange.response:add_header")
@@ -100,7 +102,7 @@ end
 
 ---@param name string
 function Response:clear_header(name)
-  check_phase(CHANGE, self.exchange.phase, "exchange.response:clear_header")
+  check_phase(CHANGE, self.handle, "exchange.response:clear_header")
   fields.check_name(name, "exchange.response:clear_header")
   must(fields.clear(self.handle, MESSAGE_RESPONSE, name), "exchange.response:clear_header")
 end
@@ -121,7 +123,7 @@ end
 
 ---@param headers table<string, string|number|boolean|(string|number|boolean)[]>
 function Response:set_headers(headers)
-  check_phase(CHANGE, self.exchange.phase, "exchange.response:set_headers")
+  check_phase(CHANGE, self.handle, "exchange.response:set_headers")
   fields.check_all(headers, "exchange.response:set_headers")
   must(fields.set_all(self.handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:set_headers")
 end
@@ -131,8 +133,8 @@ end
 ---@return string|nil body
 ---@return string|nil err
 function Response:get_raw_body()
-  local exchange = self.exchange
-  check_phase(BODY, exchange.phase, "exchange.response:get_raw_body")
+  local exchange = of(self.handle)
+  check_phase(BODY, self.handle, "exchange.response:get_raw_body")
   if exchange.phase == phases.numbers.response then return core.body(self.handle, MESSAGE_RESPONSE) end
   local held, chunk = exchange.held_body, exchange.chunk
   if chunk and chunk ~= "" and (held or not exchange.last) then
@@ -153,8 +155,8 @@ end
 -- In body_filter: takes the place of the chunk. In response: of the whole body, and Content-Length follows.
 ---@param body string
 function Response:set_raw_body(body)
-  local exchange = self.exchange
-  check_phase(BODY, exchange.phase, "exchange.response:set_raw_body")
+  local exchange = of(self.handle)
+  check_phase(BODY, self.handle, "exchange.response:set_raw_body")
   check.string("exchange.response:set_raw_body", "body", body)
   if exchange.phase ~= phases.numbers.response then
     exchange.taken = body
@@ -186,8 +188,8 @@ end
 ---@param body? string|table a table becomes JSON
 ---@param headers? table<string, string|number|boolean|(string|number|boolean)[]>
 function Response:exit(status, body, headers)
-  local exchange, handle = self.exchange, self.handle
-  check_phase(ANSWER, exchange.phase, "exchange.response:exit")
+  local exchange, handle = of(self.handle), self.handle
+  check_phase(ANSWER, handle, "exchange.response:exit")
   check.integer("exchange.response:exit", "status", status, 100, 599)
   check.table_or_nil("exchange.response:exit", "headers", headers)
   if headers then
@@ -221,8 +223,8 @@ end
 ---@param headers? table<string, string|number|boolean|(string|number|boolean)[]>
 ---@param template? string in place of the gateway's: %s for the message, %s for the request id
 function Response:error(status, message, headers, template)
-  local exchange, handle = self.exchange, self.handle
-  check_phase(ANSWER, exchange.phase, "exchange.response:error")
+  local exchange, handle = of(self.handle), self.handle
+  check_phase(ANSWER, handle, "exchange.response:error")
   check.integer("exchange.response:error", "status", status, 400, 599)
   check.table_or_nil("exchange.response:error", "headers", headers)
   check.string_or_nil("exchange.response:error", "template", template)
@@ -260,8 +262,8 @@ end
 ---@param headers? table<string, string|number|boolean|(string|number|boolean)[]>
 ---@return sluice.stream
 function Response:stream(status, headers)
-  local exchange, handle = self.exchange, self.handle
-  check_phase(STREAM, exchange.phase, "exchange.response:stream")
+  local exchange, handle = of(self.handle), self.handle
+  check_phase(STREAM, handle, "exchange.response:stream")
   check.integer("exchange.response:stream", "status", status, 200, 599)
   check.table_or_nil("exchange.response:stream", "headers", headers)
   if headers then
@@ -274,10 +276,4 @@ function Response:stream(status, headers)
   return stream.new(handle, begun ~= 0)
 end
 
-return {
-  ---@param exchange sluice.exchange
-  ---@return sluice.response
-  new = function(exchange)
-    return (setmetatable({ exchange = exchange, handle = exchange.handle }, response_mt))
-  end,
-}
+return core.plain_part(Response)

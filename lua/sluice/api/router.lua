@@ -3,32 +3,27 @@
 
 local core = require "sluice.api.core"
 local entities = require "sluice.api.entities"
+local exchanges = require "sluice.exchanges"
 local phases = require "sluice.phases"
 
 local check_phase = core.check_phase
+local of = exchanges.of
 
 local MATCHED = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log")
 
 ---@class sluice.router
 local Router = {}
-local router_mt = { __index = Router, __metatable = false }
 
 ---@return table|nil route entity; nil when none matched
 function Router:get_route()
-  check_phase(MATCHED, self.exchange.phase, "exchange.router:get_route")
-  return (entities.route(self.exchange))
+  check_phase(MATCHED, self.handle, "exchange.router:get_route")
+  return (entities.route(of(self.handle)))
 end
 
 ---@return table|nil service entity; nil when the route has none
 function Router:get_service()
-  check_phase(MATCHED, self.exchange.phase, "exchange.router:get_service")
-  return (entities.service(self.exchange))
+  check_phase(MATCHED, self.handle, "exchange.router:get_service")
+  return (entities.service(of(self.handle)))
 end
 
-return {
-  ---@param exchange sluice.exchange
-  ---@return sluice.router
-  new = function(exchange)
-    return (setmetatable({ exchange = exchange }, router_mt))
-  end,
-}
+return core.plain_part(Router)

@@ -25,7 +25,7 @@ local methods = {}
 ---@return boolean|nil true
 ---@return string|nil err when there is no such upstream
 function methods:set_upstream(name)
-  check_phase(BEFORE, self.exchange.phase, "exchange.service:set_upstream")
+  check_phase(BEFORE, self.handle, "exchange.service:set_upstream")
   check.string("exchange.service:set_upstream", "name", name)
   local status = C.bridge_service_upstream(worker, self.handle, name, #name)
   if status == E.BRIDGE_NONE then return nil, "could not find an upstream named '" .. name .. "'" end
@@ -37,7 +37,7 @@ end
 ---@param host string name or address
 ---@param port integer 1 to 65535
 function methods:set_target(host, port)
-  check_phase(TARGET, self.exchange.phase, "exchange.service:set_target")
+  check_phase(TARGET, self.handle, "exchange.service:set_target")
   check.string("exchange.service:set_target", "host", host)
   check.integer("exchange.service:set_target", "port", port, 1, 65535)
   must(C.bridge_service_target(worker, self.handle, host, #host, port), "exchange.service:set_target")
@@ -45,7 +45,7 @@ end
 
 ---@param retries integer 0 to 32767
 function methods:set_retries(retries)
-  check_phase(BEFORE, self.exchange.phase, "exchange.service:set_retries")
+  check_phase(BEFORE, self.handle, "exchange.service:set_retries")
   check.integer("exchange.service:set_retries", "retries", retries, 0, 32767)
   core.set_number(self.handle, E.NUMBER_RETRIES, retries, "exchange.service:set_retries")
 end
@@ -55,7 +55,7 @@ end
 ---@param read_timeout integer milliseconds
 function methods:set_timeouts(connect_timeout, write_timeout, read_timeout)
   local name = "exchange.service:set_timeouts"
-  check_phase(BEFORE, self.exchange.phase, name)
+  check_phase(BEFORE, self.handle, name)
   check.integer(name, "connect_timeout", connect_timeout, 1, MAX_MS)
   check.integer(name, "write_timeout", write_timeout, 1, MAX_MS)
   check.integer(name, "read_timeout", read_timeout, 1, MAX_MS)
@@ -66,26 +66,13 @@ end
 
 ---@param on boolean whether the service's certificate is verified
 function methods:set_tls_verify(on)
-  check_phase(TARGET, self.exchange.phase, "exchange.service:set_tls_verify")
+  check_phase(TARGET, self.handle, "exchange.service:set_tls_verify")
   check.boolean("exchange.service:set_tls_verify", "on", on)
   must(C.bridge_service_tls_verify(worker, self.handle, on and 1 or 0), "exchange.service:set_tls_verify")
 end
 
-local service_mt = { __metatable = false }
-function service_mt.__index(self, key)
-  local method = methods[key]
-  if method then return method end
-  local part
-  if key == "request" then part = service_request.new(self.exchange) end
-  if key == "response" then part = service_response.new(self.exchange) end
-  if part then rawset(self, key, part) end
-  return part
-end
-
-return {
-  ---@param exchange sluice.exchange
-  ---@return sluice.service
-  new = function(exchange)
-    return (setmetatable({ exchange = exchange, handle = exchange.handle }, service_mt))
-  end,
-}
+return core.part(function(self, key)
+  if key == "request" then return (service_request(self.handle)) end
+  if key == "response" then return (service_response(self.handle)) end
+  return methods[key]
+end)

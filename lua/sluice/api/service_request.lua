@@ -26,11 +26,10 @@ end
 
 ---@class sluice.service.request
 local Request = {}
-local request_mt = { __index = Request, __metatable = false }
 
 ---@param scheme "http"|"https"
 function Request:set_scheme(scheme)
-  check_phase(BALANCER, self.exchange.phase, "exchange.service.request:set_scheme")
+  check_phase(BALANCER, self.handle, "exchange.service.request:set_scheme")
   check.string("exchange.service.request:set_scheme", "scheme", scheme)
   if scheme ~= "http" and scheme ~= "https" then
     check.fail("exchange.service.request:set_scheme", format("scheme must be http or https, got %q", scheme))
@@ -45,7 +44,7 @@ end
 
 ---@param path string begins with "/"; without a query; bytes that need it are percent-encoded
 function Request:set_path(path)
-  check_phase(BALANCER, self.exchange.phase, "exchange.service.request:set_path")
+  check_phase(BALANCER, self.handle, "exchange.service.request:set_path")
   check.string("exchange.service.request:set_path", "path", path)
   if byte(path) ~= 47 then check.fail("exchange.service.request:set_path", "path must begin with /") end
   core.set_text(self.handle, E.TEXT_SERVICE_PATH, escape_path(path), "exchange.service.request:set_path")
@@ -53,13 +52,13 @@ end
 
 ---@return string query as it goes to the service, without "?"; "" when there is none
 function Request:get_raw_query()
-  check_phase(BALANCER, self.exchange.phase, "exchange.service.request:get_raw_query")
+  check_phase(BALANCER, self.handle, "exchange.service.request:get_raw_query")
   return core.text(self.handle, E.TEXT_SERVICE_QUERY) or ""
 end
 
 ---@param text string query without "?", sent as it is
 function Request:set_raw_query(text)
-  check_phase(EARLY, self.exchange.phase, "exchange.service.request:set_raw_query")
+  check_phase(EARLY, self.handle, "exchange.service.request:set_raw_query")
   check.string("exchange.service.request:set_raw_query", "query", text)
   if find(text, "[%c #]") then
     check.fail("exchange.service.request:set_raw_query", "query must not hold spaces, control characters or #")
@@ -69,7 +68,7 @@ end
 
 ---@param args table<string, string|number|boolean|(string|number|boolean)[]> written in alphabetical order
 function Request:set_query(args)
-  check_phase(EARLY, self.exchange.phase, "exchange.service.request:set_query")
+  check_phase(EARLY, self.handle, "exchange.service.request:set_query")
   check.table("exchange.service.request:set_query", "args", args)
   local text, err = query.encode(args)
   if not text then check.fail("exchange.service.request:set_query", err) end
@@ -78,7 +77,7 @@ end
 
 ---@param name string all arguments of that name are removed, the others keep order and spelling
 function Request:clear_query_arg(name)
-  check_phase(EARLY, self.exchange.phase, "exchange.service.request:clear_query_arg")
+  check_phase(EARLY, self.handle, "exchange.service.request:clear_query_arg")
   check.string("exchange.service.request:clear_query_arg", "name", name)
   local text = core.text(self.handle, E.TEXT_SERVICE_QUERY)
   if not text or text == "" then return end
@@ -87,7 +86,7 @@ end
 
 ---@param method string upper case
 function Request:set_method(method)
-  check_phase(EARLY, self.exchange.phase, "exchange.service.request:set_method")
+  check_phase(EARLY, self.handle, "exchange.service.request:set_method")
   check.string("exchange.service.request:set_method", "method", method)
   if not METHODS[method] then
     check.fail("exchange.service.request:set_method", format("invalid method %q", method))
@@ -99,7 +98,7 @@ end
 ---@param name string
 ---@param value string|number|boolean|(string|number|boolean)[]
 function Request:set_header(name, value)
-  check_phase(BALANCER, self.exchange.phase, "exchange.service.request:set_header")
+  check_phase(BALANCER, self.handle, "exchange.service.request:set_header")
   fields.check(name, value, "exchange.service.request:set_header")
   must(fields.set(self.handle, MESSAGE_REQUEST, name, value), "exchange.service.request:set_header")
 end
@@ -107,14 +106,14 @@ end
 ---@param name string
 ---@param value string|number|boolean|(string|number|boolean)[]
 function Request:add_header(name, value)
-  check_phase(EARLY, self.exchange.phase, "exchange.service.request:add_header")
+  check_phase(EARLY, self.handle, "exchange.service.request:add_header")
   fields.check(name, value, "exchange.service.request:add_header")
   must(fields.add(self.handle, MESSAGE_REQUEST, name, value), "exchange.service.request:add_header")
 end
 
 ---@param name string
 function Request:clear_header(name)
-  check_phase(EARLY, self.exchange.phase, "exchange.service.request:clear_header")
+  check_phase(EARLY, self.handle, "exchange.service.request:clear_header")
   fields.check_name(name, "exchange.service.request:clear_header")
   must(fields.clear(self.handle, MESSAGE_REQUEST, name), "exchange.service.request:clear_header")
 end
@@ -122,14 +121,14 @@ end
 -- Removes the field and every other that a service may take for it: behind CGI, X_User is X-User.
 ---@param name string
 function Request:clear_alike(name)
-  check_phase(EARLY, self.exchange.phase, "exchange.service.request:clear_alike")
+  check_phase(EARLY, self.handle, "exchange.service.request:clear_alike")
   fields.check_name(name, "exchange.service.request:clear_alike")
   must(fields.clear_alike(self.handle, MESSAGE_REQUEST, name), "exchange.service.request:clear_alike")
 end
 
 ---@param headers table<string, string|number|boolean|(string|number|boolean)[]>
 function Request:set_headers(headers)
-  check_phase(EARLY, self.exchange.phase, "exchange.service.request:set_headers")
+  check_phase(EARLY, self.handle, "exchange.service.request:set_headers")
   fields.check_all(headers, "exchange.service.request:set_headers")
   must(fields.set_all(self.handle, MESSAGE_REQUEST, headers), "exchange.service.request:set_headers")
 end
@@ -137,7 +136,7 @@ end
 -- Takes the place of the request's body; Content-Length follows.
 ---@param body string
 function Request:set_raw_body(body)
-  check_phase(BALANCER, self.exchange.phase, "exchange.service.request:set_raw_body")
+  check_phase(BALANCER, self.handle, "exchange.service.request:set_raw_body")
   check.string("exchange.service.request:set_raw_body", "body", body)
   must(C.bridge_body_set(worker, self.handle, MESSAGE_REQUEST, body, #body), "exchange.service.request:set_raw_body")
 end
@@ -149,7 +148,7 @@ end
 ---@return string|nil err
 function Request:set_body(args, mimetype)
   local name = "exchange.service.request:set_body"
-  check_phase(EARLY, self.exchange.phase, name)
+  check_phase(EARLY, self.handle, name)
   check.table(name, "args", args)
   check.string_or_nil(name, "mimetype", mimetype)
   local content_type = mimetype or core.header(self.handle, MESSAGE_REQUEST, "content-type")
@@ -161,10 +160,4 @@ function Request:set_body(args, mimetype)
   return true
 end
 
-return {
-  ---@param exchange sluice.exchange
-  ---@return sluice.service.request
-  new = function(exchange)
-    return (setmetatable({ exchange = exchange, handle = exchange.handle }, request_mt))
-  end,
-}
+return core.plain_part(Request)

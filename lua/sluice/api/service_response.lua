@@ -17,18 +17,17 @@ local BODY = phases.mask("response")
 
 ---@class sluice.service.response
 local Response = {}
-local response_mt = { __index = Response, __metatable = false }
 
 ---@return integer|nil status; nil when the service did not answer
 function Response:get_status()
-  check_phase(HEAD, self.exchange.phase, "exchange.service.response:get_status")
+  check_phase(HEAD, self.handle, "exchange.service.response:get_status")
   return (core.number(self.handle, E.NUMBER_SERVICE_STATUS))
 end
 
 ---@param name string in any case; `_` also finds `-`
 ---@return string|nil value of the first field of that name
 function Response:get_header(name)
-  check_phase(HEAD, self.exchange.phase, "exchange.service.response:get_header")
+  check_phase(HEAD, self.handle, "exchange.service.response:get_header")
   check.string("exchange.service.response:get_header", "name", name)
   return (fields.get(self.handle, MESSAGE, name))
 end
@@ -37,7 +36,7 @@ end
 ---@return table<string, string|string[]> by lower-case name, found in any spelling
 ---@return string|nil "truncated" when there were more
 function Response:get_headers(max_headers)
-  check_phase(HEAD, self.exchange.phase, "exchange.service.response:get_headers")
+  check_phase(HEAD, self.handle, "exchange.service.response:get_headers")
   local all, err = fields.all(self.handle, MESSAGE, max_headers, "exchange.service.response:get_headers")
   return all, err
 end
@@ -45,7 +44,7 @@ end
 ---@return string|nil body
 ---@return string|nil err
 function Response:get_raw_body()
-  check_phase(BODY, self.exchange.phase, "exchange.service.response:get_raw_body")
+  check_phase(BODY, self.handle, "exchange.service.response:get_raw_body")
   return core.body(self.handle, E.MESSAGE_RESPONSE)
 end
 
@@ -56,7 +55,7 @@ end
 ---@return string|nil err
 ---@return string|nil mimetype that it was decoded as
 function Response:get_body(mimetype, max_args)
-  check_phase(BODY, self.exchange.phase, "exchange.service.response:get_body")
+  check_phase(BODY, self.handle, "exchange.service.response:get_body")
   check.string_or_nil("exchange.service.response:get_body", "mimetype", mimetype)
   if max_args ~= nil then check.integer("exchange.service.response:get_body", "max_args", max_args, 1, 1000) end
   local content_type = mimetype or core.header(self.handle, MESSAGE, "content-type")
@@ -66,10 +65,4 @@ function Response:get_body(mimetype, max_args)
   return bodies.decode(raw, content_type, max_args)
 end
 
-return {
-  ---@param exchange sluice.exchange
-  ---@return sluice.service.response
-  new = function(exchange)
-    return (setmetatable({ exchange = exchange, handle = exchange.handle }, response_mt))
-  end,
-}
+return core.plain_part(Response)

@@ -3,6 +3,7 @@
 
 local check = require "sluice.api.check"
 local core = require "sluice.api.core"
+local exchanges = require "sluice.exchanges"
 local phases = require "sluice.phases"
 
 local E, C, worker = core.E, core.C, core.worker
@@ -16,23 +17,22 @@ local HANDSHAKE = phases.mask("certificate", "rewrite", "access", "balancer", "h
 
 ---@class sluice.client.tls
 local Tls = {}
-local tls_mt = { __index = Tls, __metatable = false }
 
 ---@return string|nil PEM of the client's certificate and those it sent with it; nil when it sent none
 function Tls:get_full_client_certificate_chain()
-  check_phase(LATER, self.exchange.phase, "exchange.client.tls:get_full_client_certificate_chain")
+  check_phase(LATER, self.handle, "exchange.client.tls:get_full_client_certificate_chain")
   return (text(self.handle, E.TEXT_TLS_CLIENT_CERTIFICATE))
 end
 
 ---@return string|nil server name that the client asked for; nil without SNI or TLS
 function Tls:get_server_name()
-  check_phase(HANDSHAKE, self.exchange.phase, "exchange.client.tls:get_server_name")
+  check_phase(HANDSHAKE, self.handle, "exchange.client.tls:get_server_name")
   return (text(self.handle, E.TEXT_TLS_SNI))
 end
 
 ---@return string|nil such as "TLSv1.3"; nil without TLS
 function Tls:get_version()
-  check_phase(LATER, self.exchange.phase, "exchange.client.tls:get_version")
+  check_phase(LATER, self.handle, "exchange.client.tls:get_version")
   return (text(self.handle, E.TEXT_TLS_VERSION))
 end
 
@@ -42,7 +42,7 @@ end
 ---@return boolean|nil true
 ---@return string|nil err
 function Tls:set_certificate(certificate, key)
-  check_phase(CERTIFICATE, self.exchange.phase, "exchange.client.tls:set_certificate")
+  check_phase(CERTIFICATE, self.handle, "exchange.client.tls:set_certificate")
   check.string("exchange.client.tls:set_certificate", "certificate", certificate)
   check.string("exchange.client.tls:set_certificate", "key", key)
   local status = C.bridge_tls_certificate(worker, self.handle, certificate, key)
@@ -53,18 +53,12 @@ end
 -- What the log says about the client's certificate, in place of the handshake's own result.
 ---@param result string "SUCCESS", "NONE" or "FAILED:reason"
 function Tls:set_client_verify(result)
-  check_phase(BEFORE_LOG, self.exchange.phase, "exchange.client.tls:set_client_verify")
+  check_phase(BEFORE_LOG, self.handle, "exchange.client.tls:set_client_verify")
   check.string("exchange.client.tls:set_client_verify", "result", result)
   if result ~= "SUCCESS" and result ~= "NONE" and result:sub(1, 7) ~= "FAILED:" then
     check.fail("exchange.client.tls:set_client_verify", 'result must be "SUCCESS", "NONE" or "FAILED:reason"')
   end
-  rawset(self.exchange, "client_verify", result)
+  rawset(exchanges.of(self.handle), "client_verify", result)
 end
 
-return {
-  ---@param exchange sluice.exchange
-  ---@return sluice.client.tls
-  new = function(exchange)
-    return (setmetatable({ exchange = exchange, handle = exchange.handle }, tls_mt))
-  end,
-}
+return core.plain_part(Tls)
