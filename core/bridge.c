@@ -257,6 +257,9 @@ static struct headers *fields_of(struct exchange *exchange, int message) {
   case MESSAGE_REQUEST: return &exchange->request.headers;
   case MESSAGE_RESPONSE: return exchange->has_response ? &exchange->response : &exchange->preset;
   case MESSAGE_SERVICE_RESPONSE: return &exchange->service_response;
+  case MESSAGE_REQUEST_TRAILERS: return &exchange->request.trailers;
+  case MESSAGE_RESPONSE_TRAILERS: return &exchange->trailers;
+  case MESSAGE_SERVICE_TRAILERS: return &exchange->service_message.trailers;
   default: return NULL;
   }
 }
@@ -298,11 +301,20 @@ static int fields_to_change(struct exchange *exchange, int message, struct heade
     *out = &exchange->request.headers;
     return exchange->state <= EXCHANGE_SERVICE ? BRIDGE_OK : BRIDGE_LATE;
   }
+  if (message == MESSAGE_RESPONSE_TRAILERS) {
+    *out = &exchange->trailers;
+    return exchange_fork_trailers(exchange) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+  }
   if (message != MESSAGE_RESPONSE) return BRIDGE_INVALID;
   if (exchange->head_sent) return BRIDGE_LATE;
   if (exchange->has_response && exchange_fork_response(exchange) < 0) return BRIDGE_FULL;
   *out = fields_of(exchange, message);
   return BRIDGE_OK;
+}
+
+static bool is_trailer(struct slice name) {
+  struct field field = {.name = name, .id = (uint8_t)headers_id(name)};
+  return forward_is_trailer(&field);
 }
 
 static int change_field(struct worker *worker, double handle, int message, struct slice name, struct slice value,
@@ -313,6 +325,10 @@ static int change_field(struct worker *worker, double handle, int message, struc
   if (!headers_name_is_valid(name) || !headers_value_is_valid(value)) return BRIDGE_INVALID;
   int status = fields_to_change(exchange, message, &headers);
   if (status != BRIDGE_OK) return status;
+  if (message == MESSAGE_RESPONSE_TRAILERS && !is_trailer(name)) {
+    error_set(&worker->error, ERROR_INVALID, "a field of that name may not be a trailer (RFC 9110 6.5.1)");
+    return BRIDGE_INVALID;
+  }
   struct slice kept_value = arena_copy(&exchange->arena, value.data, value.len);
   if (!kept_value.data) return BRIDGE_FULL;
   if (message == MESSAGE_REQUEST && headers_id(name) == FIELD_HOST) {

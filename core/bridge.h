@@ -126,9 +126,13 @@ int bridge_capture_name(struct worker *worker, double exchange, uint32_t index, 
 // ---- Exchange: fields ---------------------------------------------------------------------------------------------
 
 enum message {
-  MESSAGE_REQUEST,         // from the client; what a plugin changes goes upstream
-  MESSAGE_RESPONSE,        // to the client; before the service answered: fields to add to whatever answer comes
-  MESSAGE_SERVICE_RESPONSE // as the service sent them; read only
+  MESSAGE_REQUEST,          // from the client; what a plugin changes goes upstream
+  MESSAGE_RESPONSE,         // to the client; before the service answered: fields to add to whatever answer comes
+  MESSAGE_SERVICE_RESPONSE, // as the service sent them; read only
+  // Fields behind the content (RFC 9110 6.5).
+  MESSAGE_REQUEST_TRAILERS,  // once the whole request has come; read only
+  MESSAGE_RESPONSE_TRAILERS, // to the client; before the service's have come: fields to put over them
+  MESSAGE_SERVICE_TRAILERS   // as the service sent them, once they have come; read only
 };
 
 uint32_t bridge_header_count(struct worker *worker, double exchange, int message);

@@ -104,6 +104,7 @@ struct exchange *exchange_new(struct worker *worker, struct stream *stream, cons
   buffer_init(&exchange->replay, &worker->chunks);
   buffer_init(&exchange->answer, &worker->chunks);
   headers_init(&exchange->preset, PRESET_MOST);
+  headers_init(&exchange->trailers, PRESET_MOST);
   exchange_move(exchange, EXCHANGE_HEAD);
   worker->board->exchanges++;
   worker->board->exchanges_open++;

@@ -144,6 +144,9 @@ struct exchange {
   struct headers preset;           // fields set by plugins before there was a response
   struct headers response;         // what the client gets
   struct headers service_response; // as the service sent them
+  struct headers trailers;         // what the client gets; before the service's have come, what plugins put over them
+  bool own_trailers;               // plugins have changed them
+  bool has_trailers;               // the service's have come
   struct h1_message service_message;
   struct chunk *response_chunk; // holds the bytes of the service's head
   struct buffer answer;         // body of an answer by the gateway, or the response gathered whole
@@ -195,6 +198,7 @@ int exchange_exit(struct exchange *exchange, int status, const char *body, uint3
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
 void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len);
 int exchange_fork_response(struct exchange *exchange);   // before the response's fields are changed
+int exchange_fork_trailers(struct exchange *exchange);   // before its trailers are changed
 int exchange_want_whole_body(struct exchange *exchange); // BRIDGE_OK, AGAIN, FULL
 int exchange_stream_begin(struct exchange *exchange, int status);
 int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len);

@@ -25,7 +25,8 @@ void exchange_forward(struct exchange *exchange);
 // Sends exchange->status, the response's fields and exchange->answer, through header_filter and body_filter. A filter
 // that fails makes it a bare 500.
 void exchange_answer(struct exchange *exchange);
-void exchange_send_end(struct exchange *exchange, const struct headers *trailers);
+// The response is whole; exchange->trailers go behind it as far as the client takes them.
+void exchange_send_end(struct exchange *exchange);
 // The same for an answer of the gateway's own, with the fields that plugins have set so far.
 void exchange_respond(struct exchange *exchange);
 // The same for an error.

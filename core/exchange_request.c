@@ -35,7 +35,7 @@ void exchange_after_phase(struct exchange *exchange, enum phase_result result, v
     if (result == PHASE_FAILED)
       exchange_cut(exchange, 500, UNEXPECTED);
     else
-      exchange_send_end(exchange, NULL);
+      exchange_send_end(exchange);
     return;
   }
   if (result == PHASE_FAILED)

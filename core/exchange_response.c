@@ -36,10 +36,66 @@ static void merge_preset(struct exchange *exchange) {
   headers_merge(&exchange->response, &exchange->preset, &exchange->arena);
 }
 
+// ---- Trailers --------------------------------------------------------------------------------------------------------
+
+int exchange_fork_trailers(struct exchange *exchange) {
+  exchange->own_trailers = true;
+  if (!exchange->has_trailers || exchange->trailers.fields != exchange->service_message.trailers.fields) return 0;
+  int result = headers_copy(&exchange->trailers, &exchange->service_message.trailers, &exchange->arena);
+  exchange->trailers.most += PRESET_MOST;
+  return result;
+}
+
+// The service's have come: what plugins set before goes over them.
+static void take_trailers(struct exchange *exchange) {
+  struct headers set_before = exchange->trailers;
+  exchange->has_trailers = true;
+  exchange->trailers = exchange->service_message.trailers;
+  if (set_before.count == 0) return;
+  exchange_fork_trailers(exchange);
+  headers_merge(&exchange->trailers, &set_before, &exchange->arena);
+}
+
+static bool takes_trailers(const struct exchange *exchange) {
+  return exchange->request.major >= 2 || headers_any_list_has(&exchange->request.headers, FIELD_TE, SLICE("trailers"));
+}
+
+// A client of HTTP/1.1 gets what the service sent, and of what plugins add only what it said it would take (RFC 9110
+// 6.5.1, 10.1.4).
+static void drop_unwanted_trailers(struct exchange *exchange) {
+  if (!exchange->own_trailers || takes_trailers(exchange)) return;
+  struct headers *trailers = &exchange->trailers;
+  for (uint32_t i = 0; i < trailers->count;) {
+    struct slice name = trailers->fields[i].name;
+    if (exchange->has_trailers && headers_find(&exchange->service_message.trailers, name, 0))
+      i++;
+    else
+      headers_remove(trailers, name);
+  }
+}
+
+// Trailers that are known before the head goes are announced in it, and need a framing that has room for them.
+static void announce_trailers(struct exchange *exchange) {
+  if (exchange->trailers.count == 0 || exchange->no_body_out) return;
+  if (exchange->request.major == 1 && exchange->request.minor == 0) return;         // HTTP/1.0 knows none
+  bool others_come = exchange->source == SOURCE_SERVICE && !exchange->has_trailers; // which ours may replace
+  if (others_come && !takes_trailers(exchange)) return;
+  if (!others_come) drop_unwanted_trailers(exchange);
+  if (exchange->trailers.count == 0) return;
+  if (exchange->request.major == 1) exchange->response_length = -1;
+  exchange_fork_response(exchange);
+  if (headers_has(&exchange->response, FIELD_TRAILER)) return;
+  for (uint32_t i = 0; i < exchange->trailers.count; i++)
+    headers_add(&exchange->response, &exchange->arena, SLICE("Trailer"), exchange->trailers.fields[i].name);
+}
+
+// ---- Sending ---------------------------------------------------------------------------------------------------------
+
 // How the end of the response's content will be told to the client (RFC 9112 6.3).
 static void choose_framing(struct exchange *exchange) {
   exchange->no_body_out = response_has_no_body(exchange) || exchange->grpc_answer;
   if (exchange->filtering_body && !exchange->no_body_out) exchange->response_length = -1;
+  announce_trailers(exchange);
   exchange->chunked_out =
       exchange->response_length < 0 && !exchange->no_body_out && exchange->request.major == 1 && !is_http_1_0(exchange);
 }
@@ -75,8 +131,10 @@ static void send_piece(struct exchange *exchange, struct chunk *chunk, struct sl
   if (piece.len && !exchange->no_body_out) exchange->ops->body(exchange, chunk, piece.data, piece.len);
 }
 
-void exchange_send_end(struct exchange *exchange, const struct headers *trailers) {
-  if (exchange->stream) exchange->ops->end(exchange, trailers);
+void exchange_send_end(struct exchange *exchange) {
+  if (exchange->no_body_out) headers_init(&exchange->trailers, 0);
+  drop_unwanted_trailers(exchange);
+  if (exchange->stream) exchange->ops->end(exchange, exchange->trailers.count ? &exchange->trailers : NULL);
   exchange_finish(exchange);
 }
 
@@ -120,7 +178,7 @@ static void send_answer(struct exchange *exchange) {
   exchange->response_length = keeps_length ? exchange->service_message.content_length : (int64_t)exchange->answer.bytes;
   send_head(exchange);
   send_answer_body(exchange);
-  exchange_send_end(exchange, NULL);
+  exchange_send_end(exchange);
 }
 
 // A filter failed: what it may have done to the answer is forgotten.
@@ -139,6 +197,7 @@ void exchange_answer(struct exchange *exchange) {
 
 // An answer of the gateway's own.
 void exchange_respond(struct exchange *exchange) {
+  if (exchange->has_trailers) headers_init(&exchange->trailers, PRESET_MOST); // they belong to another response
   headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
   exchange->has_response = true;
   merge_preset(exchange);
@@ -285,6 +344,7 @@ void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, st
 
 void exchange_on_service_end(struct exchange *exchange) {
   exchange->last_byte_us = exchange->worker->loop.clock.mono_us;
+  take_trailers(exchange);
   if (exchange->state == EXCHANGE_RESPONSE) {
     enum phase_result result;
     exchange->response_length = (int64_t)exchange->answer.bytes;
@@ -297,7 +357,7 @@ void exchange_on_service_end(struct exchange *exchange) {
   if (exchange->filtering_body) send_piece(exchange, NULL, SLICE(""), true);
   if (exchange_find(worker, handle) != exchange) return;
   if (exchange->state != EXCHANGE_SENDING && exchange->state != EXCHANGE_TUNNEL) return;
-  exchange_send_end(exchange, &exchange->service_message.trailers);
+  exchange_send_end(exchange);
 }
 
 void exchange_on_service_failed(struct exchange *exchange, int status, const char *message) {

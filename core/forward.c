@@ -236,11 +236,33 @@ int forward_request_head(struct exchange *exchange, struct buffer *out) {
   return buffer_commit(out, (size_t)(head.at - start));
 }
 
+bool forward_is_trailer(const struct field *field) {
+  static const struct slice forbidden[] = {
+      SLICE("authorization"),
+      SLICE("cache-control"),
+      SLICE("content-encoding"),
+      SLICE("content-range"),
+      SLICE("cookie"),
+      SLICE("location"),
+      SLICE("max-forwards"),
+      SLICE("proxy-authorization"),
+      SLICE("range"),
+      SLICE("set-cookie"),
+      SLICE("www-authenticate"),
+      SLICE("proxy-authenticate"),
+      SLICE("content-language"),
+  };
+  if (field->id != FIELD_OTHER) return false;
+  for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
+    if (slice_equal_nocase(field->name, forbidden[i])) return false;
+  return true;
+}
+
 int forward_last_chunk(const struct headers *trailers, struct buffer *out) {
   int failed = buffer_append(out, "0\r\n", 3);
   for (uint32_t i = 0; i < trailers->count; i++) {
     const struct field *field = &trailers->fields[i];
-    if (field->id != FIELD_OTHER) continue; // framing and routing fields are no trailers (RFC 9110 6.5.1)
+    if (!forward_is_trailer(field)) continue;
     failed |= buffer_append(out, field->name.data, field->name.len);
     failed |= buffer_append(out, ": ", 2);
     failed |= buffer_append(out, field->value.data, field->value.len);

@@ -25,6 +25,8 @@ bool forward_passes_upgrade(const struct exchange *exchange);
 // The request head as the service gets it. 0, or ERROR_MEMORY when it is too large.
 int forward_request_head(struct exchange *exchange, struct buffer *out);
 
+// Whether a field may stand behind the content: none of framing, routing, authentication or content (RFC 9110 6.5.1).
+bool forward_is_trailer(const struct field *field);
 // The last chunk of a chunked content, with its trailers. 0, or ERROR_MEMORY.
 int forward_last_chunk(const struct headers *trailers, struct buffer *out);
 

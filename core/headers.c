@@ -246,3 +246,10 @@ bool headers_list_has(struct slice list, struct slice token) {
   }
   return false;
 }
+
+bool headers_any_list_has(const struct headers *headers, enum field_id id, struct slice token) {
+  if (!headers_has(headers, id)) return false;
+  for (uint32_t i = 0; i < headers->count; i++)
+    if (headers->fields[i].id == id && headers_list_has(headers->fields[i].value, token)) return true;
+  return false;
+}

@@ -76,6 +76,8 @@ bool headers_name_is_valid(struct slice name);
 bool headers_value_is_valid(struct slice value);
 // Whether a comma-separated list (RFC 9110 5.6.1) has `token`, without regard to case.
 bool headers_list_has(struct slice list, struct slice token);
+// The same over all fields with that id.
+bool headers_any_list_has(const struct headers *headers, enum field_id id, struct slice token);
 
 static inline bool headers_has(const struct headers *headers, enum field_id id) {
   return (headers->present >> id) & 1;

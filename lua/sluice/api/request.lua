@@ -12,7 +12,7 @@ local query = require "sluice.query"
 local E = core.E
 local text, number, check_phase = core.text, core.number, core.check_phase
 
-local MESSAGE_REQUEST = E.MESSAGE_REQUEST
+local MESSAGE_REQUEST, TRAILERS = E.MESSAGE_REQUEST, E.MESSAGE_REQUEST_TRAILERS
 
 local HEAD = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log")
 local BODY = phases.mask("rewrite", "access", "response")
@@ -149,6 +149,24 @@ end
 function Request:get_raw_body()
   check_phase(BODY, self.handle, "exchange.request:get_raw_body")
   return core.body(self.handle, MESSAGE_REQUEST)
+end
+
+-- Fields behind the body (RFC 9110 6.5). They come with its end: after get_raw_body in access, or in a later phase.
+---@param name string in any case; `_` also finds `-`
+---@return string|nil value of the first trailer of that name, once the whole request has come
+function Request:get_trailer(name)
+  check_phase(HEAD, self.handle, "exchange.request:get_trailer")
+  check.string("exchange.request:get_trailer", "name", name)
+  return (fields.get(self.handle, TRAILERS, name))
+end
+
+---@param max_trailers? integer how many at most, 1 to 1000; 100 unless told
+---@return table<string, string|string[]> by lower-case name, found in any spelling
+---@return string|nil "truncated" when there were more
+function Request:get_trailers(max_trailers)
+  check_phase(HEAD, self.handle, "exchange.request:get_trailers")
+  local all, err = fields.all(self.handle, TRAILERS, max_trailers, "exchange.request:get_trailers")
+  return all, err
 end
 
 -- The body as a table: a form, JSON or multipart/form-data by its Content-Type. Waits for the whole body.

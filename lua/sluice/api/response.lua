@@ -17,11 +17,12 @@ local error, type, pairs, lower = error, type, pairs, string.lower
 
 local of = exchanges.of
 
-local MESSAGE_RESPONSE = E.MESSAGE_RESPONSE
+local MESSAGE_RESPONSE, MESSAGE_TRAILERS = E.MESSAGE_RESPONSE, E.MESSAGE_RESPONSE_TRAILERS
 local EXIT = phases.EXIT
 
 local READ = phases.mask("header_filter", "response", "body_filter", "log")
 local CHANGE = phases.mask("rewrite", "access", "header_filter", "response")
+local TRAILERS = phases.mask("rewrite", "access", "header_filter", "body_filter", "response")
 local ANSWER = phases.mask("rewrite", "access", "header_filter", "response")
 local STREAM = phases.mask("access")
 local BODY = phases.mask("body_filter", "response")
@@ -126,6 +127,51 @@ function Response:set_headers(headers)
   check_phase(CHANGE, self.handle, "exchange.response:set_headers")
   fields.check_all(headers, "exchange.response:set_headers")
   must(fields.set_all(self.handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:set_headers")
+end
+
+-- Fields behind the body (RFC 9110 6.5): the service's, in response and log, and in body_filter with the last chunk,
+-- and what plugins have made of them.
+---@param name string in any case; `_` also finds `-`
+---@return string|nil value of the first trailer of that name, once they are known
+function Response:get_trailer(name)
+  check_phase(READ, self.handle, "exchange.response:get_trailer")
+  check.string("exchange.response:get_trailer", "name", name)
+  return (fields.get(self.handle, MESSAGE_TRAILERS, name))
+end
+
+---@param max_trailers? integer how many at most, 1 to 1000; 100 unless told
+---@return table<string, string|string[]> by lower-case name, found in any spelling
+---@return string|nil "truncated" when there were more
+function Response:get_trailers(max_trailers)
+  check_phase(READ, self.handle, "exchange.response:get_trailers")
+  local all, err = fields.all(self.handle, MESSAGE_TRAILERS, max_trailers, "exchange.response:get_trailers")
+  return all, err
+end
+
+-- Replaces the trailers of that name. Before the service's have come: kept, and put over them. A client of HTTP/1.1
+-- gets a trailer that the service did not send only where it asked for trailers (`TE: trailers`).
+---@param name string
+---@param value string|number|boolean|(string|number|boolean)[]
+function Response:set_trailer(name, value)
+  check_phase(TRAILERS, self.handle, "exchange.response:set_trailer")
+  fields.check(name, value, "exchange.response:set_trailer")
+  must(fields.set(self.handle, MESSAGE_TRAILERS, name, value), "exchange.response:set_trailer")
+end
+
+---@param name string
+---@param value string|number|boolean|(string|number|boolean)[]
+function Response:add_trailer(name, value)
+  check_phase(TRAILERS, self.handle, "exchange.response:add_trailer")
+  fields.check(name, value, "exchange.response:add_trailer")
+  must(fields.add(self.handle, MESSAGE_TRAILERS, name, value), "exchange.response:add_trailer")
+end
+
+-- The service's can be cleared once they have come: in response, and in body_filter with the last chunk.
+---@param name string
+function Response:clear_trailer(name)
+  check_phase(TRAILERS, self.handle, "exchange.response:clear_trailer")
+  fields.check_name(name, "exchange.response:clear_trailer")
+  must(fields.clear(self.handle, MESSAGE_TRAILERS, name), "exchange.response:clear_trailer")
 end
 
 -- In body_filter: holds the chunks back and gives the whole body with the last one, nil until then.

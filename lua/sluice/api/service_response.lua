@@ -10,7 +10,7 @@ local phases = require "sluice.phases"
 local E = core.E
 local check_phase = core.check_phase
 
-local MESSAGE = E.MESSAGE_SERVICE_RESPONSE
+local MESSAGE, TRAILERS = E.MESSAGE_SERVICE_RESPONSE, E.MESSAGE_SERVICE_TRAILERS
 
 local HEAD = phases.mask("header_filter", "response", "body_filter", "log")
 local BODY = phases.mask("response")
@@ -38,6 +38,24 @@ end
 function Response:get_headers(max_headers)
   check_phase(HEAD, self.handle, "exchange.service.response:get_headers")
   local all, err = fields.all(self.handle, MESSAGE, max_headers, "exchange.service.response:get_headers")
+  return all, err
+end
+
+-- Fields behind the body, which gRPC has its status in: in response and log, and in body_filter with the last chunk.
+---@param name string in any case; `_` also finds `-`
+---@return string|nil value of the first trailer of that name, once they have come
+function Response:get_trailer(name)
+  check_phase(HEAD, self.handle, "exchange.service.response:get_trailer")
+  check.string("exchange.service.response:get_trailer", "name", name)
+  return (fields.get(self.handle, TRAILERS, name))
+end
+
+---@param max_trailers? integer how many at most, 1 to 1000; 100 unless told
+---@return table<string, string|string[]> by lower-case name, found in any spelling
+---@return string|nil "truncated" when there were more
+function Response:get_trailers(max_trailers)
+  check_phase(HEAD, self.handle, "exchange.service.response:get_trailers")
+  local all, err = fields.all(self.handle, TRAILERS, max_trailers, "exchange.service.response:get_trailers")
   return all, err
 end
 
