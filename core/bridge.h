@@ -247,7 +247,8 @@ struct service_conf {
   const char *host; // a name, an address, or the name of an upstream
   uint32_t port;
   const char *path; // NULL: none
-  bool tls;         // protocol https
+  bool tls;         // protocol https, grpcs, http2s
+  bool http2;       // protocol grpc, grpcs, http2, http2s
   bool tls_verify;
   uint32_t tls_verify_depth;
   const char *ca_pem;                                  // NULL: the system's

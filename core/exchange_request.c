@@ -4,6 +4,7 @@
 
 #include "exchange_parts.h"
 #include "forward.h"
+#include "grpc.h"
 #include "router.h"
 #include "stream.h"
 #include "tls.h"
@@ -103,6 +104,23 @@ static bool answer_unrouted(struct exchange *exchange, enum router_outcome outco
   return true;
 }
 
+// A route for gRPC is found like every other, and then takes nothing else. False: answered.
+static bool fits_grpc_route(struct exchange *exchange, bool needs_tls) {
+  if (!exchange_is_grpc(exchange)) {
+    exchange_fail(exchange, 415, "Non-gRPC request matched gRPC route");
+  } else if (exchange->request.major < 2) {
+    headers_add(&exchange->preset, &exchange->arena, SLICE("Connection"), SLICE("Upgrade"));
+    headers_add(&exchange->preset, &exchange->arena, SLICE("Upgrade"), SLICE("HTTP/2"));
+    exchange_fail(exchange, 426, "Please use HTTP2 protocol");
+  } else if (needs_tls) {
+    exchange->grpc_status = GRPC_CANCELLED; // as Kong answers
+    exchange_fail(exchange, 426, "gRPC request matched gRPCs route");
+  } else {
+    return true;
+  }
+  return false;
+}
+
 void exchange_route(struct exchange *exchange) {
   bool tls = exchange->peer.tls;
   bool secure = slice_equal(forward_scheme(exchange), SLICE("https"));
@@ -127,6 +145,7 @@ void exchange_route(struct exchange *exchange) {
   enum router_outcome outcome = router_match(exchange->generation->router, &request, exchange->match);
   if (answer_unrouted(exchange, outcome)) return;
   take_route(exchange, exchange->match->route);
+  if (exchange->route->grpc && !fits_grpc_route(exchange, outcome == ROUTER_NEEDS_TLS)) return;
   if (outcome == ROUTER_NEEDS_TLS)
     redirect_to_https(exchange, exchange->route->https_redirect_status);
   else

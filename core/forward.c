@@ -133,9 +133,12 @@ static struct slice host_for_service(const struct exchange *exchange) {
   return exchange->service ? exchange->service->host_field : exchange->upstream->name;
 }
 
-// A head being written: room has been reserved for all of it.
+// A head being made: text, as HTTP/1.1 sends it, or with `list` its fields one by one. Room has been reserved for all
+// of it: for the text, or for the values that a list does not find ready.
 struct head {
   char *at;
+  struct forward_field *list; // NULL: text
+  uint32_t count;
 };
 
 static void put(struct head *head, struct slice text) {
@@ -144,23 +147,40 @@ static void put(struct head *head, struct slice text) {
 }
 
 static void put_field(struct head *head, struct slice name, struct slice value) {
+  if (head->list) {
+    head->list[head->count++] = (struct forward_field){name, value};
+    return;
+  }
   put(head, name);
   put(head, SLICE(": "));
   put(head, value);
   put(head, SLICE("\r\n"));
 }
 
+// A field whose value is put piece by piece, between these two.
+static char *begin_field(struct head *head, struct slice name) {
+  if (!head->list) put(head, name);
+  if (!head->list) put(head, SLICE(": "));
+  return head->at;
+}
+
+static void end_field(struct head *head, struct slice name, const char *value) {
+  if (head->list)
+    put_field(head, name, (struct slice){value, (uint32_t)(head->at - value)});
+  else
+    put(head, SLICE("\r\n"));
+}
+
 static void put_number(struct head *head, struct slice name, uint64_t number) {
-  char digits[24];
-  int len = snprintf(digits, sizeof digits, "%llu", (unsigned long long)number);
-  put_field(head, name, (struct slice){digits, (uint32_t)len});
+  const char *value = begin_field(head, name);
+  head->at += sprintf(head->at, "%llu", (unsigned long long)number);
+  end_field(head, name, value);
 }
 
 // The values of all fields with that id in one list, ours at its end.
 static void put_list(struct head *head, const struct exchange *exchange, enum field_id id, struct slice name,
                      struct slice own) {
-  put(head, name);
-  put(head, SLICE(": "));
+  const char *value = begin_field(head, name);
   for (uint32_t i = 0; headers_has(&exchange->request.headers, id) && i < exchange->request.headers.count; i++) {
     const struct field *field = &exchange->request.headers.fields[i];
     if (field->id != id || field->named_by_connection || field->value.len == 0) continue;
@@ -168,7 +188,7 @@ static void put_list(struct head *head, const struct exchange *exchange, enum fi
     put(head, SLICE(", "));
   }
   put(head, own);
-  put(head, SLICE("\r\n"));
+  end_field(head, name, value);
 }
 
 static void put_forwarded(struct head *head, const struct exchange *exchange) {
@@ -201,6 +221,16 @@ static void put_framing(struct head *head, const struct exchange *exchange) {
   put_field(head, SLICE("Upgrade"), headers_find_id(&exchange->request.headers, FIELD_UPGRADE)->value);
 }
 
+static void put_fields(struct head *head, const struct exchange *exchange) {
+  for (uint32_t i = 0; i < exchange->request.headers.count; i++) {
+    const struct field *field = &exchange->request.headers.fields[i];
+    if (field->named_by_connection || ((own_fields >> field->id) & 1)) continue;
+    put_field(head, field->name, field->value);
+  }
+  put_forwarded(head, exchange);
+  put_list(head, exchange, FIELD_VIA, SLICE("Via"), forward_via(&exchange->request));
+}
+
 static size_t head_bound(const struct exchange *exchange, struct slice path, struct slice query) {
   size_t bound = 1024 + (size_t)forward_method(exchange).len + path.len + query.len + host_for_service(exchange).len +
                  exchange->raw_path.len + exchange->path.len + exchange->host.len;
@@ -216,7 +246,7 @@ int forward_request_head(struct exchange *exchange, struct buffer *out) {
   size_t bound = head_bound(exchange, path, query);
   char *start = bound <= CHUNK_BYTES ? buffer_reserve(out, bound) : NULL;
   if (!start) return ERROR_MEMORY;
-  struct head head = {start};
+  struct head head = {.at = start};
   put(&head, forward_method(exchange));
   put(&head, SLICE(" "));
   put(&head, path);
@@ -224,16 +254,62 @@ int forward_request_head(struct exchange *exchange, struct buffer *out) {
   if (has_query) put(&head, query);
   put(&head, SLICE(" HTTP/1.1\r\n"));
   put_field(&head, SLICE("Host"), host_for_service(exchange));
-  for (uint32_t i = 0; i < exchange->request.headers.count; i++) {
-    const struct field *field = &exchange->request.headers.fields[i];
-    if (field->named_by_connection || ((own_fields >> field->id) & 1)) continue;
-    put_field(&head, field->name, field->value);
-  }
-  put_forwarded(&head, exchange);
-  put_list(&head, exchange, FIELD_VIA, SLICE("Via"), forward_via(&exchange->request));
+  put_fields(&head, exchange);
   put_framing(&head, exchange);
   put(&head, SLICE("\r\n"));
   return buffer_commit(out, (size_t)(head.at - start));
+}
+
+// The text that a list needs besides what the exchange holds already: the target, numbers, and what joins others.
+static size_t list_bound(const struct exchange *exchange, struct slice path, struct slice query) {
+  size_t bound = 256 + (size_t)path.len + query.len;
+  for (uint32_t i = 0; i < exchange->request.headers.count; i++) {
+    const struct field *field = &exchange->request.headers.fields[i];
+    if (field->id == FIELD_VIA || field->id == FIELD_X_FORWARDED_FOR) bound += field->value.len + 2;
+  }
+  return bound;
+}
+
+// The target's form, then the fields, in the order of RFC 9113 8.3: pseudo-fields first.
+static void put_pseudo_fields(struct head *head, const struct exchange *exchange, struct slice scheme) {
+  put_field(head, SLICE(":method"), forward_method(exchange));
+  put_field(head, SLICE(":scheme"), scheme);
+  put_field(head, SLICE(":authority"), host_for_service(exchange));
+}
+
+static void put_te(struct head *head, const struct exchange *exchange) {
+  struct field *te = headers_find_id(&exchange->request.headers, FIELD_TE);
+  if (exchange_is_grpc(exchange) || (te && headers_list_has(te->value, SLICE("trailers"))))
+    put_field(head, SLICE("te"), SLICE("trailers"));
+}
+
+int forward_request_list(struct exchange *exchange, struct slice scheme, struct forward_list *out) {
+  struct slice path, query;
+  bool has_query;
+  if (forward_target(exchange, &path, &query, &has_query) < 0) return ERROR_MEMORY;
+  size_t most = exchange->request.headers.count + 16u;
+  struct head head = {.at = arena_alloc(&exchange->arena, list_bound(exchange, path, query)),
+                      .list = arena_alloc(&exchange->arena, most * sizeof *head.list)};
+  if (!head.at || !head.list) return ERROR_MEMORY;
+  put_pseudo_fields(&head, exchange, scheme);
+  const char *target = begin_field(&head, SLICE(":path"));
+  put(&head, path);
+  if (has_query) put(&head, SLICE("?"));
+  if (has_query) put(&head, query);
+  end_field(&head, SLICE(":path"), target);
+  put_fields(&head, exchange);
+  put_te(&head, exchange);
+  if (exchange->body_replaced)
+    put_number(&head, SLICE("content-length"), exchange->request_body.bytes);
+  else if (exchange->request.content_length >= 0)
+    put_number(&head, SLICE("content-length"), (uint64_t)exchange->request.content_length);
+  *out = (struct forward_list){head.list, head.count};
+  return 0;
+}
+
+bool forward_has_content(const struct exchange *exchange) {
+  if (exchange->body_replaced) return exchange->request_body.bytes > 0;
+  return exchange->request.chunked || exchange->request.content_length > 0;
 }
 
 bool forward_is_trailer(const struct field *field) {

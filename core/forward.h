@@ -25,6 +25,21 @@ bool forward_passes_upgrade(const struct exchange *exchange);
 // The request head as the service gets it. 0, or ERROR_MEMORY when it is too large.
 int forward_request_head(struct exchange *exchange, struct buffer *out);
 
+struct forward_field {
+  struct slice name, value;
+};
+
+struct forward_list {
+  const struct forward_field *fields;
+  uint32_t count;
+};
+
+// The same for HTTP/2: pseudo-fields, then fields, in the exchange's arena. Names may have upper case. 0, or
+// ERROR_MEMORY.
+int forward_request_list(struct exchange *exchange, struct slice scheme, struct forward_list *out);
+// Whether the request that the service gets has content, perhaps none in the end.
+bool forward_has_content(const struct exchange *exchange);
+
 // Whether a field may stand behind the content: none of framing, routing, authentication or content (RFC 9110 6.5.1).
 bool forward_is_trailer(const struct field *field);
 // The last chunk of a chunked content, with its trailers. 0, or ERROR_MEMORY.

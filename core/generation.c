@@ -136,6 +136,7 @@ int generation_service(struct generation *generation, const struct service_conf 
       .path = keep(generation, conf->path),
       .port = (uint16_t)conf->port,
       .tls = conf->tls,
+      .http2 = conf->http2,
       .connect_timeout_ms = conf->connect_timeout_ms,
       .send_timeout_ms = conf->send_timeout_ms,
       .read_timeout_ms = conf->read_timeout_ms,
@@ -171,6 +172,7 @@ int generation_route(struct generation *generation, const struct route_conf *con
       .strip_path = conf->strip_path,
       .preserve_host = conf->preserve_host,
       .path_handling_v1 = conf->path_handling_v1,
+      .grpc = (conf->protocols & (PROTOCOL_GRPC | PROTOCOL_GRPCS)) != 0,
   };
   return (int)index;
 }
@@ -262,6 +264,7 @@ struct tls_context *generation_client_tls(struct generation *generation, const s
       .ca_pem = tls->ca_pem,
       .certificate_pem = tls->certificate_pem,
       .key_pem = tls->key_pem,
+      .alpn = service && service->http2 ? "h2" : NULL,
   };
   struct tls_context *context = tls_cache_get(generation->worker, &options, key);
   for (uint32_t i = 0; i < name.len; i++) *key = (*key ^ (uint8_t)name.data[i]) * 1099511628211u;

@@ -26,7 +26,7 @@ struct client_tls {
 struct service {
   struct slice name, host, path;
   uint16_t port;
-  bool tls;
+  bool tls, http2;
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct upstream *upstream;
   struct client_tls client_tls;
@@ -38,6 +38,7 @@ struct route {
   uint32_t phases;
   uint16_t https_redirect_status;
   bool strip_path, preserve_host, path_handling_v1;
+  bool grpc; // takes gRPC only
 };
 
 // Numbers of `gateway.limits` and the like that an exchange obeys; their names are in generation.c.

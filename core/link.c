@@ -359,10 +359,7 @@ static struct link *link_new(struct worker *worker, const struct pool_key *key, 
   link->conn.on_read = link_on_read;
   link->conn.on_write = link_on_write;
   link->conn.on_deadline = link_on_deadline;
-  int result = worker->connect ? worker->connect(worker, &link->conn, &key->address)
-                               : conn_connect(&link->conn, &worker->loop, &worker->chunks, &key->address.socket.base,
-                                              key->address.len, error);
-  if (result == 0) return link;
+  if (try_open(worker, &link->conn, key, error) == 0) return link;
   free(link);
   return NULL;
 }

@@ -10,20 +10,20 @@ void pool_init(struct pool *pool, uint32_t most) {
   *pool = (struct pool){.most = most};
 }
 
-static uint32_t key_bucket(const struct pool_key *key) {
+uint32_t pool_key_hash(const struct pool_key *key) {
   const unsigned char *bytes = (const unsigned char *)&key->address.socket;
   uint32_t hash = 2166136261u ^ (uint32_t)key->tls ^ (uint32_t)(key->tls >> 32);
   for (uint32_t i = 0; i < key->address.len; i++) hash = (hash ^ bytes[i]) * 16777619u;
-  return hash % POOL_BUCKETS;
+  return hash;
 }
 
-static bool key_equal(const struct pool_key *a, const struct pool_key *b) {
+bool pool_key_equal(const struct pool_key *a, const struct pool_key *b) {
   return a->tls == b->tls && a->address.len == b->address.len &&
          memcmp(&a->address.socket, &b->address.socket, a->address.len) == 0;
 }
 
 void pool_remove(struct pool *pool, struct link *link) {
-  uint32_t bucket = key_bucket(&link->key);
+  uint32_t bucket = pool_key_hash(&link->key) % POOL_BUCKETS;
   *(link->previous ? &link->previous->next : &pool->buckets[bucket]) = link->next;
   if (link->next) link->next->previous = link->previous;
   *(link->older ? &link->older->newer : &pool->oldest) = link->newer;
@@ -38,8 +38,8 @@ bool pool_is_full(const struct pool *pool) {
 }
 
 struct link *pool_take(struct pool *pool, const struct pool_key *key) {
-  for (struct link *link = pool->buckets[key_bucket(key)]; link; link = link->next) {
-    if (!key_equal(&link->key, key) || link->conn.eof || link->conn.failed) continue;
+  for (struct link *link = pool->buckets[pool_key_hash(key) % POOL_BUCKETS]; link; link = link->next) {
+    if (!pool_key_equal(&link->key, key) || link->conn.eof || link->conn.failed) continue;
     pool_remove(pool, link);
     return link;
   }
@@ -47,7 +47,7 @@ struct link *pool_take(struct pool *pool, const struct pool_key *key) {
 }
 
 void pool_put(struct pool *pool, struct link *link) {
-  uint32_t bucket = key_bucket(&link->key);
+  uint32_t bucket = pool_key_hash(&link->key) % POOL_BUCKETS;
   link->previous = NULL;
   link->next = pool->buckets[bucket];
   if (link->next) link->next->previous = link;

@@ -17,6 +17,9 @@ struct pool_key {
   uint64_t tls; // 0: plain
 };
 
+uint32_t pool_key_hash(const struct pool_key *key);
+bool pool_key_equal(const struct pool_key *a, const struct pool_key *b);
+
 struct pool {
   struct link *buckets[POOL_BUCKETS];
   struct link *oldest, *newest;

@@ -10,6 +10,7 @@
 #include "dns.h"
 #include "exchange.h"
 #include "forward.h"
+#include "h2_client.h"
 #include "link.h"
 #include "tls.h"
 #include "worker.h"
@@ -110,12 +111,17 @@ void try_unreachable(struct exchange *exchange, const char *why) {
   try_failed(exchange, 502, message, true);
 }
 
+int try_open(struct worker *worker, struct conn *conn, const struct pool_key *key, struct error *error) {
+  if (worker->connect) return worker->connect(worker, conn, &key->address);
+  return conn_connect(conn, &worker->loop, &worker->chunks, &key->address.socket.base, key->address.len, error);
+}
+
 static void try_connect(struct exchange *exchange) {
   struct try *try = exchange->try;
   struct pool_key key = {.address = try->addresses[try->address_at % try->address_count], .tls = try->tls_key};
   address_text(&key.address.socket.base, exchange->target_ip);
   exchange->target_port = address_port(&key.address.socket.base);
-  try->carrier = &link_carrier;
+  try->carrier = exchange->service && exchange->service->http2 ? &h2_carrier : &link_carrier;
   try->carrier->begin(exchange, &key);
 }
 

@@ -8,10 +8,14 @@
 #include "pool.h"
 #include "target.h"
 
+struct conn;
+struct error;
 struct exchange;
+struct h2_call;
 struct link;
 struct tls_context;
 struct upstream;
+struct worker;
 
 // What carries a request to the service and its response back. It reads exchange->request_body, fills
 // exchange->service_message, and tells of what happens by exchange_on_service_* and try_failed.
@@ -31,6 +35,7 @@ struct try {
   struct exchange *exchange;
   const struct carrier *carrier; // NULL until there is an address
   struct link *link;             // HTTP/1.1: the connection; NULL until there is one
+  struct h2_call *call;          // HTTP/2: the stream
   struct target *target;
   struct dns_query *query; // in flight
   struct address addresses[TARGET_ADDRESSES];
@@ -41,6 +46,7 @@ struct try {
   const char *tls_name; // SNI, and what a certificate is checked against
   bool reused;          // on a connection that had been in use before
   bool response_seen;   // at least a byte of it
+  bool response_whole;  // with its head: nothing follows
 };
 
 // A DNS query and whose it is; in the exchange's arena.
@@ -63,5 +69,7 @@ void try_abandon(struct exchange *exchange);
 void try_failed(struct exchange *exchange, int status, const char *message, bool unsent);
 // The same for a connection that was not made.
 void try_unreachable(struct exchange *exchange, const char *why);
+// A new connection, on its way. 0, or ERROR_*.
+int try_open(struct worker *worker, struct conn *conn, const struct pool_key *key, struct error *error);
 // Content on its way: kept, as long as another try may need it again.
 void try_keep_content(struct exchange *exchange);

@@ -527,6 +527,7 @@ static void free_exchanges(struct worker *worker) {
 void worker_free(struct worker *worker) {
   while (worker->servers) server_close(worker->servers);
   link_close_idle(&worker->pool);
+  h2_client_close_all(worker);
   take_yielded(worker);
   if (worker->loop.ev) run_jobs(worker);
   worker->closing = true;

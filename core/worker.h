@@ -11,6 +11,7 @@
 #include "dns.h"
 #include "error.h"
 #include "generation.h"
+#include "h2_client.h"
 #include "loop.h"
 #include "pool.h"
 #include "process.h"
@@ -68,6 +69,7 @@ struct worker {
   struct generation *generations;
   int next_generation;
   struct pool pool;
+  struct h2_pool h2;
   struct tls_entry *tls_entries; // last used first
   uint32_t tls_entry_count;
   struct client **clients; // sockets of Lua, by slot

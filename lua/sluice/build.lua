@@ -112,7 +112,8 @@ end
 
 -- ---- Services -----------------------------------------------------------------------------------------------------
 
-local TLS = { https = true, grpcs = true, wss = true, tls = true }
+local TLS = { https = true, grpcs = true, http2s = true, wss = true, tls = true }
+local HTTP2 = { grpc = true, grpcs = true, http2 = true, http2s = true }
 
 -- Texts in `conf` are only borrowed: `alive` holds those made here until the core has copied them.
 local function ca_text(service, authorities, alive)
@@ -131,6 +132,7 @@ local function fill_service(conf, service, certificates, authorities, alive)
   local certificate = certificates[service.client_certificate]
   conf.name, conf.host, conf.port = service.name, service.host, service.port
   conf.path, conf.tls = service.path, TLS[service.protocol] == true
+  conf.http2 = HTTP2[service.protocol] == true
   conf.tls_verify, conf.tls_verify_depth = service.tls_verify == true, service.tls_verify_depth or 0
   conf.ca_pem = ca_text(service, authorities, alive)
   conf.client_certificate_pem = certificate and certificate.cert

@@ -21,12 +21,20 @@ entities.by_collection = by_collection
 
 local STREAMS = "tcp, tls, tls_passthrough and udp come with a later version, with stream listeners"
 local ROUTE_PROTOCOLS = { http = true, https = true, grpc = true, grpcs = true, ws = true, wss = true }
+local SERVICE_PROTOCOLS = { http = true, https = true, grpc = true, grpcs = true, http2 = true, http2s = true,
+  ws = true, wss = true }
 local STREAM_PROTOCOLS = { tcp = true, tls = true, tls_passthrough = true, udp = true }
 
 local function check_protocol(value)
   if ROUTE_PROTOCOLS[value] then return true end
   if STREAM_PROTOCOLS[value] then return nil, "this version does not carry streams yet: " .. STREAMS end
   return nil, "expected one of http, https, grpc, grpcs, ws or wss"
+end
+
+local function check_service_protocol(value)
+  if SERVICE_PROTOCOLS[value] then return true end
+  if STREAM_PROTOCOLS[value] then return nil, "this version does not carry streams yet: " .. STREAMS end
+  return nil, "expected one of http, https, grpc, grpcs, http2, http2s, ws or wss"
 end
 
 local protocol = { type = "string", custom_validator = check_protocol }
@@ -80,7 +88,7 @@ end
 
 -- ---- Services -------------------------------------------------------------------------------------------------------
 
-local SERVICE_PORTS = { http = 80, https = 443, grpc = 80, grpcs = 443, ws = 80, wss = 443 }
+local SERVICE_PORTS = { http = 80, https = 443, grpc = 80, grpcs = 443, http2 = 80, http2s = 443, ws = 80, wss = 443 }
 
 local function expand_url(url)
   local parts = address.url(url)
@@ -90,7 +98,8 @@ local function expand_url(url)
 end
 
 local function only_with_tls(field, match)
-  return { conditional = { if_field = "protocol", if_match = { not_one_of = { "https", "grpcs", "wss", "tls" } },
+  local secure = { "https", "grpcs", "http2s", "wss", "tls" }
+  return { conditional = { if_field = "protocol", if_match = { not_one_of = secure },
     then_field = field, then_match = match or { eq = null } } }
 end
 
@@ -102,7 +111,7 @@ define("services", "service", {
     func = expand_url } } },
   fields = {
     { name = typedefs.utf8_name }, { retries = integer(0, 32767, 5) },
-    { protocol = { type = "string", default = "http", required = true, custom_validator = check_protocol } },
+    { protocol = { type = "string", default = "http", required = true, custom_validator = check_service_protocol } },
     { host = typedefs.host { required = true, expected = "a host name or an address (or url)" } },
     { port = typedefs.port { required = true, default = 80 } }, { path = typedefs.path },
     { connect_timeout = integer(1, 2147483646, 60000) }, { write_timeout = integer(1, 2147483646, 60000) },

@@ -25,7 +25,7 @@ local CASES = {
   { "a stream protocol of a service", "services:\n- name: a\n  host: h\n  protocol: tcp", 4,
     "this version does not carry streams yet" },
   { "an unknown protocol", "services:\n- name: a\n  host: h\n  protocol: gopher", 4,
-    "protocol: expected one of http, https, grpc, grpcs, ws or wss, found \"gopher\"" },
+    "protocol: expected one of http, https, grpc, grpcs, http2, http2s, ws or wss, found \"gopher\"" },
   { "verification without TLS", "services:\n- name: a\n  host: h\n  tls_verify: true", 4,
     "tls_verify: expected nothing (because of protocol), found true" },
   { "a CA that is not there",
