@@ -11,8 +11,6 @@
 #include "try.h"
 #include "worker.h"
 
-enum { TRAILERS_MOST = 64 };
-
 // ---- Waiting -------------------------------------------------------------------------------------------------------
 
 static int64_t call_patience_ms(const struct h2_call *call) {
@@ -101,30 +99,21 @@ void h2_call_on_closed(struct h2_call *call, uint32_t error_code) {
   call->closed = true;
   // The service has done nothing for it (RFC 9113 8.7): safe to send again, whatever it was.
   bool unsent = error_code == NGHTTP2_REFUSED_STREAM && !call->exchange->try->response_seen;
-  snprintf(message, sizeof message, "The service reset the stream: %s", nghttp2_http2_strerror(error_code));
+  snprintf(message, sizeof message, "The service reset the stream: %s", h2_error_name(error_code));
   try_failed(call->exchange, 502, message, unsent);
 }
 
 // ---- Request -------------------------------------------------------------------------------------------------------
 
-static nghttp2_nv pair_of(struct slice name, struct slice value) {
-  return (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name.data,
-                      .value = (uint8_t *)(uintptr_t)value.data,
-                      .namelen = name.len,
-                      .valuelen = value.len};
-}
-
 // Trailers of the request, if it has any, follow the content. False: there are none.
 static bool submit_trailers(nghttp2_session *session, struct h2_call *call) {
   const struct exchange *exchange = call->exchange;
   const struct headers *trailers = &exchange->request.trailers;
-  nghttp2_nv pairs[TRAILERS_MOST];
-  size_t count = 0;
-  if (exchange->body_replaced) return false;
-  for (uint32_t i = 0; i < trailers->count && count < TRAILERS_MOST; i++)
-    if (forward_is_trailer(&trailers->fields[i]))
-      pairs[count++] = pair_of(trailers->fields[i].name, trailers->fields[i].value);
-  return count > 0 && nghttp2_submit_trailer(session, call->id, pairs, count) == 0;
+  struct h2_fields fields;
+  if (exchange->body_replaced || trailers->count == 0) return false;
+  if (h2_fields_init(&fields, &call->exchange->arena, trailers->count) < 0) return false;
+  h2_put_trailers(&fields, trailers);
+  return fields.count > 0 && nghttp2_submit_trailer(session, call->id, fields.list, fields.count) == 0;
 }
 
 static ssize_t read_content(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t most, uint32_t *flags,
@@ -146,21 +135,13 @@ static ssize_t read_content(nghttp2_session *session, int32_t id, uint8_t *bytes
   return (ssize_t)len;
 }
 
-// Small pieces are copied behind each other, large ones move.
 int h2_call_send_data(struct h2_call *call, const uint8_t head[9], size_t len) {
-  struct buffer *out = &call->client->conn.out;
-  int failed = buffer_append(out, (const char *)head, 9);
+  int result = h2_write_data(&call->client->conn, head, &call->out, len);
+  if (result != 0) return result;
   call->framed += len;
-  while (len > 0 && !failed) {
-    struct segment *first = &call->out.segments[call->out.head];
-    size_t piece = first->len < len ? first->len : len;
-    failed = buffer_append_piece(out, first->chunk, first->data, piece);
-    buffer_consume(&call->out, piece);
-    len -= piece;
-  }
   h2_call_await(call);
   if (call->throttled && call->out.bytes <= CONN_LOW_WATER) h2_call_touch(call);
-  return failed;
+  return 0;
 }
 
 // Moves what has come of the content to the stream.
@@ -189,20 +170,18 @@ static void call_take(struct h2_call *call) {
 }
 
 static int32_t call_submit(struct h2_call *call) {
-  static const nghttp2_data_provider content = {.read_callback = read_content};
   struct exchange *exchange = call->exchange;
   struct forward_list list;
   struct slice scheme = call->client->tls ? SLICE("https") : SLICE("http");
   if (forward_request_list(exchange, scheme, &list) < 0) return NGHTTP2_ERR_NOMEM;
-  nghttp2_nv *pairs = arena_alloc(&exchange->arena, list.count * sizeof *pairs);
-  if (!pairs) return NGHTTP2_ERR_NOMEM;
-  for (uint32_t i = 0; i < list.count; i++) pairs[i] = pair_of(list.fields[i].name, list.fields[i].value);
+  struct h2_fields fields;
+  if (h2_fields_init(&fields, &exchange->arena, list.count) < 0) return NGHTTP2_ERR_NOMEM;
+  for (uint32_t i = 0; i < list.count; i++) h2_put(&fields, list.fields[i].name, list.fields[i].value);
   call->request_sent = !forward_has_content(exchange);
   call->resumed = true;
-  nghttp2_data_provider provider = content;
-  provider.source.ptr = call;
-  return nghttp2_submit_request(call->client->session, NULL, pairs, list.count, call->request_sent ? NULL : &provider,
-                                call);
+  nghttp2_data_provider provider = {.read_callback = read_content};
+  return nghttp2_submit_request(call->client->session, NULL, fields.list, fields.count,
+                                call->request_sent ? NULL : &provider, call);
 }
 
 void h2_call_begin(struct h2_call *call) {

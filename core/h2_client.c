@@ -127,24 +127,10 @@ static void client_spread(struct h2_client *client) {
   }
 }
 
-// What the library has for the service goes to the queue, as far as that is not full. False: of no more use.
-static bool client_pump(struct h2_client *client) {
-  client->busy = true;
-  bool good = true;
-  while (good && client->conn.out.bytes < CONN_LOW_WATER) {
-    const uint8_t *data;
-    ssize_t n = nghttp2_session_mem_send(client->session, &data);
-    if (n == 0) break;
-    good = n > 0 && buffer_append(&client->conn.out, (const char *)data, (size_t)n) == 0;
-  }
-  client->busy = false;
-  return good;
-}
-
 static void client_goodbye(struct h2_client *client) {
   if (!client->conn.failed && !client->conn.eof) {
     nghttp2_session_terminate_session(client->session, NGHTTP2_NO_ERROR);
-    client_pump(client);
+    h2_write(client->session, &client->conn);
     conn_flush(&client->conn);
   }
   client_close(client);
@@ -170,8 +156,9 @@ static void client_turn(struct worker *worker, void *data) {
   if (!client->session) return;
   if (client->leaving) client_spread(client);
   client_promote(client);
-  if (!client_pump(client)) {
-    client_broke(client, "no memory");
+  int result = h2_write(client->session, &client->conn);
+  if (result < 0) {
+    client_broke(client, nghttp2_strerror(result));
     return;
   }
   client_settle(client);
@@ -204,9 +191,7 @@ static void client_read(struct h2_client *client) {
   client->served = true;
   if (client->suspect) conn_deadline(&client->conn, 0);
   client->suspect = false;
-  client->busy = true;
   ssize_t n = nghttp2_session_mem_recv(client->session, (const uint8_t *)input.data, input.len);
-  client->busy = false;
   client->current = NULL;
   conn_consume(&client->conn, input.len);
   client_settle(client);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the parts of HTTP/2 to services (h2_client*.c, h2_call.c) know of each other; nobody else includes this.
 #pragma once
-#include <nghttp2/nghttp2.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "buffer.h"
 #include "clock.h"
 #include "conn.h"
+#include "h2.h"
 #include "h2_client.h"
 #include "loop.h"
 #include "pool.h"
@@ -16,10 +16,7 @@ struct exchange;
 struct h2_call;
 struct tls_context;
 
-enum {
-  H2_STREAM_WINDOW = 256 * 1024, // what a service may send of one response before the client has taken it
-  H2_STREAMS_AT_FIRST = 100      // until the service says how many it takes (RFC 9113 5.1.2)
-};
+enum { H2_STREAMS_AT_FIRST = 100 }; // until the service says how many it takes (RFC 9113 5.1.2)
 
 struct h2_calls {
   struct h2_call *first, *last;
@@ -44,7 +41,6 @@ struct h2_client {
   bool served;                     // something has come from the service
   bool leaving;                    // GOAWAY, or the end of its numbers
   bool suspect;                    // silent for so long that it is asked whether it lives
-  bool busy;                       // inside the library, which must not be entered again
   char reason[160];                // what the library found wrong
   struct job turn;
   struct grave grave;

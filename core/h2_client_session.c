@@ -9,7 +9,7 @@
 #include "worker.h"
 
 // The window of a connection holds nobody up: each stream's own bounds what can come.
-enum { CONNECTION_WINDOW = 1 << 30, HEAD_BLOCK_MOST = 1 << 17, FIELD_OVERHEAD = 32 };
+enum { CONNECTION_WINDOW = 1 << 30 };
 
 static struct h2_call *call_of(nghttp2_session *session, int32_t id) {
   return id ? nghttp2_session_get_stream_user_data(session, id) : NULL;
@@ -71,7 +71,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
     call->exchange->service_message.status = (int)number_of(value);
     return 0;
   }
-  call->head_bytes += (uint32_t)(name.len + value.len) + FIELD_OVERHEAD;
+  call->head_bytes += (uint32_t)(name.len + value.len) + H2_FIELD_OVERHEAD;
   if (call->head_bytes > call->exchange->generation->limits.max_head_bytes ||
       add_field(call, name_buffer, name, value) < 0)
     h2_call_refuse(call, "its header fields are too large or too many");
@@ -157,10 +157,12 @@ static int on_error(nghttp2_session *session, int code, const char *message, siz
   return 0;
 }
 
+// The library may come back to a frame for which there was no room: its call may have gone.
 static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t len,
                      nghttp2_data_source *source, void *user) {
-  (void)session, (void)frame, (void)user;
-  return h2_call_send_data(source->ptr, head, len) < 0 ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+  (void)source, (void)user;
+  struct h2_call *call = call_of(session, frame->hd.stream_id);
+  return call ? h2_call_send_data(call, head, len) : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
 // ---- Sessions ------------------------------------------------------------------------------------------------------
@@ -169,9 +171,9 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
 static int pool_open(struct h2_pool *pool) {
   if (pool->callbacks) return 0;
   nghttp2_session_callbacks *callbacks;
-  nghttp2_option *option;
   if (nghttp2_session_callbacks_new(&callbacks) != 0) return ERROR_MEMORY;
-  if (nghttp2_option_new(&option) != 0) {
+  nghttp2_option *option = h2_options();
+  if (!option) {
     nghttp2_session_callbacks_del(callbacks);
     return ERROR_MEMORY;
   }
@@ -184,10 +186,7 @@ static int pool_open(struct h2_pool *pool) {
   nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame);
   nghttp2_session_callbacks_set_error_callback2(callbacks, on_error);
   nghttp2_session_callbacks_set_send_data_callback(callbacks, send_data);
-  nghttp2_option_set_no_auto_window_update(option, 1);
-  nghttp2_option_set_no_closed_streams(option, 1);
   nghttp2_option_set_peer_max_concurrent_streams(option, H2_STREAMS_AT_FIRST);
-  nghttp2_option_set_max_send_header_block_length(option, HEAD_BLOCK_MOST);
   pool->callbacks = callbacks;
   pool->option = option;
   return 0;
