@@ -235,12 +235,32 @@ function posix.reap(pid)
   return signal == 0 and math.floor(status[0] / 256) % 256 or 128 + signal
 end
 
--- A new, empty directory.
+-- Where busted does not look: it forgets modules between files.
+local function made_directories()
+  local made = registry["sluice.spec.directories"]
+  if made then return made end
+  made = {}
+  local sentinel = newproxy(true)
+  getmetatable(sentinel).__gc = function()
+    for directory in pairs(made) do os.execute("rm -rf '" .. directory .. "'") end
+  end
+  registry["sluice.spec.directories"], registry[sentinel] = made, true
+  return made
+end
+
+-- A new, empty directory. It goes, with what is in it, when this process ends in order, if nobody removed it before.
 function posix.temporary_directory()
   local template = (os.getenv("TMPDIR") or "/tmp") .. "/sluice-spec-XXXXXX"
   local buffer = ffi.new("char[?]", #template + 1, template)
   assert(C.sys_mkdtemp(buffer) ~= nil, posix.error("mkdtemp"))
-  return ffi.string(buffer)
+  local directory = ffi.string(buffer)
+  made_directories()[directory] = true
+  return directory
+end
+
+-- Nothing is left to remove.
+function posix.forget_directory(directory)
+  made_directories()[directory] = nil
 end
 
 return posix

@@ -135,6 +135,7 @@ end
 function process.remove(directory)
   assert(directory:find("/sluice-spec-", 1, true), "not ours to remove: " .. directory)
   os.execute("rm -rf '" .. directory .. "'")
+  posix.forget_directory(directory)
 end
 
 -- Calls `action` when this process ends in order, for what all its specs share.

@@ -35,6 +35,24 @@ describe("another program in a spec", function()
     assert.matches("no%-such%-program", err)
   end)
 
+  it("leaves no directory behind, whatever it made", function()
+    local status, out, err = process.run({ "luajit", "-e", [[
+      local posix, process = require "spec.support.posix", require "spec.support.process"
+      local kept, removed = posix.temporary_directory(), posix.temporary_directory()
+      process.write_file(kept .. "/file", "x")
+      process.remove(removed)
+      package.loaded["spec.support.posix"] = nil
+      print(kept .. " " .. removed .. " " .. require("spec.support.posix").temporary_directory())
+      os.exit(0, true) ]] })
+    assert.same({ 0, "" }, { status, err })
+    local count = 0
+    for directory in out:gmatch("%S+") do
+      count = count + 1
+      assert.equal(2, process.run({ "ls", directory }))
+    end
+    assert.equal(3, count)
+  end)
+
   it("never gives the same port twice", function()
     local seen = {}
     for _ = 1, 50 do
