@@ -98,6 +98,15 @@ bool exchange_note_grpc(struct exchange *exchange) {
   return !timeout || set_deadline(exchange, timeout);
 }
 
+// ---- Another try -----------------------------------------------------------------------------------------------------
+
+// Status and nothing else, in the place where gRPC has it then: no message has been answered.
+bool exchange_retry_grpc(struct exchange *exchange) {
+  struct field *status = headers_find(&exchange->service_message.headers, SLICE("grpc-status"), 0);
+  if (!status || !slice_equal(status->value, SLICE("14"))) return false;
+  return try_elsewhere(exchange, "The service answered UNAVAILABLE");
+}
+
 // ---- Answers ---------------------------------------------------------------------------------------------------------
 
 void exchange_answer_grpc(struct exchange *exchange) {

@@ -36,6 +36,8 @@ void exchange_fail(struct exchange *exchange, int status, const char *message);
 // Looks at the request's head, and sets the deadline that it asks for. False: it has been answered.
 bool exchange_note_grpc(struct exchange *exchange);
 void exchange_drop_deadline(struct exchange *exchange);
+// Whether the service's head says that it cannot serve now, and nothing else, and another target is asked instead.
+bool exchange_retry_grpc(struct exchange *exchange);
 // Turns the answer that is about to be sent, an error, into one of gRPC's.
 void exchange_answer_grpc(struct exchange *exchange);
 // Whether a response that breaks off can end regularly, with the reason in its trailers.

@@ -12,6 +12,12 @@ enum { PRESET_MOST = 100, RESPONSE_FIELDS_MOST = 400 };
 
 // ---- Responses -------------------------------------------------------------------------------------------------------
 
+// gRPC's answer without content: a head that is all, whose end must be seen in it.
+static bool is_head_alone(const struct exchange *exchange) {
+  return exchange->grpc && exchange->request.major >= 2 && exchange->source == SOURCE_SERVICE && exchange->try &&
+         exchange->try->response_whole;
+}
+
 static bool response_has_no_body(const struct exchange *exchange) {
   return slice_equal(exchange->request.method, SLICE("HEAD")) || exchange->status == 204 || exchange->status == 304 ||
          exchange->status / 100 == 1;
@@ -93,7 +99,7 @@ static void announce_trailers(struct exchange *exchange) {
 
 // How the end of the response's content will be told to the client (RFC 9112 6.3).
 static void choose_framing(struct exchange *exchange) {
-  exchange->no_body_out = response_has_no_body(exchange) || exchange->grpc_answer;
+  exchange->no_body_out = response_has_no_body(exchange) || exchange->grpc_answer || is_head_alone(exchange);
   if (exchange->filtering_body && !exchange->no_body_out) exchange->response_length = -1;
   announce_trailers(exchange);
   exchange->chunked_out =
@@ -278,7 +284,8 @@ static void response_head(struct exchange *exchange) {
   if (!head_passes(exchange)) return;
   // Plugins may have made a GET of it for the client, or a 200.
   if (!response_has_no_body(exchange) && service_sent_no_content(exchange)) exchange->response_length = 0;
-  exchange->filtering_body = (exchange->phases & (1u << PHASE_BODY_FILTER)) != 0 && !response_has_no_body(exchange);
+  exchange->filtering_body = (exchange->phases & (1u << PHASE_BODY_FILTER)) != 0 && !response_has_no_body(exchange) &&
+                             !is_head_alone(exchange);
   exchange_move(exchange, EXCHANGE_SENDING);
   send_head(exchange);
 }
@@ -302,6 +309,7 @@ static void tunnel_head(struct exchange *exchange) {
 
 void exchange_on_service_head(struct exchange *exchange) {
   struct h1_message *message = &exchange->service_message;
+  if (exchange->grpc && exchange_retry_grpc(exchange)) return;
   exchange->first_byte_us = exchange->worker->loop.clock.mono_us;
   exchange->status = exchange->service_status = message->status;
   exchange->reason = message->reason;
@@ -311,6 +319,7 @@ void exchange_on_service_head(struct exchange *exchange) {
   exchange->has_response = true;
   forward_mark_hop_by_hop(&exchange->response);
   buffer_clear(&exchange->replay);
+  exchange->replayable = false;
   merge_preset(exchange);
   if (message->status == 101) {
     tunnel_head(exchange);

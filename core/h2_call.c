@@ -232,8 +232,6 @@ void h2_call_on_head(struct h2_call *call, bool last) {
   // gRPC's answers without content are nothing but trailers: a length would be out of place.
   if (last && message->content_length < 0 && !exchange->grpc && !head_tells_length(exchange, message->status))
     message->content_length = 0;
-  buffer_clear(&exchange->replay);
-  exchange->replayable = false;
   h2_call_await(call);
   h2_call_touch(call);
   exchange_on_service_head(exchange);

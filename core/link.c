@@ -151,8 +151,6 @@ static void link_on_head(struct link *link) {
     exchange_on_service_interim(exchange, message->status, &message->headers);
   } else {
     link->response_head = true;
-    buffer_clear(&exchange->replay);
-    exchange->replayable = false;
     exchange_on_service_head(exchange);
   }
 }

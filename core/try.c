@@ -105,6 +105,20 @@ void try_failed(struct exchange *exchange, int status, const char *message, bool
   worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
 }
 
+bool try_elsewhere(struct exchange *exchange, const char *cause) {
+  struct try *try = exchange->try;
+  uint32_t places = try->upstream && try->upstream->target_count > 1 ? try->upstream->target_count : try->address_count;
+  if (!exchange->stream || !exchange->replayable || exchange->tries > exchange->retries || exchange->tries >= places)
+    return false;
+  log_warn(&exchange->worker->log, "a try failed", "cause", cause, "service",
+           exchange->service ? exchange->service->name.data : "", "address", exchange->target_ip, "request",
+           exchange_id(exchange), "retrying", "yes");
+  try_drop(try);
+  rewind_content(exchange);
+  worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
+  return true;
+}
+
 void try_unreachable(struct exchange *exchange, const char *why) {
   char message[320];
   snprintf(message, sizeof message, "No connection to the service: %s", why);

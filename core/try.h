@@ -67,6 +67,9 @@ void try_abandon(struct exchange *exchange);
 // From the carrier.
 // The try came to nothing: another follows where that does no harm. `unsent`: the service has seen nothing of it.
 void try_failed(struct exchange *exchange, int status, const char *message, bool unsent);
+// The service has answered, but that it cannot serve now: another of its targets is asked, each at most once. False:
+// there is none, or the request cannot be sent again.
+bool try_elsewhere(struct exchange *exchange, const char *cause);
 // The same for a connection that was not made.
 void try_unreachable(struct exchange *exchange, const char *why);
 // A new connection, on its way. 0, or ERROR_*.
