@@ -11,11 +11,15 @@ BUILD   := .build
 CACHE   := .cache
 
 CC       := gcc
+CXX      := g++
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wvla -Werror
+CXXWARN  := -Wall -Wextra -Wshadow -Wconversion -Wvla -Werror
 CPPFLAGS += -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -DSLUICE_PREFIX='"$(PREFIX)"' \
             -isystem /usr/include/luajit-2.1 -isystem $(BUILD)/llhttp/lib
 CFLAGS   += -std=c11 -g -fPIC -fno-strict-aliasing -fno-omit-frame-pointer
-LDLIBS   := -lev -lnghttp2 -lssl -lcrypto -lrdkafka -lcares -llmdb -lpcre2-8 -lz -lluajit-5.1 -lm -ldl -lpthread
+CXXFLAGS += -std=c++17 -fno-exceptions -g -fPIC -fno-strict-aliasing -fno-omit-frame-pointer
+LDLIBS   := -lev -lnghttp2 -lssl -lcrypto -lrdkafka -lcares -llmdb -lpcre2-8 -lz -lprotobuf -lluajit-5.1 -lstdc++ -lm \
+            -ldl -lpthread
 
 # Assertions stay on in a release: a broken invariant stops one worker, which the master replaces.
 CFLAGS_release := -O2
@@ -23,6 +27,8 @@ CFLAGS_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefin
 LDFLAGS_asan   := -fsanitize=address,undefined
 
 SOURCES := $(sort $(wildcard core/*.c))
+# Only for libraries whose interface is C++.
+CXX_SOURCES := $(sort $(wildcard core/*.cc))
 LLHTTP  := api http llhttp
 BUSTED  := luajit /usr/bin/busted
 
@@ -69,17 +75,21 @@ $(BUILD)/bridge_text.c: core/bridge.h core/kit.h $(EXPLAINED)
 # ---- Objects, program and library of one variant ----
 
 define variant
-OBJECTS_$(1) := $$(SOURCES:core/%.c=$(BUILD)/$(1)/%.o) $(BUILD)/$(1)/bridge_text.o
+OBJECTS_$(1) := $$(SOURCES:core/%.c=$(BUILD)/$(1)/%.o) $$(CXX_SOURCES:core/%.cc=$(BUILD)/$(1)/%.o) \
+                $(BUILD)/$(1)/bridge_text.o
 PARSER_$(1)  := $$(LLHTTP:%=$(BUILD)/$(1)/llhttp/%.o)
 
 # Rewritten only when it differs, so that another PREFIX or flag compiles anew and nothing else does.
 $(BUILD)/$(1)/flags: FORCE
 	@mkdir -p $$(@D)/llhttp
-	@echo '$$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(1)) $(WARNINGS))' | cmp -s - $$@ || \
-	 echo '$$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(1)) $(WARNINGS))' > $$@
+	@echo '$$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(1)) $(WARNINGS) $(CXX) $(CXXFLAGS) $(CXXWARN))' | cmp -s - $$@ || \
+	 echo '$$(subst ','\'',$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(1)) $(WARNINGS) $(CXX) $(CXXFLAGS) $(CXXWARN))' > $$@
 
 $(BUILD)/$(1)/%.o: core/%.c $(BUILD)/$(1)/flags $(BUILD)/llhttp/lib/llhttp.h
 	$$(call say,CC,$$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(1)) $(WARNINGS) -MMD -MP -c -o $$@ $$<
+
+$(BUILD)/$(1)/%.o: core/%.cc $(BUILD)/$(1)/flags
+	$$(call say,CXX,$$@)$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(CFLAGS_$(1)) $(CXXWARN) -MMD -MP -c -o $$@ $$<
 
 $(BUILD)/$(1)/bridge_text.o: $(BUILD)/bridge_text.c $(BUILD)/$(1)/flags
 	$$(call say,CC,$$@)$(CC) $(CFLAGS) $(CFLAGS_$(1)) -c -o $$@ $$<
@@ -151,15 +161,15 @@ run: deps
 lint: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	luacheck -q lua plugins spec .luacheckrc
-	clang-format-14 --dry-run -Werror core/*.c core/*.h
+	clang-format-14 --dry-run -Werror core/*.c core/*.cc core/*.h
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=missingIncludeSystem --suppress=unknownEvaluationOrder \
 	  --suppress=uninitvar --suppress=legacyUninitvar core
-	@! objdump -t $(BUILD)/release/*.o | grep -E ' O \.(data|bss)(\.rel)?(\.local)?[[:space:]]'
+	@! objdump -t $(BUILD)/release/*.o | grep -E ' O \.(data|bss)(\.rel)?(\.local)?[[:space:]]' | grep -v __ioinit
 	@! grep -L 'SPDX-License-Identifier: Apache-2.0' $$(git ls-files '*.c' '*.h' '*.lua') | grep .
 
 format:
-	clang-format-14 -i core/*.c core/*.h
+	clang-format-14 -i core/*.c core/*.cc core/*.h
 
 # make bench CASES="plain key-auth" ROUNDS=5 SECONDS=4
 bench: deps

@@ -461,6 +461,63 @@ void bridge_regex_span(const struct regex_scratch *scratch, uint32_t index, uint
 uint32_t bridge_regex_groups(const struct regex *regex);
 bool bridge_regex_group_name(const struct regex *regex, uint32_t index, struct bytes *name, uint32_t *group); // from 0
 
+// ---- Protocol buffers -----------------------------------------------------------------------------------------------------
+
+struct protobuf;          // types and services of one descriptor set
+struct protobuf_compiler; // of .proto files to descriptor sets
+
+enum {
+  PROTOBUF_DEFAULTS = 1,     // to JSON: fields without a value are written with their default
+  PROTOBUF_PROTO_NAMES = 2,  // to JSON: fields are named as in the .proto file
+  PROTOBUF_ENUM_NUMBERS = 4, // to JSON: enums are numbers
+  PROTOBUF_KNOWN_ONLY = 8    // to binary: a field that the message has not is an error, and not passed over
+};
+
+struct protobuf_method {
+  struct bytes path; // as gRPC calls it: "/bank.Accounts/Open"
+  struct bytes input, output;
+  bool client_streaming, server_streaming;
+};
+
+struct protobuf_rule {
+  struct bytes verb;    // "GET", or a custom kind
+  struct bytes pattern; // path with variables, such as "/v1/{name=shelves/*}"
+  struct bytes body, response_body;
+};
+
+struct protobuf_field {
+  struct bytes name;    // as in the .proto file
+  struct bytes json;    // in lowerCamelCase, or what the file says
+  struct bytes message; // full name of its type; empty for other than messages
+  bool repeated, map;
+};
+
+// Bytes that these give live as long as the compiler or the schema, but for results of conversions.
+struct protobuf_compiler *bridge_protobuf_compiler_new(void);
+void bridge_protobuf_compiler_free(struct protobuf_compiler *compiler);
+void bridge_protobuf_compiler_folder(struct protobuf_compiler *compiler, const char *path); // to look for imports in
+void bridge_protobuf_compiler_text(struct protobuf_compiler *compiler, const char *name, const char *text,
+                                   uint32_t len); // a file that is not on disk
+// OK with a FileDescriptorSet, or INVALID with what is wrong, a fault a line: "file:line:column: what".
+int bridge_protobuf_compile(struct protobuf_compiler *compiler, const char *name, struct bytes *out);
+// Files that were read from folders: `index` from 0. False past the last, as below.
+bool bridge_protobuf_compiler_read(const struct protobuf_compiler *compiler, uint32_t index, struct bytes *path);
+
+// NULL, and why.
+struct protobuf *bridge_protobuf_new(const char *set, uint32_t len, char *why, uint32_t why_bytes);
+void bridge_protobuf_free(struct protobuf *protobuf);
+bool bridge_protobuf_has(const struct protobuf *protobuf, const char *message, uint32_t len);
+bool bridge_protobuf_method(const struct protobuf *protobuf, uint32_t index, struct protobuf_method *out);
+bool bridge_protobuf_rule(const struct protobuf *protobuf, uint32_t method, uint32_t index, struct protobuf_rule *out);
+// A field by its name in either spelling.
+bool bridge_protobuf_field(const struct protobuf *protobuf, const char *message, const struct bytes *field,
+                           struct protobuf_field *out);
+// OK with bytes that live until the next conversion of this schema, or INVALID with the reason in their place.
+int bridge_protobuf_to_json(struct protobuf *protobuf, const char *message, const struct bytes *in, uint32_t flags,
+                            struct bytes *out);
+int bridge_protobuf_to_binary(struct protobuf *protobuf, const char *message, const struct bytes *in, uint32_t flags,
+                              struct bytes *out);
+
 // ---- Store: key-value data shared by all workers, on disk ----------------------------------------------------------------
 
 struct store_usage {

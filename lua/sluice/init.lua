@@ -2,14 +2,14 @@
 -- What `require "sluice"` gives to plugins: all that needs no exchange. A part is loaded when it is first used.
 
 local PARTS = {}
-for name in ("counters crypto dns file http ip json kafka lock log metrics multipart node query random redis regex "
-  .. "sleep store table time timer uuid vault"):gmatch("%S+") do
+for name in ("counters crypto dns file http ip json kafka lock log metrics multipart node protobuf query random redis "
+  .. "regex sleep store table time timer uuid vault"):gmatch("%S+") do
   PARTS[name] = "sluice." .. name
 end
 PARTS.table = "sluice.tables"
 
 -- Modules that know whom they work for: their functions are bound to the plugin.
-local BOUND = { file = true, log = true, timer = true }
+local BOUND = { file = true, log = true, protobuf = true, timer = true }
 
 ---@class sluice
 ---@field counters sluice.counters
@@ -25,6 +25,7 @@ local BOUND = { file = true, log = true, timer = true }
 ---@field metrics sluice.metrics
 ---@field multipart table
 ---@field node table
+---@field protobuf sluice.protobuf
 ---@field query table
 ---@field random fun(low?: integer, high?: integer): number
 ---@field redis sluice.redis
