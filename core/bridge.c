@@ -13,6 +13,7 @@
 #include "router.h"
 #include "stream.h"
 #include "tls.h"
+#include "websocket.h"
 #include "worker.h"
 
 enum { CERTIFICATE_MOST = 16384 };
@@ -484,6 +485,24 @@ int bridge_stream_open(struct worker *worker, double handle) {
 int bridge_stream_end(struct worker *worker, double handle) {
   struct exchange *exchange = exchange_find(worker, handle);
   return exchange ? exchange_stream_end(exchange) : BRIDGE_STALE;
+}
+
+int bridge_websocket_close(struct worker *worker, double handle, int side, int code, const char *reason, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_close_websocket(exchange, side, code, (struct slice){reason, len}) : BRIDGE_STALE;
+}
+
+int bridge_websocket_bound(struct worker *worker, double handle, int side, double most) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_bound_websocket(exchange, side, most) : BRIDGE_STALE;
+}
+
+int bridge_websocket_is_text(const char *data, uint32_t len) {
+  return ws_utf8_is_valid((struct slice){data, len});
+}
+
+int bridge_websocket_is_code(int code) {
+  return code >= 0 && code <= UINT16_MAX && ws_code_is_valid((uint16_t)code);
 }
 
 // ---- The service -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ enum phase {
   PHASE_BODY_FILTER,
   PHASE_RESPONSE,
   PHASE_LOG,
+  PHASE_WS_CLIENT_FRAME,
+  PHASE_WS_UPSTREAM_FRAME,
   PHASE_COUNT
 };
 
@@ -175,6 +177,17 @@ int bridge_stream_send(struct worker *worker, double exchange, const char *data,
 int bridge_stream_end(struct worker *worker, double exchange);
 // CLOSED when the client has left: for who has nothing to send for now.
 int bridge_stream_open(struct worker *worker, double exchange);
+
+// A WebSocket whose messages pass through frame phases. `side`: 0 the client's, 1 the service's. What the side is told
+// when the running frame phase ends, which then closes both; one that nothing is asked for gets 1000 (client) or 1001.
+int bridge_websocket_close(struct worker *worker, double exchange, int side, int code, const char *reason,
+                           uint32_t len);
+// Bytes that a message of that side may have.
+int bridge_websocket_bound(struct worker *worker, double exchange, int side, double most);
+
+// Whether a text message or the reason of a close may be that, and whether a close may have that code.
+int bridge_websocket_is_text(const char *data, uint32_t len);
+int bridge_websocket_is_code(int code);
 
 // Where this exchange goes: host (name or address) and port.
 int bridge_service_target(struct worker *worker, double exchange, const char *host, uint32_t len, uint32_t port);

@@ -113,6 +113,7 @@ struct exchange *exchange_new(struct worker *worker, struct stream *stream, cons
 
 static void exchange_free(struct exchange *exchange) {
   struct worker *worker = exchange->worker;
+  if (exchange->websocket) websocket_free(exchange);
   exchange_move(exchange, EXCHANGE_ENDED);
   worker_cancel(worker, &exchange->next_try);
   if (exchange->entered_lua) phase_forget(worker, exchange_handle(exchange));
@@ -178,6 +179,10 @@ void exchange_finish(struct exchange *exchange) {
   // A coroutine that waits for the body or for room to send will get none.
   exchange_wake(exchange, &exchange->body_waiter, BRIDGE_CLOSED);
   exchange_wake(exchange, &exchange->stream_waiter, BRIDGE_CLOSED);
+  if (exchange->websocket) {
+    websocket_end(exchange);
+    exchange->waiting = websocket_waits(exchange);
+  }
   if (!exchange->waiting) exchange_log(exchange); // else the phase in work ends first, see exchange_on_phase
 }
 
@@ -216,6 +221,17 @@ void exchange_on_phase(struct worker *worker, double handle, enum phase phase, e
   }
 }
 
+// The same of a frame phase; there may be one for each direction.
+void exchange_on_frame(struct worker *worker, double handle, enum phase phase, enum phase_result result,
+                       struct slice text) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange || !exchange->websocket) return;
+  websocket_on_phase(exchange, phase, result, text);
+  if (exchange_find(worker, handle) != exchange || exchange->state != EXCHANGE_LOG || !exchange->waiting) return;
+  exchange->waiting = websocket_waits(exchange);
+  if (!exchange->waiting) exchange_log(exchange);
+}
+
 int exchange_greet(struct worker *worker, struct stream *stream, struct generation *generation) {
   if (!(generation->routes[0].phases & (1u << PHASE_CERTIFICATE))) return 0;
   struct exchange *exchange = exchange_new(worker, stream, NULL);
@@ -234,8 +250,20 @@ int exchange_greet(struct worker *worker, struct stream *stream, struct generati
 
 // ---- The client's side -----------------------------------------------------------------------------------------------
 
+bool exchange_is_full(const struct exchange *exchange) {
+  return exchange->ops->is_congested(exchange) || (exchange->websocket && websocket_holds_service(exchange));
+}
+
+void exchange_hold_client(struct exchange *exchange) {
+  exchange->service_full = true;
+  if (exchange->stream) exchange->ops->want_body(exchange, false);
+}
+
 void exchange_on_drained(struct exchange *exchange) {
-  if (exchange->try) try_resume(exchange);
+  if (exchange->websocket)
+    websocket_on_drained(exchange);
+  else if (exchange->try)
+    try_resume(exchange);
   exchange_wake(exchange, &exchange->stream_waiter, BRIDGE_OK);
 }
 

@@ -21,6 +21,7 @@
 
 struct exchange;
 struct try;
+struct websocket;
 struct worker;
 
 enum exchange_state {
@@ -86,10 +87,13 @@ struct exchange {
   bool sent_continue;
   bool filtering_body;
   bool head_sent, chunked_out, no_body_out, close_after;
-  bool grpc;           // the client speaks gRPC: see exchange_is_grpc
-  bool grpc_answer;    // the answer tells its status gRPC's way
-  uint8_t grpc_status; // enum grpc_status to tell; 0: what `status` means
-  bool has_response;   // `response` is what a plugin changes; before, it is `preset`
+  bool grpc;            // the client speaks gRPC: see exchange_is_grpc
+  bool grpc_answer;     // the answer tells its status gRPC's way
+  uint8_t grpc_status;  // enum grpc_status to tell; 0: what `status` means
+  bool reads_messages;  // a WebSocket that is more than a tunnel: see exchange_websocket.c
+  bool service_full;    // it does not take content as fast as it comes
+  uint8_t message_bits; // of the window that the client offered to read compressed messages with; 0: none
+  bool has_response;    // `response` is what a plugin changes; before, it is `preset`
   struct generation *generation;
   struct arena arena;
   struct stream *stream; // NULL once gone
@@ -128,6 +132,8 @@ struct exchange {
   struct upstream *upstream; // chosen by a plugin, else the service's
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct try *try;
+  struct websocket *websocket; // NULL: none, or a tunnel
+  uint32_t message_most[2];    // bytes of a message of the client's and the service's, set by plugins; 0: not set
   struct job next_try;
   int64_t deadline_us; // of the whole exchange, as its client set it (grpc-timeout); 0: none
   struct timer deadline;
@@ -204,6 +210,16 @@ int exchange_stream_begin(struct exchange *exchange, int status);
 int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len);
 int exchange_stream_end(struct exchange *exchange);
 const char *exchange_id(struct exchange *exchange);
+
+// A WebSocket's messages. `side`: 0 the client's, 1 the service's. What plugins ask for in a frame phase happens when
+// it ends.
+int exchange_close_websocket(struct exchange *exchange, int side, int code, struct slice reason);
+int exchange_bound_websocket(struct exchange *exchange, int side, double most);
+
+// The service has more to send than can be taken at this moment: its connection is to be left unread.
+bool exchange_is_full(const struct exchange *exchange);
+// The service does not keep up with the client; exchange_on_service_drained ends it.
+void exchange_hold_client(struct exchange *exchange);
 
 // Whether the client speaks gRPC (Content-Type: application/grpc; gRPC-Web is another protocol).
 static inline bool exchange_is_grpc(const struct exchange *exchange) {

@@ -43,3 +43,20 @@ void exchange_answer_grpc(struct exchange *exchange);
 // Whether a response that breaks off can end regularly, with the reason in its trailers.
 bool exchange_can_end_by_trailers(const struct exchange *exchange);
 bool exchange_end_grpc(struct exchange *exchange, int status, const char *message); // false: no memory
+
+// exchange_websocket.c
+// The request is about to go to a service: whether its messages will be read, and what is offered for that.
+void exchange_offer_websocket(struct exchange *exchange);
+// The service has switched protocols. False: not as it should, and the client has been told.
+bool exchange_open_websocket(struct exchange *exchange);
+void websocket_begin(struct exchange *exchange); // the client has been told, too
+void websocket_on_client(struct exchange *exchange, struct chunk *chunk, struct slice piece);
+void websocket_on_service(struct exchange *exchange, struct chunk *chunk, struct slice piece);
+void websocket_on_client_end(struct exchange *exchange);
+void websocket_on_service_end(struct exchange *exchange);
+void websocket_on_drained(struct exchange *exchange); // one of the two can take more
+bool websocket_holds_service(const struct exchange *exchange);
+bool websocket_waits(const struct exchange *exchange); // for a plugin
+void websocket_on_phase(struct exchange *exchange, enum phase phase, enum phase_result result, struct slice text);
+void websocket_end(struct exchange *exchange); // forgets the exchange
+void websocket_free(struct exchange *exchange);

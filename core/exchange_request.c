@@ -25,6 +25,7 @@ void exchange_forward(struct exchange *exchange) {
     return;
   }
   exchange_move(exchange, EXCHANGE_SERVICE);
+  if (exchange->request.upgrade) exchange_offer_websocket(exchange);
   exchange->sent_us = exchange->worker->loop.clock.mono_us;
   try_begin(exchange);
 }
@@ -331,6 +332,10 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
     refuse_content(exchange, 413);
     return;
   }
+  if (exchange->websocket && exchange->state == EXCHANGE_TUNNEL) {
+    websocket_on_client(exchange, chunk, piece);
+    return;
+  }
   if (!body_is_wanted(exchange)) return;
   if (buffer_append_piece(&exchange->request_body, chunk, piece.data, piece.len) < 0) {
     exchange_cut(exchange, 500, UNEXPECTED);
@@ -351,6 +356,10 @@ void exchange_on_body_settled(struct exchange *exchange) {
 }
 
 void exchange_on_request_end(struct exchange *exchange) {
+  if (exchange->websocket && exchange->state == EXCHANGE_TUNNEL) {
+    websocket_on_client_end(exchange);
+    return;
+  }
   exchange->request_complete = true;
   if (exchange->body_waiter != 0)
     exchange_wake(exchange, &exchange->body_waiter, BRIDGE_OK);
@@ -381,6 +390,11 @@ int exchange_want_whole_body(struct exchange *exchange) {
 }
 
 void exchange_on_service_drained(struct exchange *exchange) {
+  exchange->service_full = false;
+  if (exchange->websocket && exchange->state == EXCHANGE_TUNNEL) {
+    websocket_on_drained(exchange);
+    return;
+  }
   invite_body(exchange);
   if (exchange->stream && !exchange->request_complete) exchange->ops->want_body(exchange, true);
 }

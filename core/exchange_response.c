@@ -291,6 +291,7 @@ static void response_head(struct exchange *exchange) {
 }
 
 static void tunnel_head(struct exchange *exchange) {
+  if (exchange->reads_messages && !exchange_open_websocket(exchange)) return;
   if (!head_passes(exchange)) return;
   exchange_move(exchange, EXCHANGE_TUNNEL);
   exchange->status = 101; // whatever a plugin would like it to be
@@ -303,6 +304,7 @@ static void tunnel_head(struct exchange *exchange) {
     return;
   }
   exchange->no_body_out = false; // what comes now is no content, and passes
+  if (exchange->websocket) websocket_begin(exchange);
   exchange->ops->tunnel(exchange);
   exchange->ops->flush(exchange);
 }
@@ -347,6 +349,8 @@ static void gather_response(struct exchange *exchange, struct chunk *chunk, stru
 void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, struct slice piece) {
   if (exchange->state == EXCHANGE_RESPONSE)
     gather_response(exchange, chunk, piece);
+  else if (exchange->websocket && exchange->state == EXCHANGE_TUNNEL)
+    websocket_on_service(exchange, chunk, piece);
   else if (exchange->state == EXCHANGE_SENDING || exchange->state == EXCHANGE_TUNNEL)
     send_piece(exchange, chunk, piece, false);
 }
@@ -359,6 +363,10 @@ void exchange_on_service_end(struct exchange *exchange) {
     exchange->response_length = (int64_t)exchange->answer.bytes;
     if (exchange_run(exchange, exchange->route_index, PHASE_RESPONSE, &result))
       exchange_on_phase(exchange->worker, exchange_handle(exchange), PHASE_RESPONSE, result);
+    return;
+  }
+  if (exchange->websocket && exchange->state == EXCHANGE_TUNNEL) {
+    websocket_on_service_end(exchange);
     return;
   }
   struct worker *worker = exchange->worker;

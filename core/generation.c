@@ -25,6 +25,8 @@ void limits_init(struct limits *limits) {
       .max_head_bytes = 32768,
       .max_headers = 200,
       .pool_size = 512,
+      .websocket_client_most = 1 << 20,
+      .websocket_upstream_most = 16 << 20,
   };
 }
 
@@ -48,6 +50,8 @@ int generation_setting(struct generation *generation, struct slice name, double 
       {SLICE("max_headers"), NULL, &limits->max_headers},
       {SLICE("keepalive_requests"), NULL, &limits->keepalive_requests},
       {SLICE("upstream_pool_size"), NULL, &limits->pool_size},
+      {SLICE("websocket_client_max_payload"), NULL, &limits->websocket_client_most},
+      {SLICE("websocket_upstream_max_payload"), NULL, &limits->websocket_upstream_most},
   };
   if (!(value >= 0 && value < 9e15)) return BRIDGE_INVALID;
   for (size_t i = 0; i < sizeof table / sizeof *table; i++) {

@@ -48,6 +48,7 @@ struct limits {
   int64_t max_body_bytes, max_connections, max_buffered_body_bytes;
   int64_t plugin_cpu_budget_ms; // -1: as the worker was started with
   uint32_t max_head_bytes, max_headers, keepalive_requests, pool_size;
+  uint32_t websocket_client_most, websocket_upstream_most; // bytes of a message that the gateway reads
 };
 
 struct generation {

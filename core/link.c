@@ -75,7 +75,7 @@ static void link_send(struct link *link) {
   if (conn_flush(&link->conn) < 0) return; // heard of from the loop
   if (link->conn.out.bytes > 0) {
     link_timeout(link, exchange->send_timeout_ms);
-    if (conn_is_congested(&link->conn) && exchange->stream) exchange->ops->want_body(exchange, false);
+    if (conn_is_congested(&link->conn)) exchange_hold_client(exchange);
     return;
   }
   link_await(link);
@@ -254,10 +254,10 @@ static void link_settle(struct link *link) {
   if (!exchange || link->conn.closed || !exchange->head_sent || !exchange->stream) return;
   exchange->ops->flush(exchange);
   if (link->exchange != exchange || !exchange->stream) return;
-  if (exchange->ops->is_congested(exchange)) {
+  if (exchange_is_full(exchange)) {
     link->paused = true;
     conn_pause(&link->conn);
-    link_timeout(link, 0); // it is the client who makes us wait
+    link_timeout(link, 0); // it is the client, or a plugin, who makes us wait
   }
 }
 

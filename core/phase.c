@@ -7,7 +7,7 @@
 
 enum {
   MAY_WAIT = 1 << PHASE_INIT_WORKER | 1 << PHASE_CERTIFICATE | 1 << PHASE_REWRITE | 1 << PHASE_ACCESS |
-             1 << PHASE_RESPONSE | 1 << PHASE_LOG
+             1 << PHASE_RESPONSE | 1 << PHASE_LOG | 1 << PHASE_WS_CLIENT_FRAME | 1 << PHASE_WS_UPSTREAM_FRAME
 };
 
 static enum phase_result result_of(enum vm_result result, const struct vm_answer *answer) {
@@ -41,6 +41,21 @@ enum phase_result phase_body(struct worker *worker, double exchange, int generat
   return result;
 }
 
+static enum phase_result frame_result_of(enum vm_result result, const struct vm_answer *answer, struct slice *out) {
+  if (result != VM_DONE) return PHASE_FAILED;
+  *out = answer->has_text ? answer->text : (struct slice){NULL, 0};
+  return answer->code == PHASE_DONE || answer->code == PHASE_DROPPED ? (enum phase_result)answer->code : PHASE_FAILED;
+}
+
+enum phase_result phase_frame(struct worker *worker, double exchange, int generation, uint32_t route, enum phase phase,
+                              int opcode, struct slice data, struct slice *out) {
+  if (!data.data) data = SLICE("");
+  struct vm_job job = {.kind = VM_FRAME, .numbers = {exchange, generation, route, phase, opcode}, .text = data};
+  struct vm_answer answer;
+  enum vm_result result = vm_start(worker_vm(worker), &job, &answer);
+  return result == VM_WAITING ? PHASE_WAITING : frame_result_of(result, &answer, out);
+}
+
 uint32_t phase_pick(struct worker *worker, double exchange, int generation, uint32_t upstream) {
   struct vm_job job = {.kind = VM_PICK, .numbers = {exchange, generation, upstream}};
   struct vm_answer answer;
@@ -64,7 +79,14 @@ double phase_self(struct worker *worker) {
 void phase_resume(struct worker *worker, double coroutine, int status, double number) {
   struct vm_answer answer;
   enum vm_result result = vm_resume(worker_vm(worker), coroutine, status, number, &answer);
-  if (result == VM_WAITING || answer.job.kind != VM_PHASE) return;
+  if (result == VM_WAITING) return;
+  if (answer.job.kind == VM_FRAME) {
+    struct slice text = {NULL, 0};
+    enum phase_result end = frame_result_of(result, &answer, &text);
+    exchange_on_frame(worker, answer.job.numbers[0], (enum phase)answer.job.numbers[3], end, text);
+    return;
+  }
+  if (answer.job.kind != VM_PHASE) return;
   exchange_on_phase(worker, answer.job.numbers[0], (enum phase)answer.job.numbers[3], result_of(result, &answer));
 }
 

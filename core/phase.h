@@ -19,7 +19,8 @@ enum phase_result {
   PHASE_DONE,     // every plugin of the phase has run
   PHASE_ANSWERED, // a plugin answered (bridge_exit): go to header_filter with that answer
   PHASE_WAITING,  // a plugin waits; exchange_on_phase is called when the phase ends
-  PHASE_FAILED    // a plugin raised or passed its budget; logged already: answer 500
+  PHASE_FAILED,   // a plugin raised or passed its budget; logged already: answer 500
+  PHASE_DROPPED   // of a frame phase: the message goes no further
 };
 
 // Events that are not part of an exchange. Each runs in a coroutine of its own and may wait.
@@ -41,6 +42,11 @@ enum phase_result phase_run(struct worker *worker, double exchange, int generati
 enum phase_result phase_body(struct worker *worker, double exchange, int generation, uint32_t route, struct slice chunk,
                              bool last, struct slice *out);
 
+// A frame phase: one message of a WebSocket through the plugins. PHASE_DONE: it goes on, with the content of `out` where
+// that has any (valid until the next call into Lua). PHASE_WAITING: exchange_on_frame is called when it ends.
+enum phase_result phase_frame(struct worker *worker, double exchange, int generation, uint32_t route, enum phase phase,
+                              int opcode, struct slice data, struct slice *out);
+
 // Asks the upstream's Lua policy for a target: its index from 1, 0 when there is none. Never waits.
 uint32_t phase_pick(struct worker *worker, double exchange, int generation, uint32_t upstream);
 
@@ -55,5 +61,7 @@ double phase_self(struct worker *worker);
 // Resumes a waiting coroutine with (status, number): from the loop only, never from inside a bridge function.
 void phase_resume(struct worker *worker, double coroutine, int status, double number);
 
-// Implemented by exchange: a phase that had answered PHASE_WAITING has ended.
+// Implemented by exchange: a phase that had answered PHASE_WAITING has ended. exchange_on_frame: one of phase_frame.
 void exchange_on_phase(struct worker *worker, double exchange, enum phase phase, enum phase_result result);
+void exchange_on_frame(struct worker *worker, double exchange, enum phase phase, enum phase_result result,
+                       struct slice text);

@@ -23,7 +23,7 @@ struct vm_options {
 };
 
 // What a pooled coroutine is asked to do; boot.lua knows the same numbers.
-enum vm_kind { VM_PHASE = 1, VM_BODY = 2, VM_PICK = 3, VM_EVENT = 4 };
+enum vm_kind { VM_PHASE = 1, VM_BODY = 2, VM_PICK = 3, VM_EVENT = 4, VM_FRAME = 5 };
 
 enum { VM_JOB_NUMBERS = 5 };
 

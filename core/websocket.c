@@ -237,7 +237,7 @@ static bool begin_frame(struct ws_reader *reader) {
   }
   // What cannot be compressed grows a little by it.
   uint64_t most = reader->packed ? (uint64_t)reader->most + reader->most / 1024 + 64 : reader->most;
-  if (reader->left <= most - reader->len) return true;
+  if (reader->len <= most && reader->left <= most - reader->len) return true;
   fail(reader, WS_TOO_BIG, "Payload Too Large");
   return false;
 }

@@ -536,6 +536,7 @@ void worker_free(struct worker *worker) {
   worker->kafka = NULL;
   if (worker->vm) vm_free(worker->vm);
   clients_close(worker);
+  websockets_close(worker);
   waits_close(worker);
   free(worker->last_report);
   free(worker->self_certificate);

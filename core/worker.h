@@ -30,6 +30,7 @@ struct topics;
 struct client;
 struct vm;
 struct wait;
+struct websockets;
 
 enum { WAIT_BUCKETS = 256 };
 
@@ -90,6 +91,7 @@ struct worker {
   // The spec kit's network: takes the place of connect(2). 0, or negative. NULL: the kernel's.
   int (*connect)(struct worker *worker, struct conn *conn, const struct address *address);
   struct kit *kit;                    // and whose it is
+  struct websockets *websockets;      // what they share; NULL until there is one
   struct topics *topics;              // its Kafka; NULL: librdkafka's
   struct job *jobs, **jobs_end;       // what is to run before the loop waits
   struct job *yielded, **yielded_end; // what is to run in the next turn, when others have had theirs
@@ -139,6 +141,7 @@ uint64_t worker_random(struct worker *worker);
 // Of bridge_socket.c and bridge_wait.c: what Lua left open.
 void clients_close(struct worker *worker);
 void waits_close(struct worker *worker);
+void websockets_close(struct worker *worker); // of exchange_websocket.c
 
 struct loop *worker_loop(struct worker *worker);
 struct counters *worker_counters(struct worker *worker);

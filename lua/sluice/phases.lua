@@ -15,8 +15,9 @@ local phases = {}
 
 local NAMES = {
   "init_worker", "configure", "certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
-  "response", "log",
+  "response", "log", "ws_client_frame", "ws_upstream_frame",
 }
+local GROUPS = { frames = { "ws_client_frame", "ws_upstream_frame" } }
 
 ---@type table<integer, string> names by number, from 0
 phases.names = {}
@@ -31,16 +32,22 @@ end
 phases.EXIT = setmetatable({}, { __tostring = function() return "the exchange has been answered" end })
 
 -- Phases in which a call may wait, as plugin-api.md lists them.
-local WAITING = { init_worker = true, certificate = true, rewrite = true, access = true, response = true, log = true }
+local WAITING = {
+  init_worker = true, certificate = true, rewrite = true, access = true, response = true, log = true,
+  ws_client_frame = true, ws_upstream_frame = true,
+}
 
----@param ... string names of phases
+---@param ... string names of phases; "frames": those of WebSockets
 ---@return integer mask with one bit a phase
 function phases.mask(...)
   local mask = 0
   for i = 1, select("#", ...) do
-    local number = phases.numbers[select(i, ...)]
-    if not number then error("no such phase: " .. tostring((select(i, ...))), 2) end
-    mask = bor(mask, lshift(1, number))
+    local name = select(i, ...)
+    for _, one in ipairs(GROUPS[name] or { name }) do
+      local number = phases.numbers[one]
+      if not number then error("no such phase: " .. tostring(one), 2) end
+      mask = bor(mask, lshift(1, number))
+    end
   end
   return mask
 end

@@ -338,7 +338,7 @@ end
 local function compile(self, own, route, service)
   local chosen, ordered = choose(self, own, route, service)
   local made, mask = { service = service }, 0
-  for phase = 0, phases.numbers.log do
+  for phase = 0, #phases.names do
     if not NOT_IN_PLANS[phase] and not (GLOBAL_ONLY[phase] and (route or service)) then
       local list, ring = list_for(self, chosen, ordered, phase)
       if ring then return nil, "plugins order each other in a ring: " .. ring end

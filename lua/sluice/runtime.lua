@@ -9,6 +9,7 @@
 
 local ffi = require "ffi"
 local exchanges = require "sluice.exchanges"
+local frame = require "sluice.frame"
 local native = require "sluice.ffi"
 local phases = require "sluice.phases"
 
@@ -19,9 +20,9 @@ local EXIT = phases.EXIT
 local LOG = phases.numbers.log
 local LAST_ANSWERING = phases.numbers.access
 
-local PHASE, BODY, PICK, EVENT = 1, 2, 3, 4 -- enum vm_kind
-local DONE, ANSWERED, FAILED = 0, 1, 3      -- enum phase_result
-local PLACES = 1048576                      -- of coroutines in vm.c
+local PHASE, BODY, PICK, EVENT, FRAME = 1, 2, 3, 4, 5 -- enum vm_kind
+local DONE, ANSWERED, FAILED = 0, 1, 3                -- enum phase_result
+local PLACES = 1048576                                -- of coroutines in vm.c
 
 local runtime = {
   EXIT = EXIT,
@@ -317,6 +318,46 @@ local function run_body(job, handle, generation, route, last, chunk)
   return result, out
 end
 
+local CLIENT_FRAME, UPSTREAM_FRAME = phases.numbers.ws_client_frame, phases.numbers.ws_upstream_frame
+
+local function pass_frame(job, list, exchange, phase, message)
+  for i = 1, #list do
+    local item = list[i]
+    local conf = item.conf
+    if item.levels then conf = scoped_conf(item, exchange) end
+    if conf then
+      local place = item.place
+      board.plugin_calls[place] = board.plugin_calls[place] + 1
+      board.running = place
+      local ok, err = xpcall(item.run, on_error, conf, exchange, message)
+      board.running = 0
+      if not ok then
+        plugin_failed(item, phases.names[phase], job, err)
+        return FAILED
+      end
+      if frame.is_over(message) then break end
+    end
+  end
+  return frame.verdict(message)
+end
+
+-- One message of a WebSocket. While a plugin waits, those of the other direction go on: so the exchange may be in both
+-- phases at once, and what is left of them when one ends is the other.
+local function run_frame(job, handle, generation, route, phase, opcode, payload)
+  local list = list_of(generation, route, phase)
+  if not list then return DONE end
+  local exchange = object_of(handle)
+  local message = frame.new(opcode, payload)
+  if phase == CLIENT_FRAME then exchange.client_frame = message else exchange.upstream_frame = message end
+  exchanges.enter(exchange, phase)
+  job.generation, job.route, job.phase, job.exchange = generation, route, phase, exchange
+  local result, out = pass_frame(job, list, exchange, phase, message)
+  if phase == CLIENT_FRAME then exchange.client_frame = nil else exchange.upstream_frame = nil end
+  exchanges.leave(exchange, exchange.client_frame and CLIENT_FRAME or exchange.upstream_frame and UPSTREAM_FRAME or 0)
+  job.exchange = nil
+  return result, out
+end
+
 local function run_pick(job, handle, generation, upstream)
   local held = generations[generation]
   local policy = held and held.upstreams[upstream]
@@ -367,10 +408,11 @@ end
 ---@param place integer of the coroutine in the pool
 ---@return integer code
 ---@return string|nil text
-function runtime.body(place, kind, a, b, c, d, _, text)
+function runtime.body(place, kind, a, b, c, d, e, text)
   local job = jobs[place] or new_job(place)
   if kind == PHASE then return (run_phase(job, a, b, c, d)) end
   if kind == BODY then return run_body(job, a, b, c, d == 1, text) end
+  if kind == FRAME then return run_frame(job, a, b, c, d, e, text) end
   if kind == PICK then return (run_pick(job, a, b, c)) end
   if kind == EVENT then return (run_event(job, a, b, text)) end
   return FAILED

@@ -20,8 +20,8 @@ local rawget, rawset = rawget, rawset
 local MESSAGE_REQUEST = E.MESSAGE_REQUEST
 
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
-  "response", "log")
-local LATER = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log")
+  "response", "log", "frames")
+local LATER = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
 local ACCESS = phases.mask("access")
 
 ---@class sluice.client

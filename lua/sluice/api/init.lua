@@ -11,6 +11,7 @@ local service = require "sluice.api.service"
 local client = require "sluice.api.client"
 local router = require "sluice.api.router"
 local serializer = require "sluice.api.serializer"
+local websocket = require "sluice.api.websocket"
 
 local E = core.E
 local setmetatable, rawset = setmetatable, rawset
@@ -27,6 +28,7 @@ local api = {}
 ---@field service sluice.service
 ---@field client sluice.client
 ---@field router sluice.router
+---@field websocket { client: sluice.websocket.side, upstream: sluice.websocket.side }
 local methods = {}
 
 -- What the log plugins write about an exchange: Kong's log format.
@@ -69,7 +71,10 @@ local lasting = {
   id = function(exchange) return core.text(exchange.handle, E.TEXT_ID) end,
 }
 
-local parts = { request = request, response = response, service = service, client = client.part, router = router }
+local parts = {
+  request = request, response = response, service = service, client = client.part, router = router,
+  websocket = websocket,
+}
 
 local exchange_mt = { __metatable = false } -- one plugin must not change what another calls
 function exchange_mt.__index(self, key)

@@ -14,10 +14,10 @@ local text, number, check_phase = core.text, core.number, core.check_phase
 
 local MESSAGE_REQUEST, TRAILERS = E.MESSAGE_REQUEST, E.MESSAGE_REQUEST_TRAILERS
 
-local HEAD = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log")
+local HEAD = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
 local BODY = phases.mask("rewrite", "access", "response")
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
-  "response", "log")
+  "response", "log", "frames")
 
 ---@class sluice.request
 local Request = {}

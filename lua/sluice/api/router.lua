@@ -9,7 +9,7 @@ local phases = require "sluice.phases"
 local check_phase = core.check_phase
 local of = exchanges.of
 
-local MATCHED = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log")
+local MATCHED = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
 
 ---@class sluice.router
 local Router = {}

@@ -109,7 +109,7 @@ function plugins.list(known, route)
   local made, err = planner:plan(route.id, route.service)
   if not made then return nil, err end
   local list, by_name = {}, {}
-  for phase = 0, phases.numbers.log do
+  for phase = 0, #phases.names do
     for _, item in ipairs(not OUTSIDE[phases.names[phase]] and made[phase] or {}) do
       local one = by_name[item.name]
       if not one then
