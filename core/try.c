@@ -20,6 +20,7 @@ enum { REPLAY_MOST = 64 * 1024 };
 // ---- Talking to the carrier ----------------------------------------------------------------------------------------
 
 void try_keep_content(struct exchange *exchange) {
+  exchange->try->content_taken = true;
   if (!exchange->replayable) return;
   if (exchange->replay.bytes + exchange->request_body.bytes <= REPLAY_MOST &&
       buffer_share(&exchange->replay, &exchange->request_body) == 0)
@@ -77,7 +78,8 @@ static bool may_retry(const struct exchange *exchange, bool unsent) {
   if (exchange->head_sent || exchange->try->response_seen || !exchange->stream) return false;
   bool stale = exchange->try->reused && !unsent && exchange->tries <= 1; // an idle connection that died under us
   if (exchange->tries > exchange->retries && !stale) return false;
-  return unsent || (exchange->replayable && method_is_idempotent(forward_method(exchange)));
+  if (exchange->try->content_taken && !exchange->replayable) return false;
+  return unsent || method_is_idempotent(forward_method(exchange));
 }
 
 static void try_again(struct worker *worker, void *data) {
@@ -100,7 +102,7 @@ void try_failed(struct exchange *exchange, int status, const char *message, bool
     exchange_on_service_failed(exchange, status, text);
     return;
   }
-  if (!unsent) rewind_content(exchange);
+  if (try->content_taken) rewind_content(exchange);
   // In the next turn: there may be thousands, each failing at once.
   worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
 }

@@ -45,6 +45,7 @@ struct try {
   uint64_t tls_key;
   const char *tls_name; // SNI, and what a certificate is checked against
   bool reused;          // on a connection that had been in use before
+  bool content_taken;   // some of the request's is on its way
   bool response_seen;   // at least a byte of it
   bool response_whole;  // with its head: nothing follows
 };
@@ -65,7 +66,7 @@ void try_resume(struct exchange *exchange);
 void try_abandon(struct exchange *exchange);
 
 // From the carrier.
-// The try came to nothing: another follows where that does no harm. `unsent`: the service has seen nothing of it.
+// The try came to nothing: another follows where that does no harm. `unsent`: the service has done nothing for it.
 void try_failed(struct exchange *exchange, int status, const char *message, bool unsent);
 // The service has answered, but that it cannot serve now: another of its targets is asked, each at most once. False:
 // there is none, or the request cannot be sent again.

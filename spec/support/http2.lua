@@ -128,6 +128,13 @@ end
 local client = {}
 client.__index = client
 
+-- A connection over a socket, of which nothing has been sent or read yet: by either end (spec.support.http2_service).
+function http2.over(socket, fields)
+  fields.socket, fields.streams, fields.next_stream = socket, {}, 1
+  fields.decoder, fields.settings = new_decoder(), {}
+  return setmetatable(fields, client)
+end
+
 -- options: timeout (5 s), tls (true, or options of spec.support.tls), settings (list of { identifier, value }), preface
 -- (false: nothing is sent), silent (nothing is acknowledged and no window is opened). Returns nil and why when it
 -- cannot connect, or when TLS does not agree on h2.
@@ -144,8 +151,7 @@ function http2.connect(port, options)
     socket:close()
     return nil, "not h2"
   end
-  local self = setmetatable({ socket = socket, port = port, secure = secure, streams = {}, next_stream = 1,
-    decoder = new_decoder(), silent = options.silent, settings = {} }, client)
+  local self = http2.over(socket, { port = port, secure = secure, silent = options.silent })
   if options.preface == false then return self end
   self:send(http2.PREFACE .. http2.frame(http2.SETTINGS, 0, 0, http2.settings(options.settings)))
   return self
@@ -236,7 +242,9 @@ end
 
 local function on_fields(self, stream, block, ended)
   local fields = decode(self.decoder, block)
-  if not fields[":status"] then
+  if fields[":method"] then
+    stream.request = fields
+  elseif not fields[":status"] then
     stream.trailers = fields
   elseif fields[":status"]:sub(1, 1) == "1" then
     stream.interim = stream.interim or {}
@@ -295,7 +303,10 @@ end
 handlers[http2.PING] = function(self, frame)
   if bit.band(frame.flags, http2.ACK) ~= 0 then
     self.pongs = (self.pongs or 0) + 1
-  elseif not self.silent then
+    return
+  end
+  self.pings = (self.pings or 0) + 1
+  if not self.silent then
     self:send(http2.frame(http2.PING, http2.ACK, 0, frame.payload))
   end
 end

@@ -36,6 +36,9 @@ if not registry["sluice.spec.tls"] then
     const char *sys_SSL_get_servername(const void *, int) __asm__("SSL_get_servername");
     void sys_SSL_get0_alpn_selected(const void *, const unsigned char **, unsigned *)
       __asm__("SSL_get0_alpn_selected");
+    typedef int (*sys_alpn_select)(void *, const unsigned char **, unsigned char *, const unsigned char *, unsigned,
+      void *);
+    void sys_SSL_CTX_set_alpn_select_cb(void *, sys_alpn_select, void *) __asm__("SSL_CTX_set_alpn_select_cb");
     void *sys_SSL_get1_session(void *) __asm__("SSL_get1_session");
     int sys_SSL_set_session(void *, void *) __asm__("SSL_set_session");
     int sys_SSL_session_reused(const void *) __asm__("SSL_session_reused");
@@ -102,12 +105,39 @@ function operations.close(self)
   self.ssl = nil
 end
 
+-- A server agrees to the name (one) that it is given, if the client offers it. Called by OpenSSL inside of SSL_accept,
+-- which may not be compiled for it.
+local function select_alpn(_, out, out_len, offered, len, names)
+  local wanted = ffi.string(ffi.cast("const char *", names))
+  local at = 0
+  while at < len do
+    if ffi.string(offered + at + 1, offered[at]) == wanted then
+      out[0], out_len[0] = offered + at + 1, offered[at]
+      return 0
+    end
+    at = at + 1 + offered[at]
+  end
+  return 3 -- SSL_TLSEXT_ERR_NOACK
+end
+
 local function handshake(self)
   ssl.sys_ERR_clear_error()
   local result = self.server and ssl.sys_SSL_accept(self.ssl) or ssl.sys_SSL_connect(self.ssl)
   if result == 1 then return true end
   local ended, why = outcome(self, result)
   return nil, ended and "closed" or why
+end
+
+jit.off(handshake)
+
+local selects -- OpenSSL's way to select_alpn, made once
+local kept = {} -- names that contexts point to
+
+local function select_for(context, names)
+  selects = selects or ffi.cast("sys_alpn_select", select_alpn)
+  local name = ffi.new("char[?]", #names[1] + 1, names[1])
+  kept[#kept + 1] = name
+  ssl.sys_SSL_CTX_set_alpn_select_cb(context, selects, name)
 end
 
 local function set_alpn(context, names)
@@ -134,7 +164,11 @@ function tls.context(options, server)
   if options.min_version then ssl.sys_SSL_CTX_ctrl(context, SET_MIN_VERSION, versions[options.min_version], nil) end
   if options.max_version then ssl.sys_SSL_CTX_ctrl(context, SET_MAX_VERSION, versions[options.max_version], nil) end
   if options.ciphers then ssl.sys_SSL_CTX_set_cipher_list(context, options.ciphers) end
-  if options.alpn then set_alpn(context, options.alpn) end
+  if options.alpn and server then
+    select_for(context, options.alpn)
+  elseif options.alpn then
+    set_alpn(context, options.alpn)
+  end
   return context
 end
 
