@@ -14,6 +14,7 @@ enum phase {
   PHASE_INIT_WORKER,
   PHASE_CONFIGURE,
   PHASE_CERTIFICATE,
+  PHASE_PREREAD, // of TCP and TLS streams
   PHASE_REWRITE,
   PHASE_ACCESS,
   PHASE_BALANCER,
@@ -23,6 +24,9 @@ enum phase {
   PHASE_LOG,
   PHASE_WS_CLIENT_FRAME,
   PHASE_WS_UPSTREAM_FRAME,
+  // The same plugins' balancer and log for a stream, where what is HTTP's cannot be called
+  PHASE_STREAM_BALANCER,
+  PHASE_STREAM_LOG,
   PHASE_COUNT
 };
 
@@ -267,6 +271,7 @@ struct service_conf {
   const char *ca_pem;                                  // NULL: the system's
   const char *client_certificate_pem, *client_key_pem; // NULL: none
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
+  uint32_t proxy_protocol; // version that a stream to it begins with, 0: none
 };
 
 struct route_conf {
@@ -329,8 +334,11 @@ struct board {
   uint64_t connections; // downstream connections accepted so far
   int64_t connections_open;
   int64_t exchanges_open;
-  int64_t longest_turn_us; // of the loop, since the last generation began to be built
-  uint32_t running;        // index of the plugin whose code runs now, 0: none
+  uint64_t streams; // TCP and TLS streams begun so far; each is an exchange
+  int64_t streams_open;
+  uint64_t stream_bytes_in, stream_bytes_out; // from and to their clients
+  int64_t longest_turn_us;                    // of the loop, since the last generation began to be built
+  uint32_t running;                           // index of the plugin whose code runs now, 0: none
   uint32_t plugin_count;
   uint64_t plugin_calls[BOARD_PLUGINS];
   uint64_t plugin_errors[BOARD_PLUGINS];

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "generation.h"
-#include "router.h"
 #include "stream.h"
 #include "tls.h"
 #include "worker.h"
@@ -47,7 +46,8 @@ int bridge_gen_route(struct worker *worker, int gen, const struct route_conf *co
 int bridge_gen_route_match(struct worker *worker, int gen, uint32_t route, int kind, const char *value, uint32_t len) {
   struct generation *generation = find_open(worker, gen);
   if (!generation) return BRIDGE_INVALID;
-  return router_add_match(generation->router, route, kind, value, len, &worker->error) < 0 ? BRIDGE_INVALID : BRIDGE_OK;
+  int failed = generation_route_match(generation, route, kind, (struct slice){value, len}, &worker->error);
+  return failed < 0 ? BRIDGE_INVALID : BRIDGE_OK;
 }
 
 int bridge_gen_upstream(struct worker *worker, int gen, const char *name, const char *host_header) {

@@ -20,7 +20,8 @@ enum { ARENA_LIMIT = 4 << 20, SPARE_MOST = 256, PRESET_MOST = 100 };
 
 static const uint32_t legal_moves[] = {
     [EXCHANGE_FREE] = STATE(HEAD),
-    [EXCHANGE_HEAD] = STATE(REWRITE) | STATE(SENDING) | STATE(LOG),
+    [EXCHANGE_HEAD] = STATE(PREREAD) | STATE(REWRITE) | STATE(SENDING) | STATE(LOG),
+    [EXCHANGE_PREREAD] = STATE(SERVICE) | STATE(SENDING) | STATE(LOG),
     [EXCHANGE_REWRITE] = STATE(ACCESS) | STATE(SENDING) | STATE(LOG),
     [EXCHANGE_ACCESS] = STATE(SERVICE) | STATE(STREAM) | STATE(SENDING) | STATE(LOG),
     [EXCHANGE_SERVICE] = STATE(RESPONSE) | STATE(SENDING) | STATE(TUNNEL) | STATE(LOG),
@@ -126,6 +127,7 @@ static void exchange_free(struct exchange *exchange) {
   struct generation *generation = exchange->generation;
   exchange_move(exchange, EXCHANGE_FREE);
   worker->board->exchanges_open--;
+  if (exchange->tcp) worker->board->streams_open--;
   if (worker->spare_count < SPARE_MOST) {
     exchange->spare = worker->spare;
     worker->spare = exchange;
@@ -163,8 +165,9 @@ void exchange_wake(struct exchange *exchange, double *waiter, int status) {
 
 static void exchange_log(struct exchange *exchange) {
   enum phase_result result;
-  if (!(exchange->phases & (1u << PHASE_LOG)) || !exchange->generation ||
-      exchange_run(exchange, exchange->route_index, PHASE_LOG, &result))
+  enum phase phase = exchange->tcp ? PHASE_STREAM_LOG : PHASE_LOG;
+  if (!(exchange->phases & (1u << phase)) || !exchange->generation ||
+      exchange_run(exchange, exchange->route_index, phase, &result))
     exchange_free(exchange);
 }
 
@@ -201,7 +204,7 @@ void exchange_on_phase(struct worker *worker, double handle, enum phase phase, e
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return;
   exchange->waiting = false;
-  if (phase == PHASE_LOG) {
+  if (phase == PHASE_LOG || phase == PHASE_STREAM_LOG) {
     exchange_free(exchange);
   } else if (exchange->state == EXCHANGE_LOG) { // the client left while the plugin waited
     exchange_log(exchange);
@@ -211,7 +214,7 @@ void exchange_on_phase(struct worker *worker, double handle, enum phase phase, e
     stream_greeted(stream, result != PHASE_FAILED);
   } else if (phase == PHASE_REWRITE) {
     exchange_after_phase(exchange, result, exchange_route);
-  } else if (phase == PHASE_ACCESS) {
+  } else if (phase == PHASE_ACCESS || phase == PHASE_PREREAD) {
     exchange_after_phase(exchange, result, exchange_forward);
   } else if (phase == PHASE_RESPONSE) {
     if (result == PHASE_FAILED)

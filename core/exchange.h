@@ -18,6 +18,7 @@
 #include "loop.h"
 #include "phase.h"
 #include "slice.h"
+#include "target.h"
 
 struct exchange;
 struct try;
@@ -27,6 +28,7 @@ struct worker;
 enum exchange_state {
   EXCHANGE_FREE,
   EXCHANGE_HEAD,     // the head is arriving
+  EXCHANGE_PREREAD,  // of a TCP stream, which has no head: plugins of preread
   EXCHANGE_REWRITE,  // plugins of rewrite
   EXCHANGE_ACCESS,   // plugins of access
   EXCHANGE_SERVICE,  // a try is on: connecting, sending, waiting for the response head
@@ -55,8 +57,15 @@ struct stream_ops {
   bool (*is_congested)(const struct exchange *exchange);
   // More request content is wanted, or none for now.
   void (*want_body)(struct exchange *exchange, bool wanted);
-  // After 101: raw bytes; gives what was read past the head.
+  // After 101, or from the start of a TCP stream: raw bytes; gives what was read past the head.
   void (*tunnel)(struct exchange *exchange);
+  // Of a TCP stream: the service sends no more, the client may.
+  void (*finish)(struct exchange *exchange);
+};
+
+// Both ends of a TCP stream, as far as trusted proxies in front tell. Without an address (a unix socket): `len` as short.
+struct ends {
+  struct address source, destination;
 };
 
 // Who sent the request, over which connection. Copied: it outlives the connection until the log is written.
@@ -76,6 +85,7 @@ struct exchange {
   uint32_t serial; // with the slot: the handle
   uint8_t state;   // enum exchange_state; changed by exchange_move only
   uint8_t source;  // enum exchange_source
+  bool tcp;        // a TCP or TLS stream: no request, no response
   bool waiting;    // a phase waits
   bool entered_lua;
   bool answered;         // bridge_exit in the running phase
@@ -100,6 +110,7 @@ struct exchange {
   const struct stream_ops *ops;
 
   struct peer peer;
+  const struct ends *ends;              // of a TCP stream
   const char *tls_version, *tls_cipher; // NULL: no TLS
   struct slice tls_sni;
 
@@ -177,6 +188,9 @@ double exchange_handle(const struct exchange *exchange);
 struct exchange *exchange_find(struct worker *worker, double handle); // NULL: stale
 
 // From the stream.
+// A TCP stream: the client has connected. `protocol` is how (PROTOCOL_TCP, _TLS or _TLS_PASSTHROUGH); both texts are
+// copied.
+void exchange_on_connection(struct exchange *exchange, const struct ends *ends, uint32_t protocol, struct slice sni);
 void exchange_on_head(struct exchange *exchange);
 // Content, in `chunk`. Past the limit, or when nobody wants it any more, it is dropped.
 void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct slice piece);
@@ -190,6 +204,7 @@ void exchange_on_gone(struct exchange *exchange);    // the client left
 void exchange_refuse(struct exchange *exchange, int status, const char *message);
 
 // From the try.
+void exchange_on_service_connected(struct exchange *exchange); // of a TCP stream
 // The request is about to go to a service, which is told how much time is left.
 void exchange_tell_deadline(struct exchange *exchange);
 void exchange_on_service_interim(struct exchange *exchange, int status, const struct headers *fields);

@@ -19,6 +19,8 @@ void exchange_cut(struct exchange *exchange, int status, const char *message);
 // What a phase before the service came to: an answer, a failure, or `next`.
 void exchange_after_phase(struct exchange *exchange, enum phase_result result, void (*next)(struct exchange *));
 void exchange_route(struct exchange *exchange);
+void exchange_take_route(struct exchange *exchange, uint32_t index);
+void exchange_note_tls(struct exchange *exchange);
 void exchange_forward(struct exchange *exchange);
 
 // exchange_response.c
@@ -27,6 +29,8 @@ void exchange_forward(struct exchange *exchange);
 void exchange_answer(struct exchange *exchange);
 // The response is whole; exchange->trailers go behind it as far as the client takes them.
 void exchange_send_end(struct exchange *exchange);
+// Content of exchange->answer, as it is.
+void exchange_send_answer(struct exchange *exchange);
 // The same for an answer of the gateway's own, with the fields that plugins have set so far.
 void exchange_respond(struct exchange *exchange);
 // The same for an error.
@@ -60,3 +64,7 @@ bool websocket_waits(const struct exchange *exchange); // for a plugin
 void websocket_on_phase(struct exchange *exchange, enum phase phase, enum phase_result result, struct slice text);
 void websocket_end(struct exchange *exchange); // forgets the exchange
 void websocket_free(struct exchange *exchange);
+
+// exchange_tcp.c
+// What exchange_respond is to a request: the stream ends, behind what a plugin has said.
+void exchange_close_stream(struct exchange *exchange);

@@ -76,7 +76,7 @@ static bool find_header(const void *context, struct slice name, uint32_t nth, st
   return field != NULL;
 }
 
-static void take_route(struct exchange *exchange, uint32_t index) {
+void exchange_take_route(struct exchange *exchange, uint32_t index) {
   struct generation *generation = exchange->generation;
   exchange->route_index = index;
   exchange->route = &generation->routes[index];
@@ -145,7 +145,7 @@ void exchange_route(struct exchange *exchange) {
   }
   enum router_outcome outcome = router_match(exchange->generation->router, &request, exchange->match);
   if (answer_unrouted(exchange, outcome)) return;
-  take_route(exchange, exchange->match->route);
+  exchange_take_route(exchange, exchange->match->route);
   if (exchange->route->grpc && !fits_grpc_route(exchange, outcome == ROUTER_NEEDS_TLS)) return;
   if (outcome == ROUTER_NEEDS_TLS)
     redirect_to_https(exchange, exchange->route->https_redirect_status);
@@ -254,7 +254,7 @@ static bool check_request(struct exchange *exchange) {
   return false;
 }
 
-static void note_tls(struct exchange *exchange) {
+void exchange_note_tls(struct exchange *exchange) {
   struct tls_info info;
   tls_info(stream_tls(exchange->stream), &info);
   exchange->tls_version = info.version;
@@ -271,7 +271,7 @@ void exchange_on_head(struct exchange *exchange) {
   exchange->generation = generation_retain(worker->generation);
   exchange->route = exchange->generation->routes;
   exchange->phases = exchange->route->phases;
-  if (exchange->peer.tls) note_tls(exchange);
+  if (exchange->peer.tls) exchange_note_tls(exchange);
   if (!exchange_note_grpc(exchange) || !check_request(exchange) || !read_target(exchange)) return;
   forward_mark_hop_by_hop(&exchange->request.headers);
   if (exchange->stream->listener && exchange->stream->listener->kind == LISTEN_STATUS)

@@ -160,7 +160,7 @@ static bool filter_answer(struct exchange *exchange) {
   return buffer_append(&exchange->answer, out.data, out.len) == 0;
 }
 
-static void send_answer_body(struct exchange *exchange) {
+void exchange_send_answer(struct exchange *exchange) {
   while (exchange->answer.count > 0) {
     struct segment *first = &exchange->answer.segments[exchange->answer.head];
     uint32_t len = first->len;
@@ -183,7 +183,7 @@ static void send_answer(struct exchange *exchange) {
       exchange->source == SOURCE_SERVICE && exchange->answer.bytes == 0 && response_has_no_body(exchange);
   exchange->response_length = keeps_length ? exchange->service_message.content_length : (int64_t)exchange->answer.bytes;
   send_head(exchange);
-  send_answer_body(exchange);
+  exchange_send_answer(exchange);
   exchange_send_end(exchange);
 }
 
@@ -203,6 +203,10 @@ void exchange_answer(struct exchange *exchange) {
 
 // An answer of the gateway's own.
 void exchange_respond(struct exchange *exchange) {
+  if (exchange->tcp) {
+    exchange_close_stream(exchange);
+    return;
+  }
   if (exchange->has_trailers) headers_init(&exchange->trailers, PRESET_MOST); // they belong to another response
   headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
   exchange->has_response = true;

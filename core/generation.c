@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "router.h"
+#include "stream_router.h"
 #include "tls.h"
 #include "tls_cache.h"
 #include "worker.h"
@@ -92,6 +93,7 @@ void generation_release(struct generation *generation) {
   if (--generation->refs > 0) return;
   worker_generation_end(generation->worker, generation);
   router_free(generation->router);
+  stream_router_free(generation->stream_router);
   if (generation->tls) tls_context_free(generation->tls);
   arena_close(&generation->arena);
   free(generation->services);
@@ -146,6 +148,7 @@ int generation_service(struct generation *generation, const struct service_conf 
       .read_timeout_ms = conf->read_timeout_ms,
       .retries = conf->retries,
       .host_field = host_field(generation, conf),
+      .proxy_protocol = (uint8_t)conf->proxy_protocol,
       .client_tls = {.verify = conf->tls_verify,
                      .depth = conf->tls_verify_depth,
                      .ca_pem = keep(generation, conf->ca_pem).data,
@@ -153,6 +156,20 @@ int generation_service(struct generation *generation, const struct service_conf 
                      .key_pem = keep(generation, conf->client_key_pem).data},
   };
   return (int)index;
+}
+
+static int add_stream_route(struct generation *generation, uint32_t index, const struct route_conf *conf) {
+  if (!generation->stream_router) generation->stream_router = stream_router_new();
+  if (!generation->stream_router) return ERROR_MEMORY;
+  return stream_router_add(generation->stream_router, index, conf->protocols, conf->created_at);
+}
+
+// The router counts all routes, so that its numbers are the generation's; those of streams match nothing there.
+static int add_to_router(struct generation *generation, uint32_t index, const struct route_conf *conf) {
+  struct router_route route = {
+      .protocols = conf->protocols, .regex_priority = conf->regex_priority, .created_at = conf->created_at};
+  if (router_add(generation->router, &route) != (int)index) return ERROR_MEMORY;
+  return conf->protocols & PROTOCOLS_STREAM ? add_stream_route(generation, index, conf) : 0;
 }
 
 int generation_route(struct generation *generation, const struct route_conf *conf, struct error *error) {
@@ -163,12 +180,8 @@ int generation_route(struct generation *generation, const struct route_conf *con
     return error_set(error, ERROR_INVALID, "route %s: there is no service %u", conf->name ? conf->name : "",
                      conf->service);
   uint32_t index = generation->route_count++;
-  if (index > 0) {
-    struct router_route route = {
-        .protocols = conf->protocols, .regex_priority = conf->regex_priority, .created_at = conf->created_at};
-    int added = router_add(generation->router, &route);
-    if (added != (int)index) return error_set(error, ERROR_MEMORY, "no memory for routes");
-  }
+  if (index > 0 && add_to_router(generation, index, conf) < 0)
+    return error_set(error, ERROR_MEMORY, "no memory for routes");
   generation->routes[index] = (struct route){
       .service = conf->service,
       .phases = conf->phases,
@@ -177,8 +190,16 @@ int generation_route(struct generation *generation, const struct route_conf *con
       .preserve_host = conf->preserve_host,
       .path_handling_v1 = conf->path_handling_v1,
       .grpc = (conf->protocols & (PROTOCOL_GRPC | PROTOCOL_GRPCS)) != 0,
+      .of_streams = (conf->protocols & PROTOCOLS_STREAM) != 0,
   };
   return (int)index;
+}
+
+int generation_route_match(struct generation *generation, uint32_t route, int kind, struct slice value,
+                           struct error *error) {
+  if (route > 0 && route + 1 == generation->route_count && generation->routes[route].of_streams)
+    return stream_router_add_match(generation->stream_router, kind, value, error);
+  return router_add_match(generation->router, route, kind, value.data, value.len, error);
 }
 
 static struct upstream *upstream_make(struct generation *generation) {

@@ -13,6 +13,7 @@
 #include "target.h"
 
 struct router;
+struct stream_router;
 struct tls_context;
 struct worker;
 
@@ -31,6 +32,7 @@ struct service {
   struct upstream *upstream;
   struct client_tls client_tls;
   struct slice host_field; // Host sent when the client's is not preserved
+  uint8_t proxy_protocol;  // version that a stream to it begins with, 0: none
 };
 
 struct route {
@@ -38,7 +40,8 @@ struct route {
   uint32_t phases;
   uint16_t https_redirect_status;
   bool strip_path, preserve_host, path_handling_v1;
-  bool grpc; // takes gRPC only
+  bool grpc;       // takes gRPC only
+  bool of_streams; // in stream_router, not in router
 };
 
 // Numbers of `gateway.limits` and the like that an exchange obeys; their names are in generation.c.
@@ -67,7 +70,8 @@ struct generation {
   struct upstream **upstreams;
   uint32_t upstream_count, upstream_room;
   struct router *router;
-  struct tls_context *tls; // of the listeners
+  struct stream_router *stream_router; // NULL: no route of streams
+  struct tls_context *tls;             // of the listeners
   struct limits limits;
   struct cidr *trusted;
   uint32_t trusted_count, trusted_room;
@@ -86,6 +90,9 @@ void limits_init(struct limits *limits);
 
 int generation_service(struct generation *generation, const struct service_conf *conf, struct error *error);
 int generation_route(struct generation *generation, const struct route_conf *conf, struct error *error);
+// What the route that was added last matches by; `kind` is an enum route_match.
+int generation_route_match(struct generation *generation, uint32_t route, int kind, struct slice value,
+                           struct error *error);
 int generation_upstream(struct generation *generation, struct slice name, struct slice host_header);
 struct upstream *generation_find_upstream(const struct generation *generation, struct slice name);
 // A number of `gateway.limits` by its name. BRIDGE_NONE when the core has no use for it.

@@ -20,6 +20,10 @@
 
 enum { BACKLOG = 16384 }; // the kernel cuts it to net.core.somaxconn
 
+const char *listen_kind_name(int32_t kind) {
+  return kind == LISTEN_STATUS ? "status" : kind == LISTEN_STREAM ? "stream" : "proxy";
+}
+
 int listen_spec_parse(const char *text, enum listen_kind kind, struct listen_spec *spec, struct error *error) {
   *spec = (struct listen_spec){.kind = (int32_t)kind};
   text += strspn(text, " ");
@@ -226,7 +230,8 @@ int listeners_import(struct listeners *listeners, const char *line, struct error
   struct listen_spec spec;
   if (sscanf(line, "%d %d %d %n", &fd, &worker, &kind, &used) < 3 || !used || fcntl(fd, F_GETFD) < 0)
     return error_set(error, ERROR_INVALID, "not an inherited socket: %s", line);
-  int failed = listen_spec_parse(line + used, kind == LISTEN_STATUS ? LISTEN_STATUS : LISTEN_PROXY, &spec, error);
+  enum listen_kind known = kind == LISTEN_STATUS || kind == LISTEN_STREAM ? (enum listen_kind)kind : LISTEN_PROXY;
+  int failed = listen_spec_parse(line + used, known, &spec, error);
   if (failed) return failed;
   fcntl(fd, F_SETFD, FD_CLOEXEC);
   table_add(listeners, fd, &spec, worker);

@@ -28,6 +28,9 @@ struct listeners {
   uint32_t count;
 };
 
+// "proxy", "status" or "stream".
+const char *listen_kind_name(int32_t kind);
+
 // "ADDRESS flags..." into `spec`. ERROR_INVALID when it is too long or has no port.
 int listen_spec_parse(const char *text, enum listen_kind kind, struct listen_spec *spec, struct error *error);
 

@@ -217,8 +217,8 @@ static void log_listeners(struct master *master) {
   for (uint32_t i = 0; i < listeners->count; i++) {
     const struct listen_entry *entry = &listeners->all[i];
     if (entry->worker > 1) continue;
-    log_notice(&master->log, "listening", "address", entry->socket.address, "for",
-               entry->socket.kind == LISTEN_STATUS ? "status" : "proxy", "flags", entry->socket.flags);
+    log_notice(&master->log, "listening", "address", entry->socket.address, "for", listen_kind_name(entry->socket.kind),
+               "flags", entry->socket.flags);
   }
 }
 

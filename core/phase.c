@@ -6,8 +6,9 @@
 #include "vm.h"
 
 enum {
-  MAY_WAIT = 1 << PHASE_INIT_WORKER | 1 << PHASE_CERTIFICATE | 1 << PHASE_REWRITE | 1 << PHASE_ACCESS |
-             1 << PHASE_RESPONSE | 1 << PHASE_LOG | 1 << PHASE_WS_CLIENT_FRAME | 1 << PHASE_WS_UPSTREAM_FRAME
+  MAY_WAIT = 1 << PHASE_INIT_WORKER | 1 << PHASE_CERTIFICATE | 1 << PHASE_PREREAD | 1 << PHASE_REWRITE |
+             1 << PHASE_ACCESS | 1 << PHASE_RESPONSE | 1 << PHASE_LOG | 1 << PHASE_WS_CLIENT_FRAME |
+             1 << PHASE_WS_UPSTREAM_FRAME | 1 << PHASE_STREAM_LOG
 };
 
 static enum phase_result result_of(enum vm_result result, const struct vm_answer *answer) {

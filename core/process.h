@@ -10,7 +10,7 @@
 struct board;    // bridge.h
 struct counters; // counters.h
 
-enum listen_kind { LISTEN_PROXY, LISTEN_STATUS };
+enum listen_kind { LISTEN_PROXY, LISTEN_STATUS, LISTEN_STREAM };
 
 enum {
   LISTEN_ADDRESS_BYTES = 128,

@@ -301,6 +301,7 @@ static struct slice index_key(const struct router *router, uint32_t path) {
 
 static int choose(struct router *router, uint32_t index) {
   const struct rule *rule = rule_at(router, index);
+  if (rule->protocols && !(rule->protocols & ~(uint32_t)PROTOCOLS_STREAM)) return 0; // another router's
   uint32_t choices = rule->paths ? rule->paths : 1, copies = is_filed_by_host(rule) ? rule->hosts : 1;
   for (uint32_t i = 0; i < choices; i++) {
     uint32_t path = rule->paths ? rule->first_path + i : NONE;

@@ -12,12 +12,14 @@
 #include "answer.h"
 #include "exchange.h"
 #include "forward.h"
+#include "proxy_input.h"
 #include "tls.h"
 #include "worker.h"
 
 enum { LINGER_BYTES = 1 << 20, LINGER_MS = 2000, HEAD_SLACK = 4096, REQUESTS_A_TURN = 32 };
 
 static void server_pump(struct server *server);
+static void server_read_proxy(struct server *server);
 
 static struct server *server_of_stream(const struct exchange *exchange) {
   return (struct server *)(void *)exchange->stream;
@@ -52,6 +54,7 @@ void server_close(struct server *server) {
   worker->server_count--;
   worker->board->connections_open--;
   stream_close(&server->stream);
+  proxy_input_free(server->proxy);
   worker_cancel(worker, &server->next_job);
   worker_bury(worker, &server->grave, server);
 }
@@ -541,6 +544,10 @@ static void server_on_read(struct conn *conn) {
     server_drop_input(server);
     return;
   }
+  if (server->proxy) {
+    server_read_proxy(server);
+    return;
+  }
   int64_t n = conn_fill(conn);
   if (n > 0) {
     server_pump(server);
@@ -590,6 +597,28 @@ static void server_on_deadline(struct conn *conn) {
     exchange_on_late_body(exchange);
 }
 
+// The client's address is known.
+static void server_start(struct server *server) {
+  const struct listener *listener = server->stream.listener;
+  if (!listener || !listener->tls)
+    conn_resume(&server->conn);
+  else if (stream_start_tls(&server->stream) < 0)
+    server_close(server);
+}
+
+static void server_read_proxy(struct server *server) {
+  struct proxy_header header;
+  int result = proxy_input_read(server->proxy, &server->stream, &header);
+  if (result == 0) return;
+  if (result < 0) {
+    server_close(server);
+    return;
+  }
+  proxy_input_free(server->proxy);
+  server->proxy = NULL;
+  server_start(server);
+}
+
 static void server_on_greeting_failed(struct stream *stream) {
   server_close((struct server *)(void *)stream);
 }
@@ -602,14 +631,8 @@ void server_open(struct worker *worker, const struct listener *listener, int fd,
     close(fd);
     return;
   }
-  server->stream.worker = worker;
-  server->stream.listener = listener;
-  server->stream.conn = &server->conn;
+  stream_open(&server->stream, worker, listener, &server->conn, address);
   server->stream.on_greeting_failed = server_on_greeting_failed;
-  server->stream.peer.local_port = listener ? listener->port : 80;
-  server->stream.peer.client_port = address_port(address);
-  server->stream.peer.trusted = worker->generation && generation_trusts(worker->generation, address);
-  address_text(address, server->stream.peer.client_ip);
   server->conn.on_read = server_on_read;
   server->conn.on_write = server_on_write;
   server->conn.on_deadline = server_on_deadline;
@@ -623,9 +646,13 @@ void server_open(struct worker *worker, const struct listener *listener, int fd,
   server->stream.peer.number = ++worker->board->connections;
   worker->board->connections_open++;
   server_timeout(server, limits_of(worker)->header_timeout_ms);
-  if (listener && listener->tls) {
-    if (stream_start_tls(&server->stream) < 0) server_close(server);
-  } else {
-    conn_resume(&server->conn);
+  if (!listener || !listener->proxy_protocol) {
+    server_start(server);
+    return;
   }
+  server->proxy = proxy_input_new();
+  if (server->proxy)
+    conn_resume(&server->conn);
+  else
+    server_close(server);
 }

@@ -24,7 +24,8 @@ struct server {
   bool request_open;              // its body is still arriving
   bool want_body, lingering, closing, keep_alive, tunnel;
   int64_t lingered_bytes;
-  int64_t delivered; // by conn_delivered, when the deadline was last looked at
+  int64_t delivered;         // by conn_delivered, when the deadline was last looked at
+  struct proxy_input *proxy; // the PROXY protocol's header is awaited; NULL: none, or read
   bool pumping;
   struct job next_job;
   uint32_t turn_left; // requests that may begin before others get their turn

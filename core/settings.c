@@ -114,6 +114,8 @@ void settings_line(struct settings *settings, const char *line) {
     workers_set(settings, value);
   else if (key_is(line, "listen.proxy"))
     listen_add(settings, LISTEN_PROXY, value);
+  else if (key_is(line, "listen.stream"))
+    listen_add(settings, LISTEN_STREAM, value);
   else if (key_is(line, "listen.status"))
     listen_add(settings, LISTEN_STATUS, value);
   else if (key_is(line, "kafka.embedded"))

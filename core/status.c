@@ -34,8 +34,7 @@ static void listeners_put(const struct listeners *listeners, struct text *out) {
   for (uint32_t i = 0; i < listeners->count; i++) {
     const struct listen_entry *entry = &listeners->all[i];
     if (entry->worker > 1) continue; // the same for each worker
-    text_printf(out, "%s{\"for\":\"%s\",\"address\":", comma ? "," : "",
-                entry->socket.kind == LISTEN_STATUS ? "status" : "proxy");
+    text_printf(out, "%s{\"for\":\"%s\",\"address\":", comma ? "," : "", listen_kind_name(entry->socket.kind));
     text_json(out, entry->socket.address);
     text_puts(out, ",\"flags\":");
     text_json(out, entry->socket.flags);

@@ -25,6 +25,17 @@ bool stream_local_ip(const struct stream *stream, char out[46]) {
   return true;
 }
 
+void stream_open(struct stream *stream, struct worker *worker, const struct listener *listener, struct conn *conn,
+                 const struct sockaddr *address) {
+  stream->worker = worker;
+  stream->listener = listener;
+  stream->conn = conn;
+  stream->peer.local_port = listener ? listener->port : 80;
+  stream->peer.client_port = address_port(address);
+  stream->peer.trusted = worker->generation && generation_trusts(worker->generation, address);
+  address_text(address, stream->peer.client_ip);
+}
+
 // ---- Greeting ------------------------------------------------------------------------------------------------------
 
 int stream_start_tls(struct stream *stream) {

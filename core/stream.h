@@ -11,6 +11,7 @@
 struct conn;
 struct generation;
 struct listener;
+struct sockaddr;
 struct tls;
 struct worker;
 
@@ -25,6 +26,9 @@ struct stream {
   void (*on_greeting_failed)(struct stream *stream);
 };
 
+// The stream that begins a connection from `address`.
+void stream_open(struct stream *stream, struct worker *worker, const struct listener *listener, struct conn *conn,
+                 const struct sockaddr *address);
 // Speaks TLS with the client from here on, greeted with the running generation's certificates. 0, or ERROR_MEMORY.
 int stream_start_tls(struct stream *stream);
 // The connection has gone: drops what its greeting held.

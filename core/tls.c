@@ -303,6 +303,10 @@ int64_t tls_read(struct tls *tls, void *data, size_t room, struct error *error) 
   return got > 0 ? (int64_t)got : result;
 }
 
+bool tls_is_cut_off(const struct tls *tls) {
+  return tls->eof;
+}
+
 bool tls_pending(const struct tls *tls) {
   return !tls->starved && SSL_has_pending(tls->ssl);
 }

@@ -98,6 +98,8 @@ int64_t tls_read(struct tls *tls, void *data, size_t room, struct error *error);
 int64_t tls_writev(struct tls *tls, const struct iovec *iov, int count, struct error *error);
 // Bytes were read from the socket and wait here: call tls_read without waiting for the socket.
 bool tls_pending(const struct tls *tls);
+// The peer closed its connection in order, but without close_notify: what has come may not be all.
+bool tls_is_cut_off(const struct tls *tls);
 // Says close_notify, without waiting for the peer's. 0, or enum tls_result; after TLS_WANT_WRITE it may be tried again.
 int tls_shutdown(struct tls *tls);
 

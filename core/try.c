@@ -12,6 +12,7 @@
 #include "forward.h"
 #include "h2_client.h"
 #include "link.h"
+#include "tcp_link.h"
 #include "tls.h"
 #include "worker.h"
 
@@ -137,7 +138,9 @@ static void try_connect(struct exchange *exchange) {
   struct pool_key key = {.address = try->addresses[try->address_at % try->address_count], .tls = try->tls_key};
   address_text(&key.address.socket.base, exchange->target_ip);
   exchange->target_port = address_port(&key.address.socket.base);
-  try->carrier = exchange->service && exchange->service->http2 ? &h2_carrier : &link_carrier;
+  try->carrier = exchange->tcp                                   ? &tcp_carrier
+                 : exchange->service && exchange->service->http2 ? &h2_carrier
+                                                                 : &link_carrier;
   try->carrier->begin(exchange, &key);
 }
 
@@ -240,10 +243,11 @@ static void try_refused(struct exchange *exchange, int status, const char *messa
 
 // Plugins of phase balancer, before each try.
 static bool run_balancer(struct exchange *exchange) {
-  if (!(exchange->phases & (1u << PHASE_BALANCER))) return true;
+  enum phase phase = exchange->tcp ? PHASE_STREAM_BALANCER : PHASE_BALANCER;
+  if (!(exchange->phases & (1u << phase))) return true;
   exchange->entered_lua = true;
   return phase_run(exchange->worker, exchange_handle(exchange), exchange->generation->id, exchange->route_index,
-                   PHASE_BALANCER) != PHASE_FAILED;
+                   phase) != PHASE_FAILED;
 }
 
 void try_begin(struct exchange *exchange) {

@@ -13,6 +13,7 @@ struct error;
 struct exchange;
 struct h2_call;
 struct link;
+struct tcp_link;
 struct tls_context;
 struct upstream;
 struct worker;
@@ -36,6 +37,7 @@ struct try {
   const struct carrier *carrier; // NULL until there is an address
   struct link *link;             // HTTP/1.1: the connection; NULL until there is one
   struct h2_call *call;          // HTTP/2: the stream
+  struct tcp_link *tcp_link;     // of a TCP stream
   struct target *target;
   struct dns_query *query; // in flight
   struct address addresses[TARGET_ADDRESSES];

@@ -23,6 +23,7 @@
 #include "phase.h"
 #include "server.h"
 #include "store.h"
+#include "tcp_server.h"
 #include "tls_cache.h"
 #include "vm.h"
 
@@ -307,7 +308,10 @@ static bool accept_one(struct listener *listener) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
   if (worker->kit) kit_client_address(worker->kit, &address);
-  server_open(worker, listener, fd, (struct sockaddr *)&address);
+  if (listener->kind == LISTEN_STREAM)
+    tcp_server_open(worker, listener, fd, (struct sockaddr *)&address);
+  else
+    server_open(worker, listener, fd, (struct sockaddr *)&address);
   return true;
 }
 
@@ -334,6 +338,7 @@ static void listener_init(struct listener *listener, struct worker *worker, cons
       .fd = socket->fd,
       .kind = (uint8_t)socket->kind,
       .tls = has_word(socket->flags, "ssl"),
+      .proxy_protocol = has_word(socket->flags, "proxy_protocol"),
       .port = address_port((struct sockaddr *)&address),
   };
   ev_io_init(&listener->watcher, on_accept, socket->fd, EV_READ);
@@ -361,6 +366,8 @@ static void drain_step(struct worker *worker) {
         server_retire(server);
     }
   }
+  // Nothing tells where a stream could be cut: it has until the limit to end by itself.
+  while (past_limit && worker->tcp_servers) tcp_server_close(worker->tcp_servers);
   if (worker->server_count == 0 && (worker->board->exchanges_open == 0 || past_limit)) {
     worker->stopped = true;
     ev_break(worker->loop.ev, EVBREAK_ALL);
@@ -526,6 +533,7 @@ static void free_exchanges(struct worker *worker) {
 
 void worker_free(struct worker *worker) {
   while (worker->servers) server_close(worker->servers);
+  while (worker->tcp_servers) tcp_server_close(worker->tcp_servers);
   link_close_idle(&worker->pool);
   h2_client_close_all(worker);
   take_yielded(worker);

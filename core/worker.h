@@ -24,6 +24,7 @@ struct exchange;
 struct kafka;
 struct link;
 struct server;
+struct tcp_server;
 struct kit;
 struct store;
 struct topics;
@@ -39,7 +40,7 @@ struct listener {
   ev_io watcher;
   int fd;
   uint8_t kind; // enum listen_kind
-  bool tls;
+  bool tls, proxy_protocol;
   uint16_t port;
 };
 
@@ -58,7 +59,8 @@ struct worker {
   struct chunk_pool chunks;
   struct listener *listeners;
   uint32_t listener_count;
-  struct server *servers; // all downstream connections
+  struct server *servers; // all downstream connections, but for those of streams
+  struct tcp_server *tcp_servers;
   uint32_t server_count;
   struct exchange **slots;
   uint32_t slot_count;

@@ -571,9 +571,12 @@ static void process_describe(const struct process *process, struct text *out) {
   text_printf(out, "{\"id\":%d,\"pid\":%d,\"state\":\"%s\",\"generation\":%lld,\"uptime\":%.3f,\"restarts\":%u",
               process->id, (int)process->pid, state_names[process->state], (long long)process->revision,
               (double)(fresh_us(process->workers) - process->started_us) / 1e6, slot->restarts);
-  text_printf(out, ",\"exchanges\":%llu,\"exchanges_open\":%lld,\"connections\":%llu,\"connections_open\":%lld",
+  text_printf(out,
+              ",\"exchanges\":%llu,\"exchanges_open\":%lld,\"connections\":%llu,\"connections_open\":%lld,"
+              "\"streams\":%llu,\"streams_open\":%lld",
               (unsigned long long)board->exchanges, (long long)board->exchanges_open,
-              (unsigned long long)board->connections, (long long)board->connections_open);
+              (unsigned long long)board->connections, (long long)board->connections_open,
+              (unsigned long long)board->streams, (long long)board->streams_open);
   text_printf(out, ",\"longest_turn_us\":%lld", (long long)board->longest_turn_us);
   text_puts(out, ",\"running\":");
   text_json(out, running_plugin(process, plugin));

@@ -115,6 +115,8 @@ end
 local TLS = { https = true, grpcs = true, http2s = true, wss = true, tls = true }
 local HTTP2 = { grpc = true, grpcs = true, http2 = true, http2s = true }
 
+local PROXY_PROTOCOLS = { v1 = 1, v2 = 2 }
+
 -- Texts in `conf` are only borrowed: `alive` holds those made here until the core has copied them.
 local function ca_text(service, authorities, alive)
   if type(service.ca_certificates) ~= "table" or #service.ca_certificates == 0 then return nil end
@@ -134,6 +136,7 @@ local function fill_service(conf, service, certificates, authorities, alive)
   conf.path, conf.tls = service.path, TLS[service.protocol] == true
   conf.http2 = HTTP2[service.protocol] == true
   conf.tls_verify, conf.tls_verify_depth = service.tls_verify == true, service.tls_verify_depth or 0
+  conf.proxy_protocol = PROXY_PROTOCOLS[service.proxy_protocol] or 0
   conf.ca_pem = ca_text(service, authorities, alive)
   conf.client_certificate_pem = certificate and certificate.cert
   conf.client_key_pem = certificate and certificate.key
@@ -168,18 +171,34 @@ local function asker(held)
   end
 end
 
----@param previous? table the running generation
-function build.planner(held, previous, pace)
-  local planner = plan.new(held.plugins, previous and previous.planner, asker(held))
+local function planner_of(held, previous, pace, streams)
+  local planner = plan.new(held.plugins, previous, asker(held), streams)
   for _, instance in ipairs(list(held, "plugins")) do
     planner:add(instance)
     pace()
   end
   planner:settle()
-  held.planner = planner
+  return planner
 end
 
-local PROTOCOLS = { http = 1, https = 2, grpc = 4, grpcs = 8, ws = 16, wss = 32 } -- PROTOCOL_* of bridge.h
+local function has_streams(held)
+  for _, route in ipairs(list(held, "routes")) do
+    if plan.is_stream(route.protocols) then return true end
+  end
+  return false
+end
+
+---@param previous? table the running generation
+function build.planner(held, previous, pace)
+  held.planner = planner_of(held, previous and previous.planner, pace)
+  if has_streams(held) then
+    held.stream_planner = planner_of(held, previous and previous.stream_planner, pace, true)
+  end
+end
+
+-- PROTOCOL_* of bridge.h
+local PROTOCOLS = { http = 1, https = 2, grpc = 4, grpcs = 8, ws = 16, wss = 32, tcp = 64, tls = 128,
+  tls_passthrough = 256 }
 
 local function protocol_mask(route)
   local mask = 0
@@ -212,6 +231,13 @@ local function fill_route(conf, route, service, mask)
   conf.path_handling_v1 = route.path_handling == "v1"
 end
 
+-- "ADDRESS PORT" as the core wants them, "*" and 0 for any.
+local function match_ends(held, route, index, kind, ends)
+  for _, place in ipairs(type(ends) == "table" and ends or {}) do
+    must(match(held, index, kind, ("%s %d"):format(place.ip or "*", place.port or 0)), route, "route")
+  end
+end
+
 local function add_route(held, conf, route, service, made)
   fill_route(conf, route, service, plan.route_mask(made))
   local index = must(C.bridge_gen_route(worker, held.id, conf), route, "route")
@@ -221,24 +247,28 @@ local function add_route(held, conf, route, service, made)
   match_each(held, route, index, C.MATCH_PATH, route.paths)
   match_each(held, route, index, C.MATCH_SNI, route.snis)
   match_headers(held, route, index)
+  match_ends(held, route, index, C.MATCH_SOURCE, route.sources)
+  match_ends(held, route, index, C.MATCH_DESTINATION, route.destinations)
 end
 
 -- A route of a disabled service matches nothing, as in Kong.
 function build.routes(held, services, pace)
-  local conf, planner = ffi.new("struct route_conf"), held.planner
+  local conf = ffi.new("struct route_conf")
   for _, route in ipairs(list(held, "routes")) do
     local service = route.service and services[route.service]
     if service or not route.service then
+      local planner = plan.is_stream(route.protocols) and held.stream_planner or held.planner
       local made, err = planner:plan(route.id, route.service)
       if not made then fail(route, "route", err) end
       add_route(held, conf, route, service, made)
     end
     pace()
   end
-  local globals, err = planner:plan(nil, nil)
+  local globals, err = held.planner:plan(nil, nil)
   if not globals then fail({ name = "global" }, "plugins", err) end
   held.plans[0] = globals
-  planner:close()
+  held.planner:close()
+  if held.stream_planner then held.stream_planner:close() end
   C.bridge_gen_phases(worker, held.id, plan.no_route_mask(globals))
 end
 

@@ -38,6 +38,7 @@ end
 
 local function tell_listeners(section, tell)
   for _, address in ipairs(section.proxy_listen) do tell("listen.proxy", address) end
+  for _, address in ipairs(section.stream_listen) do tell("listen.stream", address) end
   for _, address in ipairs(section.status_listen) do tell("listen.status", address) end
 end
 

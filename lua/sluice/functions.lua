@@ -8,7 +8,7 @@ local error, ipairs, setmetatable, type = error, ipairs, setmetatable, type
 
 local functions = {}
 
-local PHASES = { "certificate", "rewrite", "access", "header_filter", "body_filter", "log" }
+local PHASES = { "certificate", "preread", "rewrite", "access", "header_filter", "body_filter", "log" }
 local LATER = { "ws_handshake", "ws_client_frame", "ws_upstream_frame", "ws_close" }
 
 -- ---- Schema -------------------------------------------------------------------------------------------------------

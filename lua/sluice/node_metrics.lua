@@ -41,14 +41,29 @@ local function put_node(out, id)
   line(out, "sluice_nginx_timers", timer.count(), "state", "pending")
 end
 
-local function put_connections(out, name, id, totals)
-  local open, busy = totals.connections_open, totals.requests_open
-  head(out, name, "Number of connections by subsystem")
-  local states = { { "accepted", totals.connections }, { "active", open }, { "handled", totals.connections },
-    { "reading", 0 }, { "total", totals.connections }, { "waiting", math.max(open - busy, 0) }, { "writing", busy } }
+local function put_states(out, name, id, subsystem, all, open, busy)
+  local states = { { "accepted", all }, { "active", open }, { "handled", all }, { "reading", 0 }, { "total", all },
+    { "waiting", math.max(open - busy, 0) }, { "writing", busy } }
   for _, state in ipairs(states) do
-    line(out, name, state[2], "node_id", id, "subsystem", "http", "state", state[1])
+    line(out, name, state[2], "node_id", id, "subsystem", subsystem, "state", state[1])
   end
+end
+
+-- Streams are connections that carry one thing each.
+local function put_connections(out, name, id, totals)
+  local streams, streaming = totals.streams, totals.streams_open
+  head(out, name, "Number of connections by subsystem")
+  put_states(out, name, id, "http", totals.connections - streams, totals.connections_open - streaming,
+    totals.requests_open)
+  if streams > 0 then put_states(out, name, id, "stream", streams, streaming, streaming) end
+end
+
+local function put_streams(out, id, totals)
+  if totals.streams == 0 then return end
+  local name = "sluice_stream_bytes_total"
+  head(out, name, "Bytes of TCP and TLS streams, as clients sent (ingress) and got (egress) them", "counter")
+  line(out, name, totals.stream_bytes_in, "node_id", id, "direction", "ingress")
+  line(out, name, totals.stream_bytes_out, "node_id", id, "direction", "egress")
 end
 
 local function put_requests(out, name, id, totals)
@@ -120,6 +135,7 @@ function node_metrics.text()
   put_connections(out, "sluice_nginx_connections_total", id, totals)
   put_requests(out, "sluice_requests_total", id, totals)
   put_requests(out, "sluice_nginx_requests_total", id, totals)
+  put_streams(out, id, totals)
   put_memory(out, id)
   put_shared(out, id)
   put_targets(out)

@@ -13,11 +13,14 @@ local find, running = exchanges.find, exchanges.running
 
 local phases = {}
 
+-- The last two are plugins' balancer and log run for a TCP or TLS stream: phases of their own here, so that what a
+-- stream does not have is refused there as in any other phase that does not allow it.
 local NAMES = {
-  "init_worker", "configure", "certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
-  "response", "log", "ws_client_frame", "ws_upstream_frame",
+  "init_worker", "configure", "certificate", "preread", "rewrite", "access", "balancer", "header_filter", "body_filter",
+  "response", "log", "ws_client_frame", "ws_upstream_frame", "balancer (stream)", "log (stream)",
 }
-local GROUPS = { frames = { "ws_client_frame", "ws_upstream_frame" } }
+local GROUPS = { frames = { "ws_client_frame", "ws_upstream_frame" },
+  streams = { "preread", "balancer (stream)", "log (stream)" } }
 
 ---@type table<integer, string> names by number, from 0
 phases.names = {}
@@ -33,11 +36,11 @@ phases.EXIT = setmetatable({}, { __tostring = function() return "the exchange ha
 
 -- Phases in which a call may wait, as plugin-api.md lists them.
 local WAITING = {
-  init_worker = true, certificate = true, rewrite = true, access = true, response = true, log = true,
-  ws_client_frame = true, ws_upstream_frame = true,
+  init_worker = true, certificate = true, preread = true, rewrite = true, access = true, response = true, log = true,
+  ws_client_frame = true, ws_upstream_frame = true, ["log (stream)"] = true,
 }
 
----@param ... string names of phases; "frames": those of WebSockets
+---@param ... string names of phases; "frames": those of WebSockets, "streams": those of TCP
 ---@return integer mask with one bit a phase
 function phases.mask(...)
   local mask = 0

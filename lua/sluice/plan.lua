@@ -20,15 +20,26 @@ local plan = {}
 local NUMBER = phases.numbers
 local GLOBAL_ONLY = { [NUMBER.rewrite] = true, [NUMBER.certificate] = true }
 local NOT_IN_PLANS = { [NUMBER.init_worker] = true, [NUMBER.configure] = true }
-local HTTP_FAMILY = { http = true, https = true, grpc = true, grpcs = true, ws = true, wss = true }
+local STREAM = { tcp = true, tls = true, tls_passthrough = true }
+-- Phases that run before there is a route are the HTTP plans'; a stream's plan has what is left.
+local STREAM_PHASES = { preread = NUMBER.preread, balancer = NUMBER["balancer (stream)"],
+  log = NUMBER["log (stream)"] }
+local NOT_OF_HTTP = { [NUMBER.preread] = true, [STREAM_PHASES.balancer] = true, [STREAM_PHASES.log] = true }
 
-local function is_http(instance)
+-- Whether an instance is for HTTP and what rests on it, or for streams, or for both.
+local function is_for(instance, streams)
   local protocols = instance.protocols
-  if type(protocols) ~= "table" then return true end
+  if type(protocols) ~= "table" then return not streams end
   for _, protocol in ipairs(protocols) do
-    if HTTP_FAMILY[protocol] then return true end
+    if (STREAM[protocol] or false) == streams and protocol ~= "udp" then return true end
   end
   return false
+end
+
+---@param protocols string[] of a route
+---@return boolean whether it is one of streams
+function plan.is_stream(protocols)
+  return type(protocols) == "table" and STREAM[protocols[1]] == true
 end
 
 local function id_of(reference)
@@ -81,10 +92,12 @@ planner.__index = planner
 ---@param plugins table<string, table> loaded plugins by name, each with `place` besides what plugins.load gives
 ---@param previous? sluice.planner of the running generation: its plans are kept where nothing in them changed
 ---@param needs? fun(plugin: table, conf: table): table what the handler's `needs` says; called once a configuration
+---@param streams? boolean plans for routes of streams, not those of HTTP
 ---@return sluice.planner
-function plan.new(plugins, previous, needs)
+function plan.new(plugins, previous, needs, streams)
   return setmetatable({
     plugins = plugins,
+    streams = streams or false,
     previous = previous,
     ask = needs or function(plugin, conf) return plugin.handler.needs(conf) end,
     base = new_index(),                     -- instances that name no route
@@ -96,10 +109,10 @@ function plan.new(plugins, previous, needs)
   }, planner)
 end
 
--- Adds an instance; a disabled one, or one for streams only, is passed over.
+-- Adds an instance; a disabled one, or one for other protocols, is passed over.
 ---@param instance table plugin entity with defaults: name, config, enabled, protocols, ordering, and its scopes
 function planner:add(instance)
-  if instance.enabled == false or not is_http(instance) then return end
+  if instance.enabled == false or not is_for(instance, self.streams) then return end
   local route, service = id_of(instance.route), id_of(instance.service)
   if route then
     local own = child(self.own, route)
@@ -317,8 +330,7 @@ local function item_of(one, phase_name, conf)
     name = one.plugin.name, version = one.plugin.version }
 end
 
-local function list_for(self, chosen, ordered, phase)
-  local phase_name = phases.names[phase]
+local function list_for(self, chosen, ordered, phase_name)
   local ring
   if ordered then
     chosen, ring = sorted(chosen, phase_name)
@@ -335,17 +347,27 @@ local function list_for(self, chosen, ordered, phase)
   return list
 end
 
+local of_globals, of_routes = {}, {} -- name -> number of the phases in plans of HTTP
+for phase = 0, #phases.names do
+  if not NOT_IN_PLANS[phase] and not NOT_OF_HTTP[phase] then
+    of_globals[phases.names[phase]] = phase
+    if not GLOBAL_ONLY[phase] then of_routes[phases.names[phase]] = phase end
+  end
+end
+
+local function http_phases(scoped)
+  return scoped and of_routes or of_globals
+end
+
 local function compile(self, own, route, service)
   local chosen, ordered = choose(self, own, route, service)
   local made, mask = { service = service }, 0
-  for phase = 0, #phases.names do
-    if not NOT_IN_PLANS[phase] and not (GLOBAL_ONLY[phase] and (route or service)) then
-      local list, ring = list_for(self, chosen, ordered, phase)
-      if ring then return nil, "plugins order each other in a ring: " .. ring end
-      if list then
-        made[phase] = list
-        mask = bit.bor(mask, bit.lshift(1, phase))
-      end
+  for name, phase in pairs(self.streams and STREAM_PHASES or http_phases(route or service)) do
+    local list, ring = list_for(self, chosen, ordered, name)
+    if ring then return nil, "plugins order each other in a ring: " .. ring end
+    if list then
+      made[phase] = list
+      mask = bit.bor(mask, bit.lshift(1, phase))
     end
   end
   made.mask = mask
@@ -354,6 +376,7 @@ end
 
 -- Rewrite and certificate run before there is a route: every plan holds the globals' lists, no route's mask their bits.
 local function with_globals(self, made)
+  if self.streams then return made end
   local globals = self:shared_plan(nil)
   for phase in pairs(GLOBAL_ONLY) do made[phase] = globals[phase] end
   return made

@@ -123,7 +123,7 @@ end
 -- ---- Loading ------------------------------------------------------------------------------------------------------
 
 -- Phases of the design that this version does not run: refused, so that no plugin seems to protect what it does not.
-local NOT_OFFERED = { preread = true, produce = true, consume = true }
+local NOT_OFFERED = { produce = true, consume = true }
 
 local function phases_of(handler)
   local mask = 0

@@ -17,7 +17,7 @@ local C, worker, on_error = native.C, native.worker, native.on_error
 local board = C.bridge_board(worker)
 local yield, xpcall, tostring, type = coroutine.yield, xpcall, tostring, type
 local EXIT = phases.EXIT
-local LOG = phases.numbers.log
+local LOG, STREAM_LOG = phases.numbers.log, phases.numbers["log (stream)"]
 local LAST_ANSWERING = phases.numbers.access
 
 local PHASE, BODY, PICK, EVENT, FRAME = 1, 2, 3, 4, 5 -- enum vm_kind
@@ -224,7 +224,7 @@ end
 local function after_failure(job, item, phase, err)
   if err == EXIT then return ANSWERED end
   plugin_failed(item, phases.names[phase], job, err)
-  if phase ~= LOG then return FAILED end
+  if phase ~= LOG and phase ~= STREAM_LOG then return FAILED end
 end
 
 -- One plugin of a phase. Gives what ends the phase, or nil.

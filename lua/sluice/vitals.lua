@@ -14,10 +14,14 @@ local PERIOD_SECONDS = 1
 local PREFIX = "v\1"
 
 -- Grows only: what has been added already is kept here, and a worker that takes a dead one's place begins anew.
-local GROWING = { exchanges = "requests", connections = "connections" }
+local GROWING = { exchanges = "requests", connections = "connections", streams = "streams",
+  stream_bytes_in = "stream_bytes_in", stream_bytes_out = "stream_bytes_out" }
 -- Of this moment: a cell per worker, which a new worker sets anew.
-local PRESENT = { connections_open = "connections_open", exchanges_open = "requests_open", pid = "pid",
-  lua_bytes = "lua_bytes" }
+local PRESENT = { connections_open = "connections_open", exchanges_open = "requests_open",
+  streams_open = "streams_open", pid = "pid", lua_bytes = "lua_bytes" }
+
+-- Each stream is an exchange, and none is a request.
+local LESS = { exchanges = "streams", exchanges_open = "streams_open" }
 
 local cells, added, said = {}, {}, {}
 
@@ -34,7 +38,7 @@ end
 
 local function reading(board, field)
   if field == "lua_bytes" then return math.floor(collectgarbage("count") * 1024) end
-  return tonumber(board[field])
+  return tonumber(board[field]) - (LESS[field] and tonumber(board[LESS[field]]) or 0)
 end
 
 -- Brings the shared numbers up to date with this worker's.
@@ -53,10 +57,12 @@ function vitals.publish()
   end
 end
 
----@return { requests: integer, connections: integer, connections_open: integer, requests_open: integer } of all workers
+---@return table<string, integer> of all workers: requests, connections, streams, connections_open, requests_open,
+---streams_open, stream_bytes_in, stream_bytes_out
 function vitals.totals()
   vitals.publish()
-  local totals = { requests = 0, connections = 0, connections_open = 0, requests_open = 0 }
+  local totals = { requests = 0, connections = 0, connections_open = 0, requests_open = 0, streams = 0,
+    streams_open = 0, stream_bytes_in = 0, stream_bytes_out = 0 }
   for key, value in counters.each(PREFIX) do
     local name = key:match("^v\1([^\1]*)")
     if totals[name] then totals[name] = totals[name] + value end

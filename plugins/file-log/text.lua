@@ -38,18 +38,40 @@ local function at(record, path)
   return value
 end
 
+-- "TLS db.example:5432", in the place of a request.
+local function stream_line(session)
+  return ("%s %s:%d"):format(session.protocol:upper(), session.sni or "", session.server_port)
+end
+
+-- A stream has fields where a request has others; none where it has nothing alike.
+local function stream(record)
+  local session = record.session
+  return {
+    line = stream_line(session), status = session.status, size = session.sent, headers = {},
+    elapsed = record.latencies.session, id = session.id,
+  }
+end
+
+local function request(record, exchange)
+  return {
+    line = request_line(record, exchange), status = record.response.status, size = record.response.size,
+    headers = record.request.headers, elapsed = record.latencies.request, id = record.request.id,
+  }
+end
+
 ---@param record table from exchange:serialize()
 ---@param exchange sluice.exchange
 ---@param fields { name: string }[] custom ones, put at the end as name="value"
 ---@return string
 function text.line(record, exchange, fields)
-  local headers = record.request.headers
+  local what = record.session and stream(record) or request(record, exchange)
+  local headers = what.headers
   local line = ('%s - %s [%s] "%s" %s %s "%s" "%s" %s %s %s'):format(
     safe(record.client_ip), safe(record.consumer and record.consumer.username),
     os.date("!%d/%b/%Y:%H:%M:%S +0000", math.floor((record.started_at or 0) / 1000)),
-    safe(request_line(record, exchange)), safe(record.response.status), safe(record.response.size),
-    safe(first(headers.referer)), safe(first(headers["user-agent"])), safe(record.latencies.request),
-    safe(record.service and record.service.name), safe(record.request.id))
+    safe(what.line), safe(what.status), safe(what.size), safe(first(headers.referer)),
+    safe(first(headers["user-agent"])), safe(what.elapsed), safe(record.service and record.service.name),
+    safe(what.id))
   for _, field in ipairs(fields) do
     line = line .. (' %s="%s"'):format(safe(field.name), safe(at(record, field.name)))
   end

@@ -15,6 +15,9 @@ local requests = metrics.counter("sluice_http_requests_total",
 local bandwidth = metrics.counter("sluice_bandwidth_bytes",
   "Total bandwidth (ingress/egress) throughput in bytes", { "service", "route", "direction", "workspace", "consumer" })
 
+local sessions = metrics.counter("sluice_stream_sessions_total",
+  "TCP and TLS streams per service/route", { "service", "route", "code", "source", "workspace" })
+
 local function latency(name, help, buckets)
   return metrics.histogram(name, help, { "service", "route", "workspace" }, { buckets = buckets })
 end
@@ -25,6 +28,9 @@ local gateway_ms = latency("sluice_kong_latency_ms",
   "Latency added by the gateway and enabled plugins for each service/route", GATEWAY_MS)
 local upstream_ms = latency("sluice_upstream_latency_ms",
   "Latency added by upstream response for each service/route", SERVICE_MS)
+
+local session_ms = latency("sluice_session_duration_ms",
+  "How long TCP and TLS streams lasted for each service/route", SERVICE_MS)
 
 function prometheus.needs(conf)
   return { log = conf.status_code_metrics or conf.bandwidth_metrics or conf.latency_metrics }
@@ -42,12 +48,28 @@ local function observe_latencies(exchange, service, route)
   if upstream then upstream_ms:observe(upstream, service, route, WORKSPACE) end
 end
 
+local STREAM = { tcp = true, tls = true, tls_passthrough = true }
+
+local function log_stream(conf, exchange, service, route)
+  local response = exchange.response
+  if conf.status_code_metrics or conf.bandwidth_metrics then
+    sessions:increment(service, route, response:get_status(), response:get_source(), WORKSPACE)
+  end
+  if conf.bandwidth_metrics then
+    bandwidth:add(exchange.request:get_size(), service, route, "ingress", WORKSPACE, "")
+    bandwidth:add(response:get_size(), service, route, "egress", WORKSPACE, "")
+  end
+  if conf.latency_metrics then session_ms:observe((exchange:get_latencies()), service, route, WORKSPACE) end
+end
+
 function prometheus.log(conf, exchange)
   local service, route = exchange.router:get_service(), exchange.router:get_route()
+  local streams = route and route.protocols and STREAM[route.protocols[1]]
   service = service and (service.name or service.host) or ""
   route = route and (route.name or route.id) or ""
   local consumer = conf.per_consumer and consumer_of(exchange) or ""
   local response = exchange.response
+  if streams then return log_stream(conf, exchange, service, route) end
   if conf.status_code_metrics then
     requests:increment(service, route, response:get_status(), response:get_source(), WORKSPACE, consumer)
   end

@@ -20,8 +20,10 @@ local rawget, rawset = rawget, rawset
 local MESSAGE_REQUEST = E.MESSAGE_REQUEST
 
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
-  "response", "log", "frames")
+  "response", "log", "frames", "streams")
 local LATER = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
+local ROUTED = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log", "frames",
+  "streams")
 local ACCESS = phases.mask("access")
 
 ---@class sluice.client
@@ -67,13 +69,13 @@ end
 
 ---@return table|nil credential that the request was authenticated with
 function methods:get_credential()
-  check_phase(LATER, self.handle, "exchange.client:get_credential")
+  check_phase(ROUTED, self.handle, "exchange.client:get_credential")
   return of(self.handle).credential
 end
 
 ---@return table|nil consumer that the request was authenticated as
 function methods:get_consumer()
-  check_phase(LATER, self.handle, "exchange.client:get_consumer")
+  check_phase(ROUTED, self.handle, "exchange.client:get_consumer")
   return of(self.handle).consumer
 end
 
@@ -185,13 +187,13 @@ end
 
 ---@return table[]|nil groups of the request, by name; nil when there are none
 function methods:get_consumer_groups()
-  check_phase(LATER, self.handle, "exchange.client:get_consumer_groups")
+  check_phase(ROUTED, self.handle, "exchange.client:get_consumer_groups")
   return groups(of(self.handle))
 end
 
 ---@return table|nil the first of the request's groups
 function methods:get_consumer_group()
-  check_phase(LATER, self.handle, "exchange.client:get_consumer_group")
+  check_phase(ROUTED, self.handle, "exchange.client:get_consumer_group")
   local list = groups(of(self.handle))
   return list and list[1]
 end
@@ -221,7 +223,7 @@ end
 ---@return string|nil "http", "https", "grpc" and so on: the route's, or what the connection is when it has several
 ---@return string|nil err
 function methods:get_protocol(allow_terminated)
-  check_phase(LATER, self.handle, "exchange.client:get_protocol")
+  check_phase(ROUTED, self.handle, "exchange.client:get_protocol")
   local route = entities.route(of(self.handle))
   if not route then return nil, "no active route found" end
   local protocols = route.protocols

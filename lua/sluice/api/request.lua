@@ -17,7 +17,9 @@ local MESSAGE_REQUEST, TRAILERS = E.MESSAGE_REQUEST, E.MESSAGE_REQUEST_TRAILERS
 local HEAD = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
 local BODY = phases.mask("rewrite", "access", "response")
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
-  "response", "log", "frames")
+  "response", "log", "frames", "streams")
+local SIZE = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames",
+  "log (stream)")
 
 ---@class sluice.request
 local Request = {}
@@ -191,7 +193,7 @@ end
 
 ---@return integer bytes of head and body that have come so far
 function Request:get_size()
-  check_phase(HEAD, self.handle, "exchange.request:get_size")
+  check_phase(SIZE, self.handle, "exchange.request:get_size")
   return (number(self.handle, E.NUMBER_REQUEST_BYTES))
 end
 

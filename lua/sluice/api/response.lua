@@ -21,9 +21,11 @@ local MESSAGE_RESPONSE, MESSAGE_TRAILERS = E.MESSAGE_RESPONSE, E.MESSAGE_RESPONS
 local EXIT = phases.EXIT
 
 local READ = phases.mask("header_filter", "response", "body_filter", "log", "frames")
+local RESULT = phases.mask("header_filter", "response", "body_filter", "log", "frames", "log (stream)")
 local CHANGE = phases.mask("rewrite", "access", "header_filter", "response")
 local TRAILERS = phases.mask("rewrite", "access", "header_filter", "body_filter", "response")
 local ANSWER = phases.mask("rewrite", "access", "header_filter", "response")
+local EXIT_IN = phases.mask("preread", "rewrite", "access", "header_filter", "response")
 local STREAM = phases.mask("access")
 local BODY = phases.mask("body_filter", "response")
 
@@ -34,13 +36,13 @@ local Response = {}
 
 ---@return integer status sent, or to be sent, to the client
 function Response:get_status()
-  check_phase(READ, self.handle, "exchange.response:get_status")
+  check_phase(RESULT, self.handle, "exchange.response:get_status")
   return (core.number(self.handle, E.NUMBER_STATUS))
 end
 
 ---@return integer bytes of head and body that have been sent so far
 function Response:get_size()
-  check_phase(READ, self.handle, "exchange.response:get_size")
+  check_phase(RESULT, self.handle, "exchange.response:get_size")
   return (core.number(self.handle, E.NUMBER_RESPONSE_BYTES))
 end
 
@@ -64,7 +66,7 @@ end
 
 ---@return "service"|"exit"|"error" who made the response: the service, a plugin, or the gateway after a failure
 function Response:get_source()
-  check_phase(READ, self.handle, "exchange.response:get_source")
+  check_phase(RESULT, self.handle, "exchange.response:get_source")
   return SOURCES[core.number(self.handle, E.NUMBER_RESPONSE_SOURCE)] or "error"
 end
 
@@ -230,12 +232,14 @@ local function encode_body(exchange, body, headers, name)
 end
 
 -- Answers the client from here: the phase ends, no service is called; header_filter, body_filter and log still run.
+-- In preread it closes the stream: a body is sent before that where the status is below 400, else it is the reason that
+-- the log gets.
 ---@param status integer 100 to 599
 ---@param body? string|table a table becomes JSON
 ---@param headers? table<string, string|number|boolean|(string|number|boolean)[]>
 function Response:exit(status, body, headers)
   local exchange, handle = of(self.handle), self.handle
-  check_phase(ANSWER, handle, "exchange.response:exit")
+  check_phase(EXIT_IN, handle, "exchange.response:exit")
   check.integer("exchange.response:exit", "status", status, 100, 599)
   check.table_or_nil("exchange.response:exit", "headers", headers)
   if headers then

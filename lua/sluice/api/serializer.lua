@@ -14,7 +14,9 @@ local floor, rawget, rawset, type = math.floor, rawget, rawset, type
 
 local serializer = {}
 
-serializer.PHASES = phases.mask("log")
+serializer.PHASES = phases.mask("log", "log (stream)")
+
+local STREAM_LOG = phases.numbers["log (stream)"]
 
 local SOURCES = { [0] = "kong", [1] = "upstream", [2] = "kong" }
 
@@ -133,6 +135,29 @@ local function base(exchange)
   }
 end
 
+-- A TCP or TLS stream, as Kong's logs have one.
+local function stream_base(exchange)
+  local handle = exchange.handle
+  local elapsed = ms(handle, E.NUMBER_ELAPSED_US) or 0
+  local failure = text(handle, E.TEXT_ERROR)
+  return {
+    session = {
+      id = exchange.id, protocol = text(handle, E.TEXT_SCHEME), sni = text(handle, E.TEXT_TLS_SNI),
+      received = number(handle, E.NUMBER_REQUEST_BYTES), sent = number(handle, E.NUMBER_RESPONSE_BYTES),
+      status = number(handle, E.NUMBER_STATUS), error = failure ~= "" and failure or nil,
+      server_port = number(handle, E.NUMBER_PORT), client_port = number(handle, E.NUMBER_CLIENT_PORT),
+      tls = tls_of(exchange),
+    },
+    latencies = { kong = ms(handle, E.NUMBER_GATEWAY_US) or 0, session = elapsed },
+    tries = tries_of(handle),
+    route = copy(entities.route(exchange)),
+    service = copy(entities.service(exchange)),
+    client_ip = text(handle, E.TEXT_FORWARDED_IP),
+    started_at = ms(handle, E.NUMBER_STARTED_US),
+    source = SOURCES[number(handle, E.NUMBER_RESPONSE_SOURCE)],
+  }
+end
+
 -- The table that holds the last part of a dotted key, and that part; nil when `replace` finds no such table.
 local function locate(record, key, mode)
   local node, from = record, 1
@@ -208,7 +233,7 @@ end
 ---@param exchange sluice.exchange
 ---@return table
 function serializer.serialize(exchange)
-  local record = base(exchange)
+  local record = exchange.phase == STREAM_LOG and stream_base(exchange) or base(exchange)
   serializer.apply(record, REDACTED)
   local changes = rawget(exchange, "serialize_changes")
   if changes then serializer.apply(record, changes) end

@@ -10,8 +10,8 @@ local service_response = require "sluice.api.service_response"
 local E, C, worker = core.E, core.C, core.worker
 local check_phase, must = core.check_phase, core.must
 
-local BEFORE = phases.mask("rewrite", "access")
-local TARGET = phases.mask("rewrite", "access", "balancer")
+local BEFORE = phases.mask("preread", "rewrite", "access")
+local TARGET = phases.mask("preread", "rewrite", "access", "balancer", "balancer (stream)")
 
 local MAX_MS = 2147483646 -- as in Kong
 

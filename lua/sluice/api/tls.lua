@@ -9,11 +9,12 @@ local phases = require "sluice.phases"
 local E, C, worker = core.E, core.C, core.worker
 local check_phase, text = core.check_phase, core.text
 
-local LATER = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
+local LATER = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames",
+  "streams")
 local BEFORE_LOG = phases.mask("rewrite", "access", "balancer", "response")
 local CERTIFICATE = phases.mask("certificate")
 local HANDSHAKE = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
-  "response", "log", "frames")
+  "response", "log", "frames", "streams")
 
 ---@class sluice.client.tls
 local Tls = {}

@@ -19,23 +19,22 @@ local entities = {}
 local by_collection = {}
 entities.by_collection = by_collection
 
-local STREAMS = "tcp, tls, tls_passthrough and udp come with a later version, with stream listeners"
-local ROUTE_PROTOCOLS = { http = true, https = true, grpc = true, grpcs = true, ws = true, wss = true }
-local SERVICE_PROTOCOLS = { http = true, https = true, grpc = true, grpcs = true, http2 = true, http2s = true,
-  ws = true, wss = true }
-local STREAM_PROTOCOLS = { tcp = true, tls = true, tls_passthrough = true, udp = true }
+local PROTOCOLS = { "http", "https", "grpc", "grpcs", "ws", "wss", "tcp", "tls", "tls_passthrough" }
+local SERVICE_PROTOCOLS = { "http", "https", "grpc", "grpcs", "http2", "http2s", "ws", "wss", "tcp", "tls",
+  "tls_passthrough" }
 
-local function check_protocol(value)
-  if ROUTE_PROTOCOLS[value] then return true end
-  if STREAM_PROTOCOLS[value] then return nil, "this version does not carry streams yet: " .. STREAMS end
-  return nil, "expected one of http, https, grpc, grpcs, ws or wss"
+local function one_of(protocols)
+  return function(value)
+    for _, name in ipairs(protocols) do
+      if name == value then return true end
+    end
+    if value == "udp" then return nil, "expected a protocol over TCP (this version does not carry UDP)" end
+    return nil, "expected one of " .. table.concat(protocols, ", ", 1, #protocols - 1) .. " or "
+      .. protocols[#protocols]
+  end
 end
 
-local function check_service_protocol(value)
-  if SERVICE_PROTOCOLS[value] then return true end
-  if STREAM_PROTOCOLS[value] then return nil, "this version does not carry streams yet: " .. STREAMS end
-  return nil, "expected one of http, https, grpc, grpcs, http2, http2s, ws or wss"
-end
+local check_protocol, check_service_protocol = one_of(PROTOCOLS), one_of(SERVICE_PROTOCOLS)
 
 local protocol = { type = "string", custom_validator = check_protocol }
 
@@ -119,19 +118,23 @@ define("services", "service", {
     { client_certificate = foreign("certificates") }, { tls_verify = { type = "boolean" } },
     { tls_verify_depth = { type = "integer", between = { 0, 64 } } },
     { ca_certificates = { type = "array", elements = typedefs.uuid } }, { enabled = switch(true) },
+    { proxy_protocol = { type = "string", one_of = { "v1", "v2" } } }, -- Sluice's own
   },
   entity_checks = {
     only_with_tls("client_certificate"), only_with_tls("tls_verify"), only_with_tls("tls_verify_depth"),
     only_with_tls("ca_certificates"),
-    { conditional = { if_field = "protocol", if_match = { one_of = { "grpc", "grpcs" } }, then_field = "path",
-      then_match = { eq = null } } },
+    { conditional = { if_field = "protocol", if_match = { one_of = { "grpc", "grpcs", "tcp", "tls",
+      "tls_passthrough" } }, then_field = "path", then_match = { eq = null } } },
+    { conditional = { if_field = "protocol", if_match = { not_one_of = { "tcp", "tls", "tls_passthrough" } },
+      then_field = "proxy_protocol", then_match = { eq = null } } },
   },
 })
 
 -- ---- Routes ---------------------------------------------------------------------------------------------------------
 
 local function endpoint()
-  return { type = "record", fields = { { ip = typedefs.ip_or_cidr }, { port = typedefs.port } } }
+  return { type = "record", fields = { { ip = typedefs.ip_or_cidr }, { port = typedefs.port } },
+    entity_checks = { { at_least_one_of = { "ip", "port" } } } }
 end
 
 define("routes", "route", {
@@ -141,7 +144,8 @@ define("routes", "route", {
   fields = {
     { name = typedefs.utf8_name }, { service = foreign("services") },
     { protocols = { type = "set", len_min = 1, required = true, elements = protocol, default = { "http", "https" },
-      mutually_exclusive_subsets = { { "http", "https" }, { "grpc", "grpcs" }, { "ws", "wss" } } } },
+      mutually_exclusive_subsets = { { "http", "https" }, { "grpc", "grpcs" }, { "ws", "wss" }, { "tcp", "tls" },
+        { "tls_passthrough" } } } },
     { methods = typedefs.methods }, { hosts = typedefs.hosts }, { paths = typedefs.paths },
     { headers = { type = "map", keys = typedefs.header_name { not_match = "^[Hh][Oo][Ss][Tt]$" },
       values = { type = "array", elements = { type = "string" } } } },
@@ -160,6 +164,7 @@ local MATCHERS = {
   http = { "methods", "hosts", "headers", "paths" }, https = { "methods", "hosts", "headers", "paths", "snis" },
   grpc = { "hosts", "headers", "paths" }, grpcs = { "hosts", "headers", "paths", "snis" },
   ws = { "hosts", "headers", "paths" }, wss = { "hosts", "headers", "paths", "snis" },
+  tcp = { "sources", "destinations" }, tls = { "sources", "destinations", "snis" }, tls_passthrough = { "snis" },
 }
 
 -- The fields of which a route of these protocols needs one, the most permissive protocol's; and whether it has one, as

@@ -36,7 +36,7 @@ local LEVELS = { "debug", "info", "notice", "warn", "error", "crit" }
 
 local fields = {
   { proxy_listen = loose { "0.0.0.0:8000", "0.0.0.0:8443 ssl http2" } }, { admin_listen = loose { "127.0.0.1:8001" } },
-  { status_listen = loose { "127.0.0.1:8007" } }, { workers = loose "auto" },
+  { stream_listen = loose "off" }, { status_listen = loose { "127.0.0.1:8007" } }, { workers = loose "auto" },
   { plugin_dirs = { type = "array", elements = { type = "string" }, default = { "./plugins" } } },
   { trusted_plugins = { type = "set", elements = { type = "string" }, default = {} } },
   { plugin_cpu_budget_ms = { type = "integer", between = { 1, 3600000 }, default = 100 } },
@@ -109,7 +109,7 @@ local function check_listen(section, name, found)
   for i, item in ipairs(kind == "table" and value or {}) do
     if type(item) ~= "string" then return note(found, { name, i }, "a string", words.kind(item)) end
   end
-  local list, expected, what, index = listen.parse(value)
+  local list, expected, what, index = listen.parse(value, name == "stream_listen")
   if not list then return note(found, kind == "table" and { name, index } or { name }, expected, what) end
   section[name] = list
 end
@@ -166,7 +166,9 @@ local function check_kafka(section, found)
 end
 
 local function check_loose(section, found)
-  for _, name in ipairs { "proxy_listen", "admin_listen", "status_listen" } do check_listen(section, name, found) end
+  for _, name in ipairs { "proxy_listen", "stream_listen", "admin_listen", "status_listen" } do
+    check_listen(section, name, found)
+  end
   check_workers(section, found)
   check_access_log(section, found)
   check_kafka(section, found)

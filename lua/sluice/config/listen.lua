@@ -5,16 +5,18 @@ local suggest = require "sluice.config.suggest"
 
 local listen = {}
 
-local FLAGS = { ssl = true, http2 = true, deferred = true, bind = true, reuseport = true }
-local FLAG_NAMES = { "ssl", "http2", "deferred", "bind", "reuseport" }
+local HTTP_FLAGS = { "ssl", "http2", "proxy_protocol", "deferred", "bind", "reuseport" }
+local STREAM_FLAGS = { "ssl", "proxy_protocol", "deferred", "bind", "reuseport" }
 local IMPLIED = { deferred = true, bind = true, reuseport = true } -- accepted and without effect: always so, or moot
 
-local function flag(word)
-  if FLAGS[word] then return IMPLIED[word] and "" or word end
+local function flag(word, names)
+  for _, name in ipairs(names) do
+    if name == word then return IMPLIED[word] and "" or word end
+  end
   if word:find("^backlog=%d+$") then return word end
   if word:find("^ipv6only=o[nf]+$") or word:find("^so_keepalive=") then return "" end
-  if word == "proxy_protocol" then return nil, "a flag of this version (no PROXY protocol yet)", word end
-  return nil, "a known flag" .. suggest.phrase(word, FLAG_NAMES), word
+  if word == "udp" then return nil, "a flag for TCP (UDP is not carried)", word end
+  return nil, "a known flag" .. suggest.phrase(word, names), word
 end
 
 local function place(text)
@@ -27,14 +29,14 @@ local function place(text)
 end
 
 -- One listener normalised: "ADDRESS:PORT flags"; nil, expected, found.
-local function parse_one(text)
+local function parse_one(text, flags)
   local words = {}
   for word in text:gmatch("%S+") do words[#words + 1] = word end
   local where = words[1] and place(words[1])
   if not where then return nil, "an address and port such as 0.0.0.0:8000", '"' .. text .. '"' end
   local result = { where }
   for i = 2, #words do
-    local kept, expected, found = flag(words[i])
+    local kept, expected, found = flag(words[i], flags)
     if not kept then return nil, expected, '"' .. found .. '"' end
     if kept ~= "" then result[#result + 1] = kept end
   end
@@ -42,8 +44,8 @@ local function parse_one(text)
 end
 
 -- The listeners of a value: a text, a list of texts, "off" or false. Returns a list (empty: off); or nil, expected,
--- found, and the index in the list.
-function listen.parse(value)
+-- found, and the index in the list. `streams`: for TCP and TLS, where flags of HTTP have no meaning.
+function listen.parse(value, streams)
   if value == false or value == "off" then return {} end
   if type(value) == "string" then
     local list = {}
@@ -53,7 +55,7 @@ function listen.parse(value)
   local result = {}
   for i, text in ipairs(value) do
     if text ~= "off" then
-      local one, expected, found = parse_one(text)
+      local one, expected, found = parse_one(text, streams and STREAM_FLAGS or HTTP_FLAGS)
       if not one then return nil, expected, found, i end
       result[#result + 1] = one
     end

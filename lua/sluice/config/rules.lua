@@ -26,8 +26,26 @@ local function has_any(list, names)
   return false
 end
 
-local SECURE = { https = true, grpcs = true, wss = true }
+local SECURE = { https = true, grpcs = true, wss = true, tls = true, tls_passthrough = true }
 local GRPC = { grpc = true, grpcs = true }
+local STREAM = { tcp = true, tls = true, tls_passthrough = true }
+local OF_HTTP, OF_STREAMS = { "methods", "hosts", "paths", "headers" }, { "sources", "destinations" }
+
+-- A stream goes on as a stream, and what is passed through is TLS already.
+local function check_stream_service(loader, entry, protocols)
+  local route = entry.record
+  local service = route.service and loader.index.services.by_id[route.service]
+  local protocol = service and service.record and service.record.protocol
+  if not protocol then return end
+  local streams = has_any(route.protocols, STREAM)
+  if streams ~= (STREAM[protocol] == true) then
+    note(loader, entry, { "service" }, ("a service with protocol %s (for protocols %s)"):format(
+      streams and "tcp or tls" or "http, https, grpc or grpcs", protocols), "one with protocol " .. protocol)
+  elseif protocol == "tls" and has_any(route.protocols, { tls_passthrough = true }) then
+    note(loader, entry, { "service" }, "a service with protocol tcp (for protocols tls_passthrough)",
+      "one with protocol tls")
+  end
+end
 
 local function check_route(loader, entry)
   local route = entry.record
@@ -39,15 +57,17 @@ local function check_route(loader, entry)
       "none of them")
   end
   if route.snis and not has_any(route.protocols, SECURE) then
-    note(loader, entry, { "snis" }, "nothing, or https or grpcs among protocols", "snis with " .. protocols)
+    note(loader, entry, { "snis" }, has_any(route.protocols, STREAM) and "nothing, or tls among protocols"
+      or "nothing, or https or grpcs among protocols", "snis with " .. protocols)
   end
   if has_any(route.protocols, GRPC) then
     route.strip_path = false -- gRPC's paths name the method
     if route.methods then note(loader, entry, { "methods" }, "nothing for protocols " .. protocols, "methods") end
   end
-  for _, name in ipairs { "sources", "destinations" } do
+  for _, name in ipairs(has_any(route.protocols, STREAM) and OF_HTTP or OF_STREAMS) do
     if route[name] then note(loader, entry, { name }, "nothing for protocols " .. protocols, name) end
   end
+  check_stream_service(loader, entry, protocols)
 end
 
 -- ---- Services, credentials ----------------------------------------------------------------------------------------
@@ -88,6 +108,51 @@ local function note_broken(loader, entry, problem)
   loader.broken[once] = true
 end
 
+-- The protocols of the stream route or service that a plugin is for, which are its own unless it says otherwise; nil:
+-- it is for none.
+local function stream_subject(loader, plugin)
+  local route = plugin.route and loader.index.routes.by_id[plugin.route]
+  local protocols = route and route.record and route.record.protocols
+  local service = not route and plugin.service and loader.index.services.by_id[plugin.service]
+  if service and service.record and service.record.protocol then protocols = { service.record.protocol } end
+  if not has_any(protocols, STREAM) then return nil end
+  return service and { "tcp", "tls", "tls_passthrough" } or protocols
+end
+
+-- Those of `list` that `others` (nil: all) has too.
+local function common(list, others)
+  local result = {}
+  for _, name in ipairs(list) do
+    if not others or has_any(others, { [name] = true }) then result[#result + 1] = name end
+  end
+  return result
+end
+
+-- The protocols of an instance that names none.
+local function take_protocols(loader, entry, field, allowed, subject)
+  local plugin = entry.record
+  plugin.protocols = subject and common(subject, allowed) or field.default or allowed
+    or { "grpc", "grpcs", "http", "https" }
+  if plugin.protocols[1] then return end
+  note(loader, entry, { "name" }, "a plugin for protocols " .. words.alternatives(subject, "and"),
+    ("%s, which is for %s"):format(plugin.name, words.alternatives(allowed, "and")))
+end
+
+local function check_protocols(loader, entry, field)
+  local plugin, allowed = entry.record, field.elements and field.elements.one_of
+  local subject = stream_subject(loader, plugin)
+  if not plugin.protocols then return take_protocols(loader, entry, field, allowed, subject) end
+  if subject and not common(subject, plugin.protocols)[1] then
+    return note(loader, entry, { "protocols" }, words.alternatives(subject) .. ", as what the plugin is for",
+      words.alternatives(plugin.protocols, "and"))
+  end
+  for i, protocol in ipairs(plugin.protocols) do
+    if allowed and not has_any(allowed, { [protocol] = true }) then
+      note(loader, entry, { "protocols", i }, "one of " .. words.alternatives(allowed), words.value(protocol))
+    end
+  end
+end
+
 -- What the schema says of the plugin's own fields: nothing may stand there, or a choice of protocols.
 local function check_plugin_fields(loader, entry, normal)
   local plugin = entry.record
@@ -98,17 +163,7 @@ local function check_plugin_fields(loader, entry, normal)
         name:gsub("_", " ")), "one")
     end
   end
-  local field = schema.plugin_field(normal, "protocols") or {}
-  local allowed = field.elements and field.elements.one_of
-  if not plugin.protocols then
-    plugin.protocols = field.default or allowed or { "grpc", "grpcs", "http", "https" }
-    return
-  end
-  for i, protocol in ipairs(plugin.protocols) do
-    if allowed and not has_any(allowed, { [protocol] = true }) then
-      note(loader, entry, { "protocols", i }, "one of " .. words.alternatives(allowed), words.value(protocol))
-    end
-  end
+  check_protocols(loader, entry, schema.plugin_field(normal, "protocols") or {})
 end
 
 local function merged(base, over)

@@ -38,6 +38,17 @@ describe("the gateway section", function()
     assert.same({ "127.0.0.1:0", "unix:/run/s.sock" }, listen "['localhost:0', 'unix:/run/s.sock']")
   end)
 
+  it("reads listeners of streams, of which there are none unless told", function()
+    local function streams(value) return section("gateway: {stream_listen: " .. value .. "}").stream_listen end
+    assert.same({}, section("gateway: {}").stream_listen)
+    assert.same({ "0.0.0.0:9000 proxy_protocol", "[::1]:9443 ssl backlog=5" },
+      streams "['0.0.0.0:9000 proxy_protocol reuseport', '[::1]:9443 ssl backlog=5']")
+    assert.same({}, streams "off")
+    assert.matches("expected a known flag.*http2", loading.error("gateway: {stream_listen: '0.0.0.0:1 http2'}"))
+    assert.matches("expected a flag for TCP", loading.error("gateway: {stream_listen: '0.0.0.0:1 udp'}"))
+    assert.same({ "0.0.0.0:80 proxy_protocol" }, listen "'0.0.0.0:80 proxy_protocol'")
+  end)
+
   it("turns a listener off", function()
     assert.same({}, listen "off")
     assert.same({}, listen "'off'")
@@ -53,8 +64,6 @@ describe("the gateway section", function()
   end)
 
   it("refuses what this version does not do", function()
-    local line = loading.error("gateway: {proxy_listen: '0.0.0.0:80 proxy_protocol'}")
-    assert.matches("expected a flag of this version", line)
     assert.matches("expected off %(the plugin file%-log", loading.error("gateway: {access_log: {path: logs/a.log}}"))
   end)
 
