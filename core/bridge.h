@@ -313,8 +313,23 @@ int bridge_gen_certificate(struct worker *worker, int gen, const char *certifica
 int bridge_gen_sni(struct worker *worker, int gen, uint32_t certificate, const char *name); // "*", "*.x", "x.*", "x"
 // Phases that plugins without a route use: `any` for an exchange that no route matched, rewrite and certificate for all.
 int bridge_gen_phases(struct worker *worker, int gen, uint32_t any);
+
+// What a response tells of the gateway besides: bits of the setting "headers", Kong's names behind them.
+enum tells {
+  TELL_SERVER = 1,            // Server, of answers by the gateway
+  TELL_VIA = 2,               // Via, of a service's responses
+  TELL_PROXY_LATENCY = 4,     // X-Kong-Proxy-Latency
+  TELL_UPSTREAM_LATENCY = 8,  // X-Kong-Upstream-Latency
+  TELL_RESPONSE_LATENCY = 16, // X-Kong-Response-Latency
+  TELL_UPSTREAM_STATUS = 32,  // X-Kong-Upstream-Status
+  TELL_REQUEST_ID = 64,       // X-Kong-Request-Id
+  TELL_SERVER_TIMING = 128    // Server-Timing
+};
+
 // Limits and settings that may change with a reload.
 int bridge_gen_setting(struct worker *worker, int gen, const char *name, uint32_t len, double value);
+// A line for each request goes to this file, as text or JSON.
+int bridge_gen_access_log(struct worker *worker, int gen, const char *path, bool json);
 int bridge_gen_trusted_ip(struct worker *worker, int gen, const char *cidr, uint32_t len);
 // Compiles the next piece (at most about `budget_us`): AGAIN while there is more, without noting the coroutine.
 int bridge_gen_compile(struct worker *worker, int gen, double budget_us);

@@ -142,6 +142,12 @@ int bridge_gen_setting(struct worker *worker, int gen, const char *name, uint32_
   return generation ? generation_setting(generation, (struct slice){name, len}, value) : BRIDGE_INVALID;
 }
 
+int bridge_gen_access_log(struct worker *worker, int gen, const char *path, bool json) {
+  struct generation *generation = find_open(worker, gen);
+  if (!generation) return BRIDGE_INVALID;
+  return generation_access_log(generation, path, json) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+}
+
 int bridge_gen_trusted_ip(struct worker *worker, int gen, const char *cidr, uint32_t len) {
   struct generation *generation = find_open(worker, gen);
   if (!generation) return BRIDGE_INVALID;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "access_log.h"
 #include "exchange_parts.h"
 #include "stream.h"
 #include "try.h"
@@ -178,6 +179,7 @@ void exchange_finish(struct exchange *exchange) {
   exchange->stream = NULL;
   exchange->ended_us = exchange->worker->loop.clock.mono_us;
   if (exchange->deadline_us) exchange_drop_deadline(exchange);
+  if (exchange->generation && exchange->generation->access_log && exchange->ops) access_log_write(exchange);
   if (exchange->try) try_abandon(exchange);
   // A coroutine that waits for the body or for room to send will get none.
   exchange_wake(exchange, &exchange->body_waiter, BRIDGE_CLOSED);

@@ -244,6 +244,10 @@ static inline bool exchange_is_grpc(const struct exchange *exchange) {
 static inline bool exchange_is_over(const struct exchange *exchange) {
   return exchange->state >= EXCHANGE_LOG;
 }
+// Whether the response says this of the gateway (enum tells).
+static inline bool exchange_tells(const struct exchange *exchange, enum tells what) {
+  return !exchange->generation || (exchange->generation->limits.tells & what) != 0;
+}
 // The status of the response's head as the client gets it: what every stream_ops.head sends.
 static inline int exchange_sent_status(const struct exchange *exchange) {
   return exchange->grpc_answer ? 200 : exchange->status;

@@ -36,6 +36,10 @@ void exchange_respond(struct exchange *exchange);
 // The same for an error.
 void exchange_fail(struct exchange *exchange, int status, const char *message);
 
+// exchange_tell.c
+// Adds the fields of enum tells that `what` asks for.
+void exchange_tell(struct exchange *exchange, uint32_t what);
+
 // exchange_grpc.c
 // Looks at the request's head, and sets the deadline that it asks for. False: it has been answered.
 bool exchange_note_grpc(struct exchange *exchange);

@@ -107,6 +107,8 @@ static void choose_framing(struct exchange *exchange) {
 }
 
 static void send_head(struct exchange *exchange) {
+  uint32_t tells = exchange->generation ? exchange->generation->limits.tells : 0;
+  if (tells & ~(uint32_t)(TELL_SERVER | TELL_VIA)) exchange_tell(exchange, tells);
   choose_framing(exchange);
   exchange->head_sent = true;
   exchange->ops->head(exchange);

@@ -28,6 +28,7 @@ void limits_init(struct limits *limits) {
       .pool_size = 512,
       .websocket_client_most = 1 << 20,
       .websocket_upstream_most = 16 << 20,
+      .tells = TELL_SERVER | TELL_VIA,
   };
 }
 
@@ -53,6 +54,7 @@ int generation_setting(struct generation *generation, struct slice name, double 
       {SLICE("upstream_pool_size"), NULL, &limits->pool_size},
       {SLICE("websocket_client_max_payload"), NULL, &limits->websocket_client_most},
       {SLICE("websocket_upstream_max_payload"), NULL, &limits->websocket_upstream_most},
+      {SLICE("headers"), NULL, &limits->tells},
   };
   if (!(value >= 0 && value < 9e15)) return BRIDGE_INVALID;
   for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
@@ -66,6 +68,12 @@ int generation_setting(struct generation *generation, struct slice name, double 
     return BRIDGE_OK;
   }
   return BRIDGE_NONE;
+}
+
+int generation_access_log(struct generation *generation, const char *path, bool json) {
+  generation->access_log_json = json;
+  generation->access_log = arena_copy(&generation->arena, path, strlen(path)).data;
+  return generation->access_log ? 0 : ERROR_MEMORY;
 }
 
 struct generation *generation_new(struct worker *worker, int id, double revision) {

@@ -52,6 +52,7 @@ struct limits {
   int64_t plugin_cpu_budget_ms; // -1: as the worker was started with
   uint32_t max_head_bytes, max_headers, keepalive_requests, pool_size;
   uint32_t websocket_client_most, websocket_upstream_most; // bytes of a message that the gateway reads
+  uint32_t tells;                                          // enum tells: what a response says of the gateway
 };
 
 struct generation {
@@ -75,6 +76,8 @@ struct generation {
   struct limits limits;
   struct cidr *trusted;
   uint32_t trusted_count, trusted_room;
+  const char *access_log; // path; NULL: there is none
+  bool access_log_json;
 };
 
 struct generation *generation_new(struct worker *worker, int id, double revision);
@@ -97,6 +100,8 @@ int generation_upstream(struct generation *generation, struct slice name, struct
 struct upstream *generation_find_upstream(const struct generation *generation, struct slice name);
 // A number of `gateway.limits` by its name. BRIDGE_NONE when the core has no use for it.
 int generation_setting(struct generation *generation, struct slice name, double value);
+// Where the access log goes. 0, or ERROR_MEMORY.
+int generation_access_log(struct generation *generation, const char *path, bool json);
 int generation_trust(struct generation *generation, struct slice cidr, struct error *error);
 bool generation_trusts(const struct generation *generation, const struct sockaddr *address);
 // The TLS context for a try: the service's own, or with verification turned on or off by a plugin

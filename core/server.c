@@ -147,10 +147,12 @@ static size_t fields_bound(const struct headers *fields) {
   return bound;
 }
 
-static void put_fields(struct writer *writer, const struct headers *fields) {
+// `via`: those fields too, which else go into one with ours.
+static void put_fields(struct writer *writer, const struct headers *fields, bool via) {
   for (uint32_t i = 0; i < fields->count; i++) {
     const struct field *field = &fields->fields[i];
-    if (field->id == FIELD_CONTENT_LENGTH || field->id == FIELD_VIA || forward_is_hop_by_hop(field)) continue;
+    if (field->id == FIELD_CONTENT_LENGTH || forward_is_hop_by_hop(field)) continue;
+    if (field->id == FIELD_VIA && !via) continue;
     put_field(writer, field->name, field->value);
   }
 }
@@ -240,12 +242,14 @@ static void server_head(struct exchange *exchange) {
   }
   struct writer writer = {start};
   put_status_line(&writer, exchange_sent_status(exchange), exchange->reason);
-  put_fields(&writer, &exchange->response);
+  bool via = exchange->source == SOURCE_SERVICE && exchange_tells(exchange, TELL_VIA);
+  put_fields(&writer, &exchange->response, !via);
   if (!headers_has(&exchange->response, FIELD_DATE))
     put_field(&writer, SLICE("Date"), (struct slice){clock_http_date(clock), 29});
-  if (exchange->source == SOURCE_SERVICE)
+  if (via)
     put_via(&writer, exchange);
-  else if (!headers_has(&exchange->response, FIELD_SERVER))
+  else if (exchange->source != SOURCE_SERVICE && !headers_has(&exchange->response, FIELD_SERVER) &&
+           exchange_tells(exchange, TELL_SERVER))
     put(&writer, SLICE("Server: sluice\r\n"));
   put_framing(&writer, exchange);
   put_connection(&writer, server, exchange);
@@ -263,7 +267,7 @@ static void server_interim(struct exchange *exchange, int status, const struct h
   if (!start) return;
   struct writer writer = {start};
   put_status_line(&writer, status, (struct slice){NULL, 0});
-  if (fields) put_fields(&writer, fields);
+  if (fields) put_fields(&writer, fields, false);
   put(&writer, SLICE("\r\n"));
   buffer_commit(&server->conn.out, (size_t)(writer.at - start));
   conn_flush(&server->conn);

@@ -552,6 +552,7 @@ void worker_free(struct worker *worker) {
   if (worker->dns) dns_free(worker->dns);
   if (worker->store) store_close(worker->store);
   if (worker->appender) appender_free(worker->appender);
+  text_free(&worker->access_line);
   if (worker->own_counters) counters_free(worker->own_counters);
   if (worker->control) control_close(worker->control);
   tls_cache_close(worker);

@@ -15,6 +15,7 @@
 #include "loop.h"
 #include "pool.h"
 #include "process.h"
+#include "text.h"
 
 struct appender;
 struct control;
@@ -84,6 +85,7 @@ struct worker {
   struct counters *counters, *own_counters;
   struct store *store;
   struct appender *appender;
+  struct text access_line; // of the access log, being made
   struct kafka *kafka;
   struct vm *vm;
   struct control *control;

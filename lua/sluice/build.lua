@@ -43,6 +43,13 @@ end
 
 -- ---- Settings -----------------------------------------------------------------------------------------------------
 
+local TELLS = {
+  server = "TELL_SERVER", via = "TELL_VIA", ["x-kong-proxy-latency"] = "TELL_PROXY_LATENCY",
+  ["x-kong-upstream-latency"] = "TELL_UPSTREAM_LATENCY", ["x-kong-response-latency"] = "TELL_RESPONSE_LATENCY",
+  ["x-kong-upstream-status"] = "TELL_UPSTREAM_STATUS", ["x-kong-request-id"] = "TELL_REQUEST_ID",
+  ["server-timing"] = "TELL_SERVER_TIMING",
+}
+
 function build.settings(held)
   local gateway = held.meta.gateway or {}
   local function set(name, value)
@@ -50,6 +57,13 @@ function build.settings(held)
   end
   for name, value in pairs(gateway.limits or {}) do set(name, value) end
   set("plugin_cpu_budget_ms", gateway.plugin_cpu_budget_ms)
+  local tells = 0
+  for _, name in ipairs(gateway.headers or {}) do tells = tells + tonumber(ffi.C[TELLS[name]]) end
+  set("headers", gateway.headers and tells)
+  local log = gateway.access_log
+  if log and log.path ~= "off" then
+    must(C.bridge_gen_access_log(worker, held.id, log.path, log.format == "json"), { name = log.path }, "access_log")
+  end
   for _, cidr in ipairs(gateway.trusted_ips or {}) do
     must(C.bridge_gen_trusted_ip(worker, held.id, cidr, #cidr), { name = cidr }, "trusted_ips")
   end

@@ -2,6 +2,8 @@
 -- The `gateway:` section: what concerns the process. Its fields, defaults, and SLUICE_* variables of the environment,
 -- which win over the file (SLUICE_PROXY_LISTEN, SLUICE_LOG_LEVEL, SLUICE_LIMITS_MAX_HEADERS).
 local cjson = require "cjson"
+local ffi = require "ffi"
+local lfs = require "lfs"
 local compile = require "sluice.schema.compile"
 local errors = require "sluice.config.errors"
 local kafka_conf = require "sluice.kafka_conf"
@@ -10,6 +12,8 @@ local typedefs = require "sluice.schema.typedefs"
 local words = require "sluice.schema.words"
 
 local null = cjson.null
+local W_OK = 2
+ffi.cdef [[int sluice_access(const char *path, int mode) __asm__("access");]]
 local gateway = {}
 
 local function limit(default, high)
@@ -48,9 +52,11 @@ local fields = {
     { format = { type = "string", default = "text", one_of = { "text", "json" } } },
   } } },
   { access_log = { type = "record", required = true, fields = {
-    { path = loose "off" },
+    { path = loose "off" }, -- of a file; its lines: core/access_log.c
     { format = { type = "string", default = "text", one_of = { "text", "json" } } },
   } } },
+  -- What responses tell of the gateway: Kong's names, Server-Timing, or off.
+  { headers = loose { "server_tokens" } },
   { kafka = { type = "map", keys = { type = "string", match = "^[%w._-]+$", err = "a cluster's name" },
     values = { type = "map", keys = { type = "string" }, values = loose() }, default = {} } },
 }
@@ -96,6 +102,11 @@ end
 
 -- ---- Values of several types ----------------------------------------------------------------------------------------
 
+local function absolute(path, base)
+  if path:sub(1, 1) == "/" then return path end
+  return base .. "/" .. path:gsub("^%./", "")
+end
+
 local function note(found, keys, expected, what)
   found[#found + 1] = { keys = keys, expected = expected, found = what }
 end
@@ -123,14 +134,66 @@ local function check_workers(section, found)
   section.workers = value
 end
 
--- The gateway writes no access log of its own yet.
-local function check_access_log(section, found)
+-- Why a file cannot be written, as far as can be told without making it; nil: it can.
+local function unwritable(path)
+  local mode, folder = lfs.attributes(path, "mode"), path:match("^(.*)/[^/]*$")
+  if mode == "directory" then return "a folder" end
+  if not mode and lfs.attributes(folder == "" and "/" or folder, "mode") ~= "directory" then
+    return "a file in a folder that is not there"
+  end
+  if ffi.C.sluice_access(mode and path or folder == "" and "/" or folder, W_OK) ~= 0 then
+    return "a file that may not be written"
+  end
+end
+
+local function check_access_log(section, base, found)
   if not section.access_log then return end -- it was no map, which has been told
   local path = section.access_log.path
-  if path ~= false and path ~= "off" then
-    return note(found, { "access_log", "path" }, "off (the plugin file-log writes access logs)", words.value(path))
+  if path == false or path == "off" then
+    section.access_log.path = "off"
+    return
   end
-  section.access_log.path = "off"
+  local why
+  if type(path) ~= "string" or path == "" then
+    why = type(path) == "string" and words.value(path) or words.kind(path)
+  else
+    path = absolute(path, base)
+    why = unwritable(path)
+    why = why and why .. " (" .. path .. ")"
+  end
+  if why then return note(found, { "access_log", "path" }, "a file to write to, or off", why) end
+  section.access_log.path = path
+end
+
+-- Kong's names, in any case, and what they stand for.
+local HEADERS = {
+  server_tokens = { "server", "via" }, server = { "server" }, via = { "via" },
+  latency_tokens = { "x-kong-proxy-latency", "x-kong-upstream-latency", "x-kong-response-latency" },
+  ["x-kong-proxy-latency"] = { "x-kong-proxy-latency" }, ["x-kong-upstream-latency"] = { "x-kong-upstream-latency" },
+  ["x-kong-response-latency"] = { "x-kong-response-latency" }, ["x-kong-admin-latency"] = {},
+  ["x-kong-upstream-status"] = { "x-kong-upstream-status" }, ["x-kong-request-id"] = { "x-kong-request-id" },
+  ["server-timing"] = { "server-timing" }, off = {},
+}
+local HEADERS_EXPECTED = "off, or a list of server_tokens, latency_tokens, Server-Timing, X-Kong-Proxy-Latency, "
+  .. "X-Kong-Upstream-Latency, X-Kong-Response-Latency, X-Kong-Upstream-Status, X-Kong-Request-Id, Server, Via"
+
+-- The setting becomes a list of fields, each once, in order.
+local function check_headers(section, found)
+  local value, seen, list = section.headers, {}, {}
+  if value == false then value = {} end
+  if type(value) == "string" then value = split(value) end
+  if type(value) ~= "table" then return note(found, { "headers" }, HEADERS_EXPECTED, words.kind(value)) end
+  for i, name in ipairs(value) do
+    local fields_of = type(name) == "string" and HEADERS[name:lower()] or name == false and {}
+    if not fields_of then
+      return note(found, type(section.headers) == "table" and { "headers", i } or { "headers" }, HEADERS_EXPECTED,
+        words.value(name))
+    end
+    for _, field in ipairs(fields_of) do seen[field] = true end
+  end
+  for field in pairs(seen) do list[#list + 1] = field end
+  table.sort(list)
+  section.headers = list
 end
 
 -- librdkafka takes every property as a text. A list of brokers may be a list.
@@ -165,21 +228,17 @@ local function check_kafka(section, found)
   end
 end
 
-local function check_loose(section, found)
+local function check_loose(section, base, found)
   for _, name in ipairs { "proxy_listen", "stream_listen", "admin_listen", "status_listen" } do
     check_listen(section, name, found)
   end
   check_workers(section, found)
-  check_access_log(section, found)
+  check_access_log(section, base, found)
+  check_headers(section, found)
   check_kafka(section, found)
 end
 
 -- ---- Paths ----------------------------------------------------------------------------------------------------------
-
-local function absolute(path, base)
-  if path:sub(1, 1) == "/" then return path end
-  return base .. "/" .. path:gsub("^%./", "")
-end
 
 -- Relative paths are relative to the file that says them.
 local function resolve_paths(section, base)
@@ -233,9 +292,10 @@ function gateway.read(loader, base, getenv)
     for k = #ctx.errors[i].keys, 1, -1 do keys[#keys + 1] = ctx.errors[i].keys[k] end
     add_error(loader, src, origins, keys, ctx.errors[i])
   end
-  check_loose(section, found)
+  local folder = src and src.text and src.base or base
+  check_loose(section, folder, found)
   for _, err in ipairs(found) do add_error(loader, src, origins, err.keys, err) end
-  resolve_paths(section, src and src.text and src.base or base)
+  resolve_paths(section, folder)
   return section
 end
 

@@ -63,8 +63,40 @@ describe("the gateway section", function()
     end
   end)
 
-  it("refuses what this version does not do", function()
-    assert.matches("expected off %(the plugin file%-log", loading.error("gateway: {access_log: {path: logs/a.log}}"))
+  it("takes an access log that can be written", function()
+    local here = lfs.currentdir()
+    assert.equal(here .. "/a.log", section("gateway: {access_log: {path: ./a.log}}").access_log.path)
+    assert.equal("/dev/null", section("gateway: {access_log: {path: /dev/null}}").access_log.path)
+    assert.equal("off", section("gateway: {access_log: {path: off}}").access_log.path)
+    assert.equal("/dev/null", section("services: []", { SLUICE_ACCESS_LOG_PATH = "/dev/null" }).access_log.path)
+    assert.is_nil(lfs.attributes(here .. "/a.log"))
+  end)
+
+  it("refuses an access log that cannot be written", function()
+    for value, why in pairs {
+      ["nowhere/a.log"] = "found a file in a folder that is not there %(" .. lfs.currentdir():gsub("%p", "%%%0"),
+      ["/dev"] = "found a folder %(/dev%)", ["7"] = "found a number", ["''"] = 'found ""',
+    } do
+      assert.matches("^kong.yml:1: gateway: access_log.path: expected a file to write to, or off, " .. why,
+        (loading.error("gateway: {access_log: {path: " .. value .. "}}")))
+    end
+  end)
+
+  it("takes Kong's names for what responses tell of the gateway", function()
+    local function headers(value, environment)
+      return section(value and "gateway: {headers: " .. value .. "}" or "services: []", environment).headers
+    end
+    local latencies = { "x-kong-proxy-latency", "x-kong-response-latency", "x-kong-upstream-latency" }
+    assert.same({ "server", "via" }, headers())
+    assert.same({}, headers "off")
+    assert.same({}, headers "[off]")
+    assert.same({ "server", "server-timing", "via" }, headers "[Server_Tokens, Server-Timing, via]")
+    assert.same(latencies, headers "latency_tokens")
+    assert.same({ "x-kong-request-id", "x-kong-upstream-status" }, headers(nil,
+      { SLUICE_HEADERS = "X-Kong-Upstream-Status, X-Kong-Request-Id, X-Kong-Admin-Latency" }))
+    assert.matches("^kong.yml:1: gateway: headers%[1%]: expected off, or a list of server_tokens.*found \"x%-other\"",
+      (loading.error("gateway: {headers: [via, x-other]}")))
+    assert.matches("headers: expected off, or a list.*found a number", (loading.error("gateway: {headers: 7}")))
   end)
 
   it("gives librdkafka every property as a text", function()
