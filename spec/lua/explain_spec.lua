@@ -46,6 +46,9 @@ services:
     url: http://gone.test
     enabled: false
     routes: [{ name: gone, paths: [/users/7/gone], methods: [GET] }]
+  - name: greeter
+    url: grpc://greeter.test:9000
+    routes: [{ name: greeter, protocols: [grpc], paths: [/greet.Greeter/SayHello] }]
 upstreams:
   - name: users
     targets: [{ target: "10.0.0.1:8080", weight: 10 }]
@@ -128,13 +131,17 @@ describe("sluice explain", function()
     says(ask("GET", "http://Shop.test:81/users/x", { "X-Beta: YES" }), "route     beta", "Host: shop.test:81")
   end)
 
+  it("tells what goes over HTTP/2", function()
+    says(ask("POST", "/greet.Greeter/SayHello"), "POST http://greeter.test:9000/greet.Greeter/SayHello  over HTTP/2")
+  end)
+
   it("tells when only TLS is missing", function()
     says(ask("GET", "http://a.test/secure"), "route     secure", "answered 426")
     says(ask("GET", "https://a.test/secure"), "service   users")
   end)
 
   it("passes over routes of a disabled service", function()
-    says(ask("GET", "/users/7/gone"), "route     all-users", "of 6 routes")
+    says(ask("GET", "/users/7/gone"), "route     all-users", "of 7 routes")
   end)
 
   it("says why the gateway would refuse the request", function()

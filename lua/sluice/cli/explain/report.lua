@@ -169,7 +169,8 @@ end
 
 -- ---- Where it goes ------------------------------------------------------------------------------------------------
 
-local SCHEMES = { grpc = "http", grpcs = "https", ws = "http", wss = "https" }
+local SCHEMES = { grpc = "http", grpcs = "https", http2 = "http", http2s = "https", ws = "http", wss = "https" }
+local HTTP2 = { grpc = true, grpcs = true, http2 = true, http2s = true }
 local PORTS = { http = 80, https = 443 }
 
 local function authority(scheme, host, port)
@@ -208,8 +209,8 @@ local function put_upstream(out, findings)
   local query = request.query and "?" .. request.query or ""
   local upstream = upstream_named(known, service.host)
   local host_field = route.preserve_host and request.authority or upstream and upstream.host_header or at
-  out[#out + 1] = ("\nservice   %s\n  %s %s://%s%s%s\n  Host: %s"):format(name_of(service), request.method, scheme, at,
-    upstream_path(findings, service), query, host_field)
+  out[#out + 1] = ("\nservice   %s\n  %s %s://%s%s%s%s\n  Host: %s"):format(name_of(service), request.method, scheme,
+    at, upstream_path(findings, service), query, HTTP2[service.protocol] and "  over HTTP/2" or "", host_field)
   if not upstream then return end
   out[#out + 1] = ("  upstream %s, %s, with targets"):format(upstream.name, upstream.algorithm or "round-robin")
   put_targets(out, known, upstream)
