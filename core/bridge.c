@@ -449,6 +449,14 @@ int bridge_body_set(struct worker *worker, double handle, int message, const cha
   return buffer_append(buffer, data, len) < 0 ? BRIDGE_FULL : BRIDGE_OK;
 }
 
+int bridge_body_gather(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (exchange->state > EXCHANGE_ACCESS) return exchange_is_over(exchange) ? BRIDGE_OK : BRIDGE_LATE;
+  exchange->wants_whole_response = true;
+  return BRIDGE_OK;
+}
+
 int bridge_exit(struct worker *worker, double handle, int status, const char *body, uint32_t len) {
   struct exchange *exchange = exchange_find(worker, handle);
   return exchange ? exchange_exit(exchange, status, body, len) : BRIDGE_STALE;

@@ -165,10 +165,12 @@ int bridge_identity_clear(struct worker *worker, double exchange);
 // ---- Exchange: bodies, answers, the service ------------------------------------------------------------------------
 
 // The whole body, buffered: the client's in access (AGAIN while it arrives; FULL past the limit), the response's in
-// phase response.
+// phase response, and in header_filter when it has been gathered; LATE else.
 int bridge_body(struct worker *worker, double exchange, int message, struct bytes *out);
 // Replaces a body; Content-Length follows.
 int bridge_body_set(struct worker *worker, double exchange, int message, const char *data, uint32_t len);
+// Before the service is called: its response will be gathered whole, up to the limit, before header_filter runs.
+int bridge_body_gather(struct worker *worker, double exchange);
 // The answer comes from the gateway: no service is called. Fields: MESSAGE_RESPONSE. Body bytes are copied.
 int bridge_exit(struct worker *worker, double exchange, int status, const char *body, uint32_t len);
 // Like bridge_exit, but the body is the gateway's error answer (JSON, HTML, XML or text by Accept) with this message.
@@ -548,11 +550,12 @@ bool bridge_protobuf_rule(const struct protobuf *protobuf, uint32_t method, uint
 // A field by its name in either spelling.
 bool bridge_protobuf_field(const struct protobuf *protobuf, const char *message, const struct bytes *field,
                            struct protobuf_field *out);
-// OK with bytes that live until the next conversion of this schema, or INVALID with the reason in their place.
+// OK with bytes that live until the next conversion of this schema, or INVALID with the reason in their place. `field`
+// (may be NULL): what is given is the JSON value of this field of the message.
 int bridge_protobuf_to_json(struct protobuf *protobuf, const char *message, const struct bytes *in, uint32_t flags,
                             struct bytes *out);
-int bridge_protobuf_to_binary(struct protobuf *protobuf, const char *message, const struct bytes *in, uint32_t flags,
-                              struct bytes *out);
+int bridge_protobuf_to_binary(struct protobuf *protobuf, const char *message, const char *field, const struct bytes *in,
+                              uint32_t flags, struct bytes *out);
 
 // ---- Store: key-value data shared by all workers, on disk ----------------------------------------------------------------
 

@@ -94,6 +94,7 @@ struct exchange {
   uint16_t refusal;      // the content cannot be taken: 413 too much, 400 its framing is broken, 408 it does not come
   bool body_buffering;   // a plugin waits for the whole request body
   bool body_replaced;    // by a plugin
+  bool wants_whole_response; // a plugin does: header_filter runs once all of it has come
   bool sent_continue;
   bool filtering_body;
   bool head_sent, chunked_out, no_body_out, close_after;

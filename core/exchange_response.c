@@ -331,7 +331,7 @@ void exchange_on_service_head(struct exchange *exchange) {
   merge_preset(exchange);
   if (message->status == 101) {
     tunnel_head(exchange);
-  } else if (exchange->phases & (1u << PHASE_RESPONSE)) {
+  } else if ((exchange->phases & (1u << PHASE_RESPONSE)) || exchange->wants_whole_response) {
     exchange_move(exchange, EXCHANGE_RESPONSE);
   } else {
     response_head(exchange);
@@ -365,9 +365,10 @@ void exchange_on_service_end(struct exchange *exchange) {
   exchange->last_byte_us = exchange->worker->loop.clock.mono_us;
   take_trailers(exchange);
   if (exchange->state == EXCHANGE_RESPONSE) {
-    enum phase_result result;
+    enum phase_result result = PHASE_DONE;
     exchange->response_length = (int64_t)exchange->answer.bytes;
-    if (exchange_run(exchange, exchange->route_index, PHASE_RESPONSE, &result))
+    if (!(exchange->phases & (1u << PHASE_RESPONSE)) ||
+        exchange_run(exchange, exchange->route_index, PHASE_RESPONSE, &result))
       exchange_on_phase(exchange->worker, exchange_handle(exchange), PHASE_RESPONSE, result);
     return;
   }

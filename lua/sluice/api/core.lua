@@ -20,7 +20,8 @@ local ffi_string = ffi.string
 local error = error
 local yield = coroutine.yield
 
-local OK, AGAIN, STALE = 0, 1, -1
+local OK, AGAIN, STALE, LATE = 0, 1, -1, -7
+local NOT_BUFFERED = "the response is not buffered: see exchange.service.request:enable_buffering"
 
 local core = { C = C, worker = worker, E = E }
 
@@ -123,6 +124,7 @@ function core.body(handle, message)
   end
   if status == OK then return ffi_string(out[0].data, out[0].len) end
   if status == 2 then return "" end
+  if status == LATE and message == E.MESSAGE_RESPONSE then return nil, NOT_BUFFERED end
   return nil, core.reason(status)
 end
 

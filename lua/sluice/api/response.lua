@@ -27,7 +27,8 @@ local TRAILERS = phases.mask("rewrite", "access", "header_filter", "body_filter"
 local ANSWER = phases.mask("rewrite", "access", "header_filter", "response")
 local EXIT_IN = phases.mask("preread", "rewrite", "access", "header_filter", "response")
 local STREAM = phases.mask("access")
-local BODY = phases.mask("body_filter", "response")
+local BODY = phases.mask("header_filter", "body_filter", "response")
+local BODY_FILTER = phases.numbers.body_filter
 
 local SOURCES = { [0] = "exit", [1] = "service", [2] = "error" }
 
@@ -177,13 +178,13 @@ function Response:clear_trailer(name)
 end
 
 -- In body_filter: holds the chunks back and gives the whole body with the last one, nil until then.
--- In response: the whole body.
+-- In response, and in header_filter behind `exchange.service.request:enable_buffering()`: the whole body.
 ---@return string|nil body
 ---@return string|nil err
 function Response:get_raw_body()
   local exchange = of(self.handle)
   check_phase(BODY, self.handle, "exchange.response:get_raw_body")
-  if exchange.phase == phases.numbers.response then return core.body(self.handle, MESSAGE_RESPONSE) end
+  if exchange.phase ~= BODY_FILTER then return core.body(self.handle, MESSAGE_RESPONSE) end
   local held, chunk = exchange.held_body, exchange.chunk
   if chunk and chunk ~= "" and (held or not exchange.last) then
     held = held or {}
@@ -200,13 +201,14 @@ function Response:get_raw_body()
   return body
 end
 
--- In body_filter: takes the place of the chunk. In response: of the whole body, and Content-Length follows.
+-- In body_filter: takes the place of the chunk. In response, and in header_filter behind
+-- `exchange.service.request:enable_buffering()`: of the whole body, and Content-Length follows.
 ---@param body string
 function Response:set_raw_body(body)
   local exchange = of(self.handle)
   check_phase(BODY, self.handle, "exchange.response:set_raw_body")
   check.string("exchange.response:set_raw_body", "body", body)
-  if exchange.phase ~= phases.numbers.response then
+  if exchange.phase == BODY_FILTER then
     exchange.taken = body
     exchange.held_body = nil
     return

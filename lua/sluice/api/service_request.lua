@@ -50,6 +50,12 @@ function Request:set_path(path)
   core.set_text(self.handle, E.TEXT_SERVICE_PATH, escape_path(path), "exchange.service.request:set_path")
 end
 
+---@return string path as it goes to the service, without the query
+function Request:get_path()
+  check_phase(BALANCER, self.handle, "exchange.service.request:get_path")
+  return (core.text(self.handle, E.TEXT_SERVICE_PATH))
+end
+
 ---@return string query as it goes to the service, without "?"; "" when there is none
 function Request:get_raw_query()
   check_phase(BALANCER, self.handle, "exchange.service.request:get_raw_query")
@@ -139,6 +145,13 @@ function Request:set_raw_body(body)
   check_phase(BALANCER, self.handle, "exchange.service.request:set_raw_body")
   check.string("exchange.service.request:set_raw_body", "body", body)
   must(C.bridge_body_set(worker, self.handle, MESSAGE_REQUEST, body, #body), "exchange.service.request:set_raw_body")
+end
+
+-- Has the response gathered whole, up to a limit, before header_filter runs, which then sees its body and trailers: for
+-- a status or fields that depend on them. (Phase response is for plugins that wait as well.)
+function Request:enable_buffering()
+  check_phase(EARLY, self.handle, "exchange.service.request:enable_buffering")
+  must(C.bridge_body_gather(worker, self.handle), "exchange.service.request:enable_buffering")
 end
 
 -- Encodes `args` as a form, JSON or multipart/form-data and sets body and Content-Type.

@@ -13,7 +13,7 @@ local check_phase = core.check_phase
 local MESSAGE, TRAILERS = E.MESSAGE_SERVICE_RESPONSE, E.MESSAGE_SERVICE_TRAILERS
 
 local HEAD = phases.mask("header_filter", "response", "body_filter", "log", "frames")
-local BODY = phases.mask("response")
+local BODY = phases.mask("header_filter", "response")
 
 ---@class sluice.service.response
 local Response = {}
@@ -59,6 +59,7 @@ function Response:get_trailers(max_trailers)
   return all, err
 end
 
+-- In response, and in header_filter behind `exchange.service.request:enable_buffering()`.
 ---@return string|nil body
 ---@return string|nil err
 function Response:get_raw_body()
