@@ -65,7 +65,7 @@ int bridge_protobuf_to_json(struct protobuf *protobuf, const char *message, cons
   return protobuf_to_json(protobuf, message, *in, flags, out) < 0 ? BRIDGE_INVALID : BRIDGE_OK;
 }
 
-int bridge_protobuf_to_binary(struct protobuf *protobuf, const char *message, const struct bytes *in, uint32_t flags,
-                              struct bytes *out) {
-  return protobuf_to_binary(protobuf, message, *in, flags, out) < 0 ? BRIDGE_INVALID : BRIDGE_OK;
+int bridge_protobuf_to_binary(struct protobuf *protobuf, const char *message, const char *field, const struct bytes *in,
+                              uint32_t flags, struct bytes *out) {
+  return protobuf_to_binary(protobuf, message, field, *in, flags, out) < 0 ? BRIDGE_INVALID : BRIDGE_OK;
 }

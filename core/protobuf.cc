@@ -433,15 +433,24 @@ int protobuf_to_json(protobuf *protobuf, const char *message, bytes in, unsigned
   return finish(protobuf, message, status, out);
 }
 
-int protobuf_to_binary(protobuf *protobuf, const char *message, bytes in, unsigned flags, bytes *out) {
+// The JSON value of one field as an object around it.
+static std::string around(const char *field, bytes value) {
+  return std::string("{\"") + field + "\":" + string_of(value) + "}";
+}
+
+int protobuf_to_binary(protobuf *protobuf, const char *message, const char *field, bytes in, unsigned flags,
+                       bytes *out) {
   LogSilencer silence;
   error wrong;
   const Descriptor *type = find_message(protobuf, message);
   if (!type) return unknown_message(protobuf, message, out);
-  if (in.len > INT_MAX) return refuse(protobuf, "too large", out);
+  if (in.len > INT_MAX / 2) return refuse(protobuf, "too large", out);
   if (json_check({in.data, in.len}, JSON_DEPTH, &wrong) < 0) return refuse(protobuf, wrong.text, out);
+  if (field && !type->FindFieldByName(field)) return refuse(protobuf, std::string("there is no field ") + field, out);
   util::JsonParseOptions options;
   options.ignore_unknown_fields = (flags & PROTOBUF_KNOWN_ONLY) == 0;
+  std::string text = field ? around(field, in) : std::string();
+  if (field) in = bytes_of(text);
   io::ArrayInputStream input(in.data, static_cast<int>(in.len));
   util::Status status;
   {

@@ -48,5 +48,6 @@ bool protobuf_field_find(const struct protobuf *protobuf, const char *message, s
 // (RFC 8259). `flags`: PROTOBUF_*.
 int protobuf_to_json(struct protobuf *protobuf, const char *message, struct bytes in, unsigned flags,
                      struct bytes *out);
-int protobuf_to_binary(struct protobuf *protobuf, const char *message, struct bytes in, unsigned flags,
-                       struct bytes *out);
+// `field` (may be NULL): `in` is the JSON value of this field alone.
+int protobuf_to_binary(struct protobuf *protobuf, const char *message, const char *field, struct bytes in,
+                       unsigned flags, struct bytes *out);

@@ -42,9 +42,7 @@ function protobuf.flags(options)
   return flags
 end
 
-local function convert(fn, schema, message, text, flags)
-  input[0].data, input[0].len = text, #text
-  local status = fn(pointers[schema], message, input, flags, output)
+local function result_of(status)
   local result = text_of(output[0])
   if status ~= OK then return nil, result end
   return result
@@ -63,19 +61,23 @@ local schema_mt = { __index = Schema, __metatable = false }
 function Schema:to_json(message, bytes, flags)
   check.string("schema:to_json", "message", message)
   check.string("schema:to_json", "bytes", bytes)
-  local text, err = convert(C.bridge_protobuf_to_json, self, message, bytes, flags or 0)
+  input[0].data, input[0].len = bytes, #bytes
+  local text, err = result_of(C.bridge_protobuf_to_json(pointers[self], message, input, flags or 0, output))
   return text, err
 end
 
 ---@param message string full name of the type
 ---@param json string
 ---@param flags? integer from protobuf.flags; `known_only`: fields that the message has not are an error
+---@param field? string name of a field, whose value alone `json` is
 ---@return string|nil bytes
 ---@return string|nil err
-function Schema:to_binary(message, json, flags)
+function Schema:to_binary(message, json, flags, field)
   check.string("schema:to_binary", "message", message)
   check.string("schema:to_binary", "json", json)
-  local bytes, err = convert(C.bridge_protobuf_to_binary, self, message, json, flags or 0)
+  check.string_or_nil("schema:to_binary", "field", field)
+  input[0].data, input[0].len = json, #json
+  local bytes, err = result_of(C.bridge_protobuf_to_binary(pointers[self], message, field, input, flags or 0, output))
   return bytes, err
 end
 

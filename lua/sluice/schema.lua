@@ -88,15 +88,16 @@ end
 
 local function short_form(given)
   local fields, config = {}, { type = "record", required = true }
+  local prepare = type(given.prepare) == "function" and given.prepare or nil
   for name, value in pairs(given) do
     if (name == "entity_checks" or name == "shorthand_fields") and type(value) == "table" and not value.type then
       config[name] = value
-    else
+    elseif value ~= prepare then
       fields[name] = value
     end
   end
   config.fields = fields
-  return { fields = { { config = normalise_field(config, "config") } } }
+  return { fields = { { config = normalise_field(config, "config") } }, prepare = prepare }
 end
 
 local function is_kong_form(given)
@@ -110,7 +111,7 @@ local function config_of(normal)
 end
 
 local function kong_form(given)
-  local result = { name = given.name, fields = {}, entity_checks = given.entity_checks }
+  local result = { name = given.name, fields = {}, entity_checks = given.entity_checks, prepare = given.prepare }
   for i, entry in ipairs(given.fields) do
     local name, field = next(entry)
     result.fields[i] = { [name] = normalise_field(field, name) }
@@ -201,6 +202,20 @@ function schema.process(normal, config)
   if ctx.n == 0 then entity_errors(entry, result, ctx) end
   if ctx.n > 0 then return nil, field_errors(ctx) end
   return result, nil, ctx.warnings
+end
+
+-- Has the schema's own `prepare` put into a valid configuration what it refers to outside of it, such as the content of
+-- files: workers get the configuration, and read no files. `files`: path(name) gives the absolute path of a name in the
+-- configuration, read(path) notes a file that was read, a change to which is a change of the configuration. Members
+-- that are added are named `__something`. Returns nil, or an error { field, expected, found } or { field, message }.
+---@param normal table
+---@param config table
+---@param files { path: (fun(name: string): string), read: fun(path: string) }
+function schema.prepare(normal, config, files)
+  if not normal.prepare then return nil end
+  local ok, fault = pcall(normal.prepare, config, files)
+  if not ok then return { message = "the schema's own preparation failed: " .. tostring(fault) } end
+  return fault
 end
 
 -- Another field of a plugin that its schema speaks of (protocols, consumer, route, service), or nil.

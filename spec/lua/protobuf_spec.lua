@@ -131,6 +131,17 @@ describe("protobuf", function()
     assert.equal('{"owner":"x"}', schema:to_json("bank.Account", field(500, "zzz") .. field(1, "x")))
   end)
 
+  it("takes the value of one field", function()
+    local function bytes_of(name, text)
+      local bytes, err = schema:to_binary("bank.Account", text, 0, name)
+      return bytes or err
+    end
+    assert.equal("\34\1a\34\1b", bytes_of("tags", '["a","b"]'))
+    assert.equal("\50\5\10\3Ann", bytes_of("parent", '{"owner":"Ann"}'))
+    assert.equal("something follows the value at byte 3", bytes_of("parent", '{},"balance":5'))
+    assert.equal("there is no field none", bytes_of("none", "1"))
+  end)
+
   for text, expected in pairs {
     ['{"balance":"x"}'] = 'invalid value "x" for type TYPE_INT64',
     ['{"balance":1.5}'] = "invalid value 1.5",

@@ -32,7 +32,7 @@ end
 
 -- Tells one version of this code from another: names, times and sizes of the files that make records.
 local function fingerprint(home)
-  local parts = { "1" }
+  local parts = { "2" }
   for _, folder in ipairs { "/lua/sluice/config", "/lua/sluice/schema", "/lua/sluice" } do
     local names = {}
     if lfs.attributes(home .. folder, "mode") ~= "directory" then return nil end
@@ -57,13 +57,14 @@ local function load_cache(path, print)
   return kept
 end
 
--- The code in use must be what it was for a record that uses it.
+-- The code in use must be what it was for a record that uses it, and the record hold nothing of other files.
 local function same_plugins(loader, kept)
   local same = {}
   for name, was in pairs(kept.plugins) do
     local code = loader.registry.codes[name]
     local trusted = loader.registry.trusted[name] or false
     local is_same = code and code.hash == was.hash and code.dir == was.dir and trusted == was.trusted
+      and not was.prepares
     same[name] = is_same and { code = code, trusted = trusted } or nil
   end
   return same
@@ -307,7 +308,8 @@ end
 local function plugins_of(loader)
   local plugins = {}
   for name, used in pairs(loader.used) do
-    plugins[name] = { hash = used.code.hash, dir = used.code.dir, trusted = used.trusted }
+    plugins[name] = { hash = used.code.hash, dir = used.code.dir, trusted = used.trusted,
+      prepares = used.schema ~= nil and used.schema.prepare ~= nil }
   end
   return plugins
 end

@@ -190,6 +190,20 @@ local function given_config(loader, entry)
   return type(config) == "table" and merged(shared, config) or shared
 end
 
+-- A name in a configuration is relative to the folder of the file that it stands in.
+local function prepare(loader, entry, normal)
+  local base = entry.source.base or loader.base
+  local fault = schema.prepare(normal, entry.record.config, {
+    path = function(name) return name:sub(1, 1) == "/" and name or base .. "/" .. name:gsub("^%./", "") end,
+    read = function(path) table.insert(loader.watch, path) end,
+  })
+  if not fault then return end
+  local keys = { "config" }
+  for key in (fault.field or ""):gmatch("[^.]+") do keys[#keys + 1] = key end
+  errors.add(loader.errors, { entry = entry, keys = keys, expected = fault.expected, found = fault.found,
+    message = fault.message })
+end
+
 local function check_plugin(loader, entry)
   local registry = loader.registry
   local found, problem = registry:get(entry.record.name)
@@ -208,6 +222,7 @@ local function check_plugin(loader, entry)
     errors.warn(loader.errors, { entry = entry, keys = warning.keys, message = warning.message })
   end
   entry.record.config = config
+  if config then prepare(loader, entry, found.schema) end
   check_plugin_fields(loader, entry, found.schema)
 end
 

@@ -80,6 +80,66 @@ describe("the checker", function()
     assert.same({ greeting = "hello" }, reader.decode(reader:next()).config)
   end)
 
+  describe("of a schema that prepares", function()
+    local file
+
+    before_each(function()
+      write("mine/hello/handler.lua", HELLO)
+      write("mine/hello/schema.lua", [[
+        return {
+          words = { type = "string" },
+          prepare = function(config, files)
+            local path = files.path(config.words)
+            files.read(path)
+            config.__words = require("io").open(path):read("*a")
+            if config.__words == "bad" then return { field = "words", expected = "good words", found = path } end
+          end,
+        }
+      ]])
+      file = write("kong.yml", GATEWAY:gsub("%]}\n", "], trusted_plugins: [hello]}\n")
+        .. "plugins:\n- name: hello\n  config: {words: a/words.txt}\n")
+      write("a/words.txt", "one")
+    end)
+
+    local function config_of(told)
+      local reader = assert(snapshot.open(told.snapshot[1]))
+      local record
+      for bytes in reader.next, reader do record = reader.decode(bytes) end
+      return record.config
+    end
+
+    it("puts into the configuration what it refers to, and watches that", function()
+      local _, told = run { files = { file } }
+      assert.same({ words = "a/words.txt", __words = "one" }, config_of(told))
+      assert.equal(dir .. "/a/words.txt", told.watch[2])
+    end)
+
+    it("looks again though the file of the configuration is as it was", function()
+      run { files = { file } }
+      write("a/words.txt", "two")
+      local _, told = run { files = { file } }
+      assert.equal("two", config_of(told).__words)
+      assert.equal(dir .. "/a/words.txt", told.watch[2])
+    end)
+
+    it("tells what it found wrong, and goes on watching", function()
+      write("a/words.txt", "bad")
+      local code, told = run { files = { file } }
+      assert.equal(1, code)
+      local err = cjson.decode(told.error[1])
+      assert.same({ file, 4, 'plugin "hello"', "config.words", "good words", dir .. "/a/words.txt" },
+        { err.file, err.line, err.entity, err.field, err.expected, err.found })
+      assert.equal(dir .. "/a/words.txt", told.watch[2])
+    end)
+
+    it("says so when it fails itself", function()
+      os.remove(dir .. "/a/words.txt")
+      local code, told = run { files = { file } }
+      assert.equal(1, code)
+      assert.matches("the schema's own preparation failed: .*schema.lua:6: attempt to index", told.error[1])
+    end)
+  end)
+
   it("counts revisions up where none is given", function()
     local file = write("kong.yml", "services: []")
     for expected = 1, 2 do

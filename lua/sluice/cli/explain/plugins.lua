@@ -36,7 +36,9 @@ end
 -- Secrets do not belong on a screen: fields that the schema calls encrypted are hidden.
 local function shown(config, fields)
   local copy = {}
-  for name, value in pairs(config) do copy[name] = value end
+  for name, value in pairs(config) do
+    if name:sub(1, 2) ~= "__" then copy[name] = value end -- the others are the gateway's own
+  end
   for _, entry in ipairs(fields) do
     local name, field = next(entry)
     if copy[name] ~= nil and field.encrypted then
