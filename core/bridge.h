@@ -336,6 +336,11 @@ int bridge_gen_trusted_ip(struct worker *worker, int gen, const char *cidr, uint
 // Compiles the next piece (at most about `budget_us`): AGAIN while there is more, without noting the coroutine.
 int bridge_gen_compile(struct worker *worker, int gen, double budget_us);
 int bridge_gen_live(struct worker *worker, int gen); // swap: exchanges from now on use it
+// Of an older generation: how many tunnels it has open; that those of a route are to end; and ends them, as the live
+// one's `websocket_on_reload` says.
+uint32_t bridge_gen_tunnels(struct worker *worker, int gen);
+int bridge_gen_route_ended(struct worker *worker, int gen, uint32_t route);
+int bridge_gen_end_tunnels(struct worker *worker, int gen);
 int bridge_gen_drop(struct worker *worker, int gen); // one that never went live
 
 // ---- Process: the master and the board ----------------------------------------------------------------------------------

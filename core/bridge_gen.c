@@ -2,6 +2,7 @@
 // How Lua builds a generation: thin bodies over generation.c, router.c, target.c and tls.c.
 #include <stdlib.h>
 
+#include "exchange.h"
 #include "generation.h"
 #include "stream.h"
 #include "tls.h"
@@ -168,6 +169,34 @@ int bridge_gen_live(struct worker *worker, int gen) {
   generation->live = true;
   worker_generation_live(worker, generation);
   generation_release(generation); // the reference of being built
+  return BRIDGE_OK;
+}
+
+static struct generation *find_any(struct worker *worker, int gen) {
+  struct generation *generation = worker->generations;
+  while (generation && generation->id != gen) generation = generation->next;
+  return generation;
+}
+
+uint32_t bridge_gen_tunnels(struct worker *worker, int gen) {
+  struct generation *generation = find_any(worker, gen);
+  return generation ? generation->tunnels : 0;
+}
+
+int bridge_gen_route_ended(struct worker *worker, int gen, uint32_t route) {
+  struct generation *generation = find_any(worker, gen);
+  if (!generation || route >= generation->route_count) return BRIDGE_INVALID;
+  generation->routes[route].ended = true;
+  return BRIDGE_OK;
+}
+
+int bridge_gen_end_tunnels(struct worker *worker, int gen) {
+  struct generation *generation = find_any(worker, gen);
+  if (!generation || !worker->generation) return BRIDGE_INVALID;
+  const struct limits *limits = &worker->generation->limits;
+  if (limits->websocket_on_reload == RELOAD_KEEP) return BRIDGE_OK;
+  exchange_end_tunnels(worker, generation,
+                       limits->websocket_on_reload == RELOAD_DRAIN ? limits->websocket_drain_ms : 0);
   return BRIDGE_OK;
 }
 

@@ -230,6 +230,9 @@ const char *exchange_id(struct exchange *exchange);
 // A WebSocket's messages. `side`: 0 the client's, 1 the service's. What plugins ask for in a frame phase happens when
 // it ends.
 int exchange_close_websocket(struct exchange *exchange, int side, int code, struct slice reason);
+// Ends the tunnels of the generation's routes that have `ended`: behind the messages that have begun, at the latest in
+// `ms`; 0: now. NULL: all that are WebSockets and more than tunnels, of whatever route.
+void exchange_end_tunnels(struct worker *worker, const struct generation *generation, int64_t ms);
 int exchange_bound_websocket(struct exchange *exchange, int side, double most);
 
 // The service has more to send than can be taken at this moment: its connection is to be left unread.

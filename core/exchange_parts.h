@@ -57,6 +57,8 @@ bool exchange_end_grpc(struct exchange *exchange, int status, const char *messag
 void exchange_offer_websocket(struct exchange *exchange);
 // The service has switched protocols. False: not as it should, and the client has been told.
 bool exchange_open_websocket(struct exchange *exchange);
+// A tunnel: its frames are counted where that is of use.
+void exchange_track_websocket(struct exchange *exchange);
 void websocket_begin(struct exchange *exchange); // the client has been told, too
 void websocket_on_client(struct exchange *exchange, struct chunk *chunk, struct slice piece);
 void websocket_on_service(struct exchange *exchange, struct chunk *chunk, struct slice piece);

@@ -300,6 +300,7 @@ static void tunnel_head(struct exchange *exchange) {
   if (exchange->reads_messages && !exchange_open_websocket(exchange)) return;
   if (!head_passes(exchange)) return;
   exchange_move(exchange, EXCHANGE_TUNNEL);
+  exchange->generation->tunnels++;
   exchange->status = 101; // whatever a plugin would like it to be
   exchange->head_sent = true;
   exchange->request_complete = exchange->body_replaced = false; // what the client sends from now on begins anew
@@ -310,6 +311,7 @@ static void tunnel_head(struct exchange *exchange) {
     return;
   }
   exchange->no_body_out = false; // what comes now is no content, and passes
+  if (!exchange->websocket) exchange_track_websocket(exchange);
   if (exchange->websocket) websocket_begin(exchange);
   exchange->ops->tunnel(exchange);
   exchange->ops->flush(exchange);

@@ -7,6 +7,9 @@
 //
 // Each way is in order: while a plugin waits, or who should get its messages is slow, what comes lies in `pending`, and
 // reading stops. Compression ends here on both sides: either both use it or none does.
+//
+// Where tunnels are to be drained at a reload, those that are WebSockets are `tracked`: their frames are counted, that a
+// close may be put between two of them, and pass as they are.
 #include <stdlib.h>
 
 #include "crypto.h"
@@ -36,6 +39,7 @@ struct ending {
 
 struct way {
   struct ws_reader reader;
+  struct ws_tracker *tracker; // NULL: messages are read
   struct buffer pending;
   bool waiting; // a plugin looks at reader.message
   bool closed;  // nothing that still comes is of interest
@@ -48,6 +52,7 @@ struct websocket {
   struct way ways[SIDES];
   bool told[SIDES];       // a close frame has gone there
   bool ending;            // to both
+  bool draining;          // ends behind the messages that have begun
   bool finished;          // the service has been told that no more bytes come
   int bits;               // of the window that the client reads with; 0: no compression
   uint32_t turn_left;     // messages before others get their turn
@@ -76,6 +81,8 @@ static struct websockets *websockets_of(struct worker *worker) {
   if (worker->websockets && !worker->websockets->zip) worker->websockets->zip = ws_zip_new();
   return worker->websockets && worker->websockets->zip ? worker->websockets : NULL;
 }
+
+static void on_timer(struct timer *timer);
 
 // ---- The handshake ---------------------------------------------------------------------------------------------------
 
@@ -154,13 +161,30 @@ bool exchange_open_websocket(struct exchange *exchange) {
   }
   exchange->websocket = ws;
   ws->worker = exchange->worker;
-  timer_init(&ws->timer, NULL);
+  timer_init(&ws->timer, on_timer);
   if (!agree(exchange, ws)) {
     refuse_service(exchange, "The service agreed to a WebSocket extension that was not offered");
     return false;
   }
   for (int side = 0; side < SIDES; side++) way_open(&ws->ways[side], exchange, side, ws->bits ? shared->zip : NULL);
   return true;
+}
+
+void exchange_track_websocket(struct exchange *exchange) {
+  const struct limits *limits = &exchange->generation->limits;
+  if (limits->websocket_on_reload != RELOAD_DRAIN || !is_websocket(&exchange->service_message.headers)) return;
+  struct websocket *ws = calloc(1, sizeof *ws);
+  if (!ws) return; // it stays a tunnel like others
+  exchange->websocket = ws;
+  ws->worker = exchange->worker;
+  timer_init(&ws->timer, on_timer);
+  for (int side = 0; side < SIDES; side++) {
+    ws->ways[side].tracker = calloc(1, sizeof *ws->ways[side].tracker);
+    buffer_init(&ws->ways[side].pending, &exchange->worker->chunks);
+  }
+  if (ws->ways[CLIENT].tracker && ws->ways[SERVICE].tracker) return;
+  websocket_end(exchange);
+  websocket_free(exchange);
 }
 
 // ---- Sending ---------------------------------------------------------------------------------------------------------
@@ -255,17 +279,15 @@ static void tell_end(struct websocket *ws, int side, uint16_t code, struct slice
   send_frame(ws, side, WS_CLOSE, (struct slice){payload, len}, false);
 }
 
-static void on_close_timer(struct timer *timer) {
-  struct websocket *ws = (struct websocket *)(void *)((char *)timer - offsetof(struct websocket, timer));
-  if (ws->exchange) exchange_send_end(ws->exchange);
+static void set_timer(struct websocket *ws, int64_t ms) {
+  timer_set(&ws->worker->loop.timers, &ws->timer, ws->worker->loop.clock.mono_us + ms * 1000);
 }
 
 // Both sides have been told. The service ends the connection then; who does not is left (RFC 6455 7.1.1).
 static void await_end(struct websocket *ws) {
   if (!ws->exchange || !ws->told[CLIENT] || !ws->told[SERVICE] || ws->ending) return;
   ws->ending = ws->exchange->request_complete = true;
-  timer_init(&ws->timer, on_close_timer);
-  timer_set(&ws->worker->loop.timers, &ws->timer, ws->worker->loop.clock.mono_us + CLOSE_MS * 1000);
+  set_timer(ws, CLOSE_MS);
 }
 
 static void shut(struct websocket *ws, const struct ending endings[SIDES]) {
@@ -295,6 +317,23 @@ static void shut_for(struct websocket *ws, int side, uint16_t code, const char *
   shut(ws, endings);
 }
 
+// Nothing of a message stands half-way on the wire, and none waits here.
+static bool is_between(const struct way *way) {
+  if (way->tracker) return ws_tracker_is_between(way->tracker) && !way->tracker->in_message;
+  return !ws_is_midway(&way->reader) && !way->waiting && way->pending.bytes == 0;
+}
+
+// Draining: a way whose message has passed carries no more.
+static void drain_ways(struct websocket *ws) {
+  for (int side = 0; ws->draining && ws->exchange && side < SIDES; side++) {
+    struct way *way = &ws->ways[side];
+    if (way->closed || !is_between(way)) continue;
+    way->closed = true;
+    tell_end(ws, side == CLIENT ? SERVICE : CLIENT, WS_GOING_AWAY, SLICE(""));
+  }
+  await_end(ws);
+}
+
 // ---- Messages --------------------------------------------------------------------------------------------------------
 
 static int side_of(const struct websocket *ws, const struct way *way) {
@@ -313,6 +352,7 @@ static void after_phase(struct websocket *ws, struct way *way, enum phase_result
     shut(ws, ws->endings);
   else if (result == PHASE_DONE)
     pass(ws, way, text.data ? &text : NULL);
+  drain_ways(ws);
   await_end(ws);
 }
 
@@ -423,7 +463,34 @@ static void run_later(struct worker *worker, void *data) {
   settle(ws);
 }
 
+static void pass_bytes(struct websocket *ws, int from, struct chunk *chunk, struct slice piece) {
+  struct exchange *exchange = ws->exchange;
+  if (from == SERVICE) {
+    exchange->response_body_bytes += piece.len;
+    if (exchange->stream) exchange->ops->body(exchange, chunk, piece.data, piece.len);
+  } else if (exchange->try) {
+    struct buffer *to = &exchange->request_body;
+    int failed =
+        chunk ? buffer_append_piece(to, chunk, piece.data, piece.len) : buffer_append(to, piece.data, piece.len);
+    if (failed) exchange_cut(exchange, 500, UNEXPECTED);
+  }
+}
+
+// Frames that are counted, not read: as they are, up to where a drain may end them.
+static void on_tracked(struct websocket *ws, struct way *way, struct chunk *chunk, struct slice piece) {
+  uint32_t at = 0;
+  while (at < piece.len && !(ws->draining && is_between(way)))
+    at += ws_track(way->tracker, (struct slice){piece.data + at, piece.len - at});
+  if (at > 0 && !way->closed) pass_bytes(ws, side_of(ws, way), chunk, (struct slice){piece.data, at});
+  drain_ways(ws);
+  settle(ws);
+}
+
 static void on_bytes(struct websocket *ws, struct way *way, struct chunk *chunk, struct slice piece) {
+  if (way->tracker) {
+    on_tracked(ws, way, chunk, piece);
+    return;
+  }
   if (!ws->job.queued) ws->turn_left = MESSAGES_A_TURN;
   uint32_t used = way->pending.bytes == 0 ? way_read(ws, way, piece) : 0;
   if (!ws->exchange) return;
@@ -502,10 +569,53 @@ void websocket_end(struct exchange *exchange) {
   timer_cancel(&ws->worker->loop.timers, &ws->timer);
   for (int side = 0; side < SIDES; side++) {
     ws_reader_close(&ws->ways[side].reader);
+    free(ws->ways[side].tracker);
+    ws->ways[side].tracker = NULL;
     buffer_clear(&ws->ways[side].pending);
   }
   free(ws->endings);
   ws->endings = NULL;
+}
+
+// Behind the messages that have begun, or when the time is over: now, where there is none.
+static void on_timer(struct timer *timer) {
+  struct websocket *ws = (struct websocket *)(void *)((char *)timer - offsetof(struct websocket, timer));
+  if (!ws->exchange) return;
+  for (int side = 0; side < SIDES; side++) { // who waits for a whole frame can no longer be told
+    struct way *way = &ws->ways[side];
+    if (!way->tracker || is_between(way)) tell_end(ws, side == CLIENT ? SERVICE : CLIENT, WS_GOING_AWAY, SLICE(""));
+    way->closed = true;
+  }
+  if (ws->exchange->try && ws->exchange->request_body.bytes > 0) try_on_request(ws->exchange);
+  if (ws->exchange) exchange_send_end(ws->exchange);
+}
+
+// The tunnel ends: behind the messages that have begun, at the latest in `ms`; 0: now.
+static void drain_tunnel(struct exchange *exchange, int64_t ms) {
+  struct websocket *ws = exchange->websocket;
+  if (!ws || !ws->exchange) {
+    if (ms == 0) exchange_send_end(exchange);
+    return;
+  }
+  if (ws->ending || (ws->draining && ms > 0)) return;
+  ws->draining = true;
+  if (ms == 0) {
+    on_timer(&ws->timer);
+    return;
+  }
+  set_timer(ws, ms);
+  drain_ways(ws);
+  settle(ws);
+}
+
+void exchange_end_tunnels(struct worker *worker, const struct generation *generation, int64_t ms) {
+  for (uint32_t slot = 0; slot < worker->slot_count; slot++) {
+    struct exchange *exchange = worker->slots[slot];
+    if (!exchange || exchange->state != EXCHANGE_TUNNEL) continue;
+    bool meant =
+        generation ? exchange->generation == generation && exchange->route->ended : exchange->websocket != NULL;
+    if (meant) drain_tunnel(exchange, ms);
+  }
 }
 
 void websocket_free(struct exchange *exchange) {

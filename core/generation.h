@@ -42,6 +42,7 @@ struct route {
   bool strip_path, preserve_host, path_handling_v1;
   bool grpc;       // takes gRPC only
   bool of_streams; // in stream_router, not in router
+  bool ended;      // its tunnels end: a newer generation has it no more, or not like this
 };
 
 // Numbers of `gateway.limits` and the like that an exchange obeys; their names are in generation.c.
@@ -51,9 +52,13 @@ struct limits {
   int64_t max_body_bytes, max_connections, max_buffered_body_bytes;
   int64_t plugin_cpu_budget_ms; // -1: as the worker was started with
   uint32_t max_head_bytes, max_headers, keepalive_requests, pool_size;
+  uint32_t websocket_on_reload, websocket_drain_ms;        // enum on_reload; what becomes of tunnels
   uint32_t websocket_client_most, websocket_upstream_most; // bytes of a message that the gateway reads
   uint32_t tells;                                          // enum tells: what a response says of the gateway
 };
+
+// What becomes of an open tunnel whose route has changed.
+enum on_reload { RELOAD_KEEP, RELOAD_DRAIN, RELOAD_CUT };
 
 struct generation {
   struct worker *worker;
@@ -73,6 +78,7 @@ struct generation {
   struct router *router;
   struct stream_router *stream_router; // NULL: no route of streams
   struct tls_context *tls;             // of the listeners
+  uint32_t tunnels;                    // open ones
   struct limits limits;
   struct cidr *trusted;
   uint32_t trusted_count, trusted_room;

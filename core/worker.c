@@ -391,6 +391,7 @@ void worker_drain(struct worker *worker, int64_t limit_ms) {
   worker->drain_from_us = worker->loop.clock.mono_us;
   worker->drain_until_us = worker->drain_from_us + limit_ms * 1000;
   phase_event(worker, EVENT_STOP, 0, (struct slice){NULL, 0});
+  exchange_end_tunnels(worker, NULL, limit_ms > 1 ? limit_ms : 1); // who is told goes to another worker
   timer_set(&worker->loop.timers, &worker->drain_timer, worker->drain_from_us + DRAIN_TICK_US);
 }
 

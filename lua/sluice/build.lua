@@ -49,6 +49,7 @@ local TELLS = {
   ["x-kong-upstream-status"] = "TELL_UPSTREAM_STATUS", ["x-kong-request-id"] = "TELL_REQUEST_ID",
   ["server-timing"] = "TELL_SERVER_TIMING",
 }
+local ON_RELOAD = { keep = 0, drain = 1, cut = 2 } -- enum on_reload of generation.h
 
 function build.settings(held)
   local gateway = held.meta.gateway or {}
@@ -63,6 +64,11 @@ function build.settings(held)
   local log = gateway.access_log
   if log and log.path ~= "off" then
     must(C.bridge_gen_access_log(worker, held.id, log.path, log.format == "json"), { name = log.path }, "access_log")
+  end
+  local websocket = gateway.websocket or {}
+  set("websocket_on_reload", ON_RELOAD[websocket.on_reload])
+  for _, name in ipairs { "drain_timeout", "client_max_payload", "upstream_max_payload" } do
+    set("websocket_" .. name, websocket[name])
   end
   for _, cidr in ipairs(gateway.trusted_ips or {}) do
     must(C.bridge_gen_trusted_ip(worker, held.id, cidr, #cidr), { name = cidr }, "trusted_ips")

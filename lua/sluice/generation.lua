@@ -433,6 +433,18 @@ local function on_status(request)
   report(("status %.0f "):format(request) .. cjson.encode(generation.status()))
 end
 
+-- A handler of its own, for the build is over: whatever stops this one, the generation is live.
+local function settle_tunnels()
+  if staging or not live or live.settled_tunnels then return end
+  live.settled_tunnels = true
+  local began = C.bridge_mono_fresh(worker)
+  require("sluice.tunnels").settle(live, function()
+    if C.bridge_mono_fresh(worker) - began < SLICE_S then return end
+    if C.bridge_sleep(worker, 0) == C.BRIDGE_AGAIN then yield() end
+    began = C.bridge_mono_fresh(worker)
+  end)
+end
+
 -- The first generation leaves the garbage of the start; those that follow are followed by an end.
 local function after_stage()
   if settled or not live then return end
@@ -441,6 +453,7 @@ local function after_stage()
 end
 
 runtime.on("stage", on_stage)
+runtime.on("stage", settle_tunnels)
 runtime.on("stage", after_stage)
 runtime.on("generation_end", on_end)
 runtime.on("generation_end", after_end)

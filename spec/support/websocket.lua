@@ -223,10 +223,33 @@ end
 
 -- ---- The service ----------------------------------------------------------------------------------------------------
 
+local DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+local function base64(bytes)
+  local out = {}
+  for at = 1, #bytes, 3 do
+    local a, b, c = bytes:byte(at, at + 2)
+    local number = a * 65536 + (b or 0) * 256 + (c or 0)
+    for i = 3, 0, -1 do
+      local digit = math.floor(number / 64 ^ i) % 64 + 1
+      out[#out + 1] = ((i == 1 and not b) or (i == 0 and not c)) and "=" or DIGITS:sub(digit, digit)
+    end
+  end
+  return table.concat(out)
+end
+
+-- What a service answers a client's key with (RFC 6455 4.2.2).
+function websocket.accept_of(key)
+  pcall(ffi.cdef, "unsigned char *SHA1(const unsigned char *, size_t, unsigned char *);")
+  local text, digest = key .. "258EAFA5-E914-47DA-95CA-C5AB0DC85B11", ffi.new("unsigned char[20]")
+  ffi.load("crypto").SHA1(text, #text, digest)
+  return base64(ffi.string(digest, 20))
+end
+
 -- A handler of spec.support.upstream calls it: switches protocols and gives the peer. `headers`: more of them.
 function websocket.accept(connection, headers)
   local lines = { "HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket",
-    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" }
+    "Sec-WebSocket-Accept: " .. websocket.accept_of(connection.request.headers["sec-websocket-key"] or "") }
   for name, value in pairs(headers or {}) do lines[#lines + 1] = name .. ": " .. value end
   connection:send(table.concat(lines, "\r\n") .. "\r\n\r\n")
   return websocket.wrap(connection.socket, false)

@@ -57,6 +57,13 @@ local fields = {
   } } },
   -- What responses tell of the gateway: Kong's names, Server-Timing, or off.
   { headers = loose { "server_tokens" } },
+  -- What becomes of an open WebSocket whose route changes or goes; and the messages of those that plugins look into.
+  { websocket = { type = "record", required = true, fields = {
+    { on_reload = { type = "string", default = "keep", one_of = { "keep", "drain", "cut" } } },
+    { drain_timeout = { type = "integer", between = { 1, 3600000 }, default = 10000 } },
+    { client_max_payload = { type = "integer", between = { 1, 33554432 }, default = 1048576 } },
+    { upstream_max_payload = { type = "integer", between = { 1, 33554432 }, default = 16777216 } },
+  } } },
   { kafka = { type = "map", keys = { type = "string", match = "^[%w._-]+$", err = "a cluster's name" },
     values = { type = "map", keys = { type = "string" }, values = loose() }, default = {} } },
 }

@@ -17,7 +17,16 @@ describe("the gateway section", function()
       send_timeout = 30000, drain_timeout = 30000, watchdog_timeout = 5000, max_head_bytes = 32768, max_headers = 200,
       max_body_bytes = 0, max_connections = 0 },
       gateway.limits)
+    assert.same({ on_reload = "keep", drain_timeout = 10000, client_max_payload = 1048576,
+      upstream_max_payload = 16777216 }, gateway.websocket)
     assert.same({ {}, {}, {} }, { gateway.trusted_plugins, gateway.trusted_ips, gateway.kafka })
+  end)
+
+  it("says what an open WebSocket's reload may be", function()
+    assert.equal("drain", section("gateway: {websocket: {on_reload: drain}}").websocket.on_reload)
+    assert.matches('websocket.on_reload: expected one of keep, drain or cut, found "close"',
+      (loading.error "gateway: {websocket: {on_reload: close}}"))
+    assert.equal("cut", section("services: []", { SLUICE_WEBSOCKET_ON_RELOAD = "cut" }).websocket.on_reload)
   end)
 
   it("takes paths relative to the file", function()
