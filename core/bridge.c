@@ -313,57 +313,48 @@ static int fields_to_change(struct exchange *exchange, int message, struct heade
   return BRIDGE_OK;
 }
 
-static bool is_trailer(struct slice name) {
-  struct field field = {.name = name, .id = (uint8_t)headers_id(name)};
+static bool is_trailer(const struct field_name *name) {
+  struct field field = {.name = name->text, .id = name->id};
   return forward_is_trailer(&field);
+}
+
+// Puts a field whose name is good, and stays as long as the exchange when `known`.
+static int put_field(struct exchange *exchange, int message, const struct field_name *name, bool known,
+                     struct slice value, bool replace) {
+  struct headers *headers;
+  if (!headers_value_is_valid(value)) return BRIDGE_INVALID;
+  int status = fields_to_change(exchange, message, &headers);
+  if (status != BRIDGE_OK) return status;
+  if (message == MESSAGE_RESPONSE_TRAILERS && !is_trailer(name)) {
+    error_set(&exchange->worker->error, ERROR_INVALID, "a field of that name may not be a trailer (RFC 9110 6.5.1)");
+    return BRIDGE_INVALID;
+  }
+  value = arena_copy(&exchange->arena, value.data, value.len);
+  if (!value.data) return BRIDGE_FULL;
+  if (message == MESSAGE_REQUEST && name->id == FIELD_HOST) {
+    exchange->host_field = value; // routing is done: this is for the service alone
+    return BRIDGE_OK;
+  }
+  struct field_name kept = *name;
+  if (!known) kept.text = arena_copy(&exchange->arena, name->text.data, name->text.len);
+  if (!kept.text.data) return BRIDGE_FULL;
+  int result = replace ? headers_set_name(headers, &exchange->arena, &kept, value)
+                       : headers_add_name(headers, &exchange->arena, &kept, value);
+  return result < 0 ? BRIDGE_FULL : BRIDGE_OK;
 }
 
 static int change_field(struct worker *worker, double handle, int message, struct slice name, struct slice value,
                         bool replace) {
   struct exchange *exchange = exchange_find(worker, handle);
-  struct headers *headers;
   if (!exchange) return BRIDGE_STALE;
-  if (!headers_name_is_valid(name) || !headers_value_is_valid(value)) return BRIDGE_INVALID;
-  int status = fields_to_change(exchange, message, &headers);
-  if (status != BRIDGE_OK) return status;
-  if (message == MESSAGE_RESPONSE_TRAILERS && !is_trailer(name)) {
-    error_set(&worker->error, ERROR_INVALID, "a field of that name may not be a trailer (RFC 9110 6.5.1)");
-    return BRIDGE_INVALID;
-  }
-  struct slice kept_value = arena_copy(&exchange->arena, value.data, value.len);
-  if (!kept_value.data) return BRIDGE_FULL;
-  if (message == MESSAGE_REQUEST && headers_id(name) == FIELD_HOST) {
-    exchange->host_field = kept_value; // routing is done: this is for the service alone
-    return BRIDGE_OK;
-  }
-  struct slice kept_name = arena_copy(&exchange->arena, name.data, name.len);
-  if (!kept_name.data) return BRIDGE_FULL;
-  int (*put)(struct headers *, struct arena *, struct slice, struct slice) = replace ? headers_set : headers_add;
-  return put(headers, &exchange->arena, kept_name, kept_value) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+  if (!headers_name_is_valid(name)) return BRIDGE_INVALID;
+  struct field_name whole = headers_name(name);
+  return put_field(exchange, message, &whole, false, value, replace);
 }
 
 int bridge_header_set(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,
                       const char *value, uint32_t value_len) {
   return change_field(worker, handle, message, (struct slice){name, name_len}, (struct slice){value, value_len}, true);
-}
-
-// Whole numbers of up to 14 digits by hand, others by the format that Lua's tostring has.
-static struct slice number_text(double value, char text[32]) {
-  if (!(value >= 0 && value < 1e14 && value == (double)(uint64_t)value)) {
-    int len = snprintf(text, 32, "%.14g", value);
-    return (struct slice){text, (uint32_t)len};
-  }
-  char *at = text + 32;
-  uint64_t rest = (uint64_t)value;
-  do *--at = (char)('0' + rest % 10);
-  while (rest /= 10);
-  return (struct slice){at, (uint32_t)(text + 32 - at)};
-}
-
-int bridge_header_set_number(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,
-                             double value) {
-  char text[32];
-  return change_field(worker, handle, message, (struct slice){name, name_len}, number_text(value, text), true);
 }
 
 int bridge_header_add(struct worker *worker, double handle, int message, const char *name, uint32_t name_len,
@@ -389,6 +380,72 @@ int bridge_header_clear_alike(struct worker *worker, double handle, int message,
   if (status != BRIDGE_OK) return status;
   headers_remove_alike(headers, (struct slice){name, name_len});
   return BRIDGE_OK;
+}
+
+// ---- Fields whose names are known ----
+
+enum { FIELD_NAMES_MOST = 1000 };
+
+uint32_t bridge_field_name(struct worker *worker, const char *name, uint32_t len) {
+  struct slice text = {name, len};
+  if (worker->field_name_count >= FIELD_NAMES_MOST || !headers_name_is_valid(text)) return 0;
+  if (!worker->field_names) worker->field_names = calloc(FIELD_NAMES_MOST, sizeof *worker->field_names);
+  char *kept = worker->field_names ? malloc(len) : NULL;
+  if (!kept) return 0;
+  memcpy(kept, name, len);
+  worker->field_names[worker->field_name_count++] = headers_name((struct slice){kept, len});
+  return worker->field_name_count;
+}
+
+static const struct field_name *known_name(const struct worker *worker, uint32_t number) {
+  return number > 0 && number <= worker->field_name_count ? &worker->field_names[number - 1] : NULL;
+}
+
+int bridge_field_get(struct worker *worker, double handle, int message, uint32_t name, uint32_t nth,
+                     struct bytes *out) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  const struct field_name *known = known_name(worker, name);
+  if (!exchange) return BRIDGE_STALE;
+  struct headers *headers = known ? fields_of(exchange, message) : NULL;
+  if (!headers) return BRIDGE_INVALID;
+  struct field *field = headers_find_name(headers, known, nth);
+  return field ? give(out, field->value) : BRIDGE_NONE;
+}
+
+static int change_known(struct worker *worker, double handle, int message, uint32_t name, struct slice value,
+                        bool replace) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  const struct field_name *known = known_name(worker, name);
+  if (!exchange) return BRIDGE_STALE;
+  return known ? put_field(exchange, message, known, true, value, replace) : BRIDGE_INVALID;
+}
+
+int bridge_field_set(struct worker *worker, double handle, int message, uint32_t name, const char *value,
+                     uint32_t value_len) {
+  return change_known(worker, handle, message, name, (struct slice){value, value_len}, true);
+}
+
+int bridge_field_add(struct worker *worker, double handle, int message, uint32_t name, const char *value,
+                     uint32_t value_len) {
+  return change_known(worker, handle, message, name, (struct slice){value, value_len}, false);
+}
+
+// Whole numbers of up to 14 digits by hand, others by the format that Lua's tostring has.
+static struct slice number_text(double value, char text[32]) {
+  if (!(value >= 0 && value < 1e14 && value == (double)(uint64_t)value)) {
+    int len = snprintf(text, 32, "%.14g", value);
+    return (struct slice){text, (uint32_t)len};
+  }
+  char *at = text + 32;
+  uint64_t rest = (uint64_t)value;
+  do *--at = (char)('0' + rest % 10);
+  while (rest /= 10);
+  return (struct slice){at, (uint32_t)(text + 32 - at)};
+}
+
+int bridge_field_set_number(struct worker *worker, double handle, int message, uint32_t name, double value) {
+  char text[32];
+  return change_known(worker, handle, message, name, number_text(value, text), true);
 }
 
 int bridge_identity_clear(struct worker *worker, double handle) {

@@ -150,9 +150,6 @@ int bridge_header_get(struct worker *worker, double exchange, int message, const
 // Replaces every field of that name by one.
 int bridge_header_set(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
                       const char *value, uint32_t value_len);
-// The same with a number, written as Lua writes it.
-int bridge_header_set_number(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
-                             double value);
 int bridge_header_add(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len,
                       const char *value, uint32_t value_len);
 int bridge_header_clear(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
@@ -161,6 +158,18 @@ int bridge_header_clear_alike(struct worker *worker, double exchange, int messag
 // Takes out of the request every field that a service may take for an identity the gateway vouches for (Kong's
 // X-Consumer-*, X-Credential-*, X-Anonymous-Consumer), in any spelling.
 int bridge_identity_clear(struct worker *worker, double exchange);
+
+// A name of fields that is used again and again: checked, copied and hashed once for the life of the worker. Gives its
+// number; 0: it is no name of a field, or there are too many.
+uint32_t bridge_field_name(struct worker *worker, const char *name, uint32_t len);
+// As bridge_header_get, set and add. A number is written as Lua writes it.
+int bridge_field_get(struct worker *worker, double exchange, int message, uint32_t name, uint32_t nth,
+                     struct bytes *out);
+int bridge_field_set(struct worker *worker, double exchange, int message, uint32_t name, const char *value,
+                     uint32_t value_len);
+int bridge_field_set_number(struct worker *worker, double exchange, int message, uint32_t name, double value);
+int bridge_field_add(struct worker *worker, double exchange, int message, uint32_t name, const char *value,
+                     uint32_t value_len);
 
 // ---- Exchange: bodies, answers, the service ------------------------------------------------------------------------
 
@@ -469,7 +478,9 @@ struct counter_usage {
 
 // Adds and gives the new value; NaN: no room. A new key begins at 0 and ends after `ttl_s` (0: never); adding to a
 // living one does not prolong it. Numbers are whole and below 2^53.
-double bridge_counter_add(struct worker *worker, const char *key, uint32_t len, double delta, double ttl_s);
+// The key is `key` with `whose` behind it.
+double bridge_counter_add(struct worker *worker, const char *key, uint32_t len, const char *whose, uint32_t whose_len,
+                          double delta, double ttl_s);
 double bridge_counter_get(struct worker *worker, const char *key, uint32_t len); // NaN: none
 double bridge_counter_ttl(struct worker *worker, const char *key,
                           uint32_t len); // seconds left; 0: never ends; NaN: none

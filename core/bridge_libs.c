@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bridge.h"
 #include "counters.h"
@@ -14,6 +15,8 @@
 #include "phase.h"
 #include "store.h"
 #include "worker.h"
+
+enum { KEY_BYTES = 512 }; // of counters, that need no allocation
 
 static struct slice slice_from(const char *data, uint32_t len) {
   return (struct slice){data, len};
@@ -50,10 +53,18 @@ static double seconds_left(struct worker *worker, int64_t end_us) {
 
 // ---- Counters ----
 
-double bridge_counter_add(struct worker *worker, const char *key, uint32_t len, double delta, double ttl_s) {
-  int status;
-  int64_t value =
-      counters_add(worker_counters(worker), key, len, whole(delta), microseconds(ttl_s), now_us(worker), &status);
+double bridge_counter_add(struct worker *worker, const char *key, uint32_t len, const char *whose, uint32_t whose_len,
+                          double delta, double ttl_s) {
+  char few[KEY_BYTES], *both = (size_t)len + whose_len <= sizeof few ? few : malloc((size_t)len + whose_len);
+  int status = COUNTERS_FULL;
+  int64_t value = 0;
+  if (both) {
+    memcpy(both, key, len);
+    memcpy(both + len, whose, whose_len);
+    value = counters_add(worker_counters(worker), both, len + whose_len, whole(delta), microseconds(ttl_s),
+                         now_us(worker), &status);
+  }
+  if (both != few) free(both);
   return status == COUNTERS_FULL ? NAN : (double)value;
 }
 

@@ -154,6 +154,7 @@ static void read_hello(struct part *hello, struct client_hello *out) {
 }
 
 enum client_hello_result client_hello_read(const char *data, uint32_t len, struct client_hello *out) {
+  if (len > CLIENT_HELLO_MOST) len = CLIENT_HELLO_MOST;
   struct reader reader = {.data = (const uint8_t *)data, .len = len, .state = CLIENT_HELLO_WHOLE};
   *out = (struct client_hello){.sni_len = 0};
   uint8_t type = take(&reader);

@@ -491,7 +491,7 @@ static void on_bytes(struct websocket *ws, struct way *way, struct chunk *chunk,
     on_tracked(ws, way, chunk, piece);
     return;
   }
-  if (!ws->job.queued) ws->turn_left = MESSAGES_A_TURN;
+  if (!job_is_queued(&ws->job)) ws->turn_left = MESSAGES_A_TURN;
   uint32_t used = way->pending.bytes == 0 ? way_read(ws, way, piece) : 0;
   if (!ws->exchange) return;
   piece = (struct slice){piece.data + used, piece.len - used};
@@ -538,7 +538,7 @@ void websocket_on_service_end(struct exchange *exchange) {
 void websocket_on_drained(struct exchange *exchange) {
   struct websocket *ws = exchange->websocket;
   bool pending = ws->ways[CLIENT].pending.bytes > 0 || ws->ways[SERVICE].pending.bytes > 0;
-  if (pending && !ws->job.queued) later(ws);
+  if (pending && !job_is_queued(&ws->job)) later(ws);
   if (exchange->stream && !is_held(&ws->ways[CLIENT]) && !exchange->service_full)
     exchange->ops->want_body(exchange, true);
   if (exchange->try && !exchange_is_full(exchange)) try_resume(exchange);

@@ -99,24 +99,32 @@ static int add_field(struct headers *headers, struct arena *arena, const struct 
   return 0;
 }
 
-static struct field field_of(struct slice name, struct slice value) {
-  uint32_t hash = headers_hash(name);
-  return (struct field){.name = name, .value = value, .hash = hash, .id = (uint8_t)headers_id(name)};
+struct field_name headers_name(struct slice text) {
+  return (struct field_name){.text = text, .hash = headers_hash(text), .id = (uint8_t)headers_id(text)};
 }
 
-int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
-  struct field field = field_of(name, value);
+int headers_add_name(struct headers *headers, struct arena *arena, const struct field_name *name, struct slice value) {
+  struct field field = {.name = name->text, .value = value, .hash = name->hash, .id = name->id};
   return add_field(headers, arena, &field);
 }
 
-struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth) {
-  uint32_t hash = headers_hash(name);
+int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
+  struct field_name known = headers_name(name);
+  return headers_add_name(headers, arena, &known, value);
+}
+
+struct field *headers_find_name(const struct headers *headers, const struct field_name *name, uint32_t nth) {
   for (uint32_t i = 0; i < headers->count; i++) {
     struct field *field = &headers->fields[i];
-    if (field->hash != hash || !slice_equal_nocase(field->name, name)) continue;
+    if (field->hash != name->hash || !slice_equal_nocase(field->name, name->text)) continue;
     if (nth-- == 0) return field;
   }
   return NULL;
+}
+
+struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth) {
+  struct field_name known = {.text = name, .hash = headers_hash(name)};
+  return headers_find_name(headers, &known, nth);
 }
 
 struct field *headers_find_id(const struct headers *headers, enum field_id id) {
@@ -167,11 +175,15 @@ uint32_t headers_remove_alike(struct headers *headers, struct slice name) {
   return remove_fields(headers, name, 0, is_alike);
 }
 
-int headers_set(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
-  struct field field = field_of(name, value);
-  field.replaces = true;
-  remove_fields(headers, name, field.hash, is_same);
+int headers_set_name(struct headers *headers, struct arena *arena, const struct field_name *name, struct slice value) {
+  struct field field = {.name = name->text, .value = value, .hash = name->hash, .id = name->id, .replaces = true};
+  remove_fields(headers, name->text, name->hash, is_same);
   return add_field(headers, arena, &field);
+}
+
+int headers_set(struct headers *headers, struct arena *arena, struct slice name, struct slice value) {
+  struct field_name known = headers_name(name);
+  return headers_set_name(headers, arena, &known, value);
 }
 
 uint32_t headers_remove_all_alike(struct headers *headers, const struct slice *names, uint32_t count) {

@@ -44,6 +44,13 @@ struct field {
   bool replaces;            // set by a plugin before there was a response: fields of that name give way
 };
 
+// A name with what is known of it, so that it is found without being read again.
+struct field_name {
+  struct slice text;
+  uint32_t hash;
+  uint8_t id; // enum field_id
+};
+
 struct headers {
   struct field *fields;
   uint32_t count, room, most; // most: bound on count
@@ -53,14 +60,19 @@ struct headers {
 void headers_init(struct headers *headers, uint32_t most);
 uint32_t headers_hash(struct slice name);
 enum field_id headers_id(struct slice name);
+struct field_name headers_name(struct slice text);
 // Appends a field whose bytes the caller keeps alive. 0, ERROR_INVALID past `most`, ERROR_MEMORY.
 int headers_add(struct headers *headers, struct arena *arena, struct slice name, struct slice value);
 // The same in place of all fields of that name, and in headers_merge too: it `replaces`.
 int headers_set(struct headers *headers, struct arena *arena, struct slice name, struct slice value);
+// Both for a name that is known.
+int headers_add_name(struct headers *headers, struct arena *arena, const struct field_name *name, struct slice value);
+int headers_set_name(struct headers *headers, struct arena *arena, const struct field_name *name, struct slice value);
 // Adds the fields of `from` to `to`, those that replace in place of all of their name. As headers_add.
 int headers_merge(struct headers *to, const struct headers *from, struct arena *arena);
 // The `nth` (from 0) field of that name, or NULL.
 struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth);
+struct field *headers_find_name(const struct headers *headers, const struct field_name *name, uint32_t nth);
 struct field *headers_find_id(const struct headers *headers, enum field_id id);
 // Removes all fields of that name; the number removed.
 uint32_t headers_remove(struct headers *headers, struct slice name);

@@ -227,15 +227,14 @@ static bool is_writing(const struct kit *kit) {
 
 bool kit_is_busy(const struct kit *kit) {
   const struct loop *loop = &kit->worker->loop;
-  return kit->worker->jobs || kit->worker->yielded || timers_next(&loop->timers) <= loop->clock.mono_us ||
-         is_writing(kit);
+  return worker_has_work(kit->worker) || timers_next(&loop->timers) <= loop->clock.mono_us || is_writing(kit);
 }
 
 bool kit_turn(struct kit *kit) {
   bool due = kit_is_busy(kit);
   kit->events = 0;
-  worker_turn(kit->worker, is_writing(kit) && !kit->worker->jobs);
-  return due || kit->events > 0 || kit->worker->jobs;
+  worker_turn(kit->worker, is_writing(kit) && !worker_has_work(kit->worker));
+  return due || kit->events > 0 || worker_has_work(kit->worker);
 }
 
 void kit_advance(struct kit *kit, double seconds) {

@@ -30,6 +30,7 @@ static void link_timeout(struct link *link, int64_t ms) {
 static void link_close(struct link *link) {
   if (link->idle) pool_remove(&link->worker->pool, link);
   if (link->conn.closed) return;
+  worker_cancel(link->worker, &link->flush_job);
   conn_close(&link->conn);
   worker_bury(link->worker, &link->grave, link);
 }
@@ -69,9 +70,8 @@ static void link_await(struct link *link) {
   link_timeout(link, link->request_sent ? link->exchange->read_timeout_ms : 0);
 }
 
-static void link_send(struct link *link) {
+static void link_flush(struct link *link) {
   struct exchange *exchange = link->exchange;
-  send_content(link, exchange);
   if (conn_flush(&link->conn) < 0) return; // heard of from the loop
   if (link->conn.out.bytes > 0) {
     link_timeout(link, exchange->send_timeout_ms);
@@ -83,6 +83,21 @@ static void link_send(struct link *link) {
     exchange_on_service_drained(exchange);
   else if (link->tunnel)
     conn_finish(&link->conn);
+}
+
+static void link_flush_later(struct worker *worker, void *data) {
+  (void)worker;
+  link_flush(data);
+}
+
+// What is sent in this turn of the loop is written together at its end: a service that reads it is woken once, not for
+// each request.
+static void link_send(struct link *link) {
+  send_content(link, link->exchange);
+  if (link->conn.out.bytes < CONN_LOW_WATER)
+    worker_write_later(link->worker, link_flush_later, link, &link->flush_job);
+  else
+    link_flush(link);
 }
 
 // The connection is ready: the request goes.
@@ -129,6 +144,7 @@ static void link_release(struct link *link) {
     link_close(link);
     return;
   }
+  worker_cancel(worker, &link->flush_job);
   conn_release_input(&link->conn);
   conn_resume(&link->conn);
   link->paused = link->head_sent = false;

@@ -27,6 +27,7 @@ struct link {
   bool head_comes;   // the next bytes are the first of a head
   bool paused;       // the client is slow
   int64_t delivered; // by conn_delivered, when the deadline was last looked at
+  struct job flush_job;
   struct grave grave;
 };
 

@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "queue.h"
 
 struct ev_loop;
 
@@ -21,14 +22,4 @@ struct loop {
 struct grave {
   struct grave *next;
   void *memory;
-};
-
-struct worker;
-
-// Work put off until the loop is about to wait: embedded in what it concerns, queued at most once.
-struct job {
-  struct job *next;
-  void (*run)(struct worker *worker, void *data);
-  void *data;
-  bool queued;
 };

@@ -20,6 +20,7 @@ enum { LINGER_BYTES = 1 << 20, LINGER_MS = 2000, HEAD_SLACK = 4096, REQUESTS_A_T
 
 static void server_pump(struct server *server);
 static void server_read_proxy(struct server *server);
+static void server_rest(struct server *server);
 
 static struct server *server_of_stream(const struct exchange *exchange) {
   return (struct server *)(void *)exchange->stream;
@@ -42,6 +43,8 @@ static void server_timeout(struct server *server, int64_t ms) {
 void server_close(struct server *server) {
   struct worker *worker = server->stream.worker;
   if (server->conn.closed) return;
+  if (job_is_queued(&server->flush_job)) conn_flush(&server->conn);
+  worker_cancel(worker, &server->flush_job);
   conn_close(&server->conn);
   struct exchange *exchange = server->exchange;
   server->exchange = NULL;
@@ -90,6 +93,7 @@ static void server_drop_input(struct server *server) {
 // The response has gone (or is in `out`): close once it has been written.
 static void server_close_after_write(struct server *server) {
   server->closing = true;
+  conn_flush(&server->conn);
   server_timeout(server, limits_of(server->stream.worker)->send_timeout_ms);
   conn_pause(&server->conn); // what still comes is dropped once it can no longer destroy the answer
   if (server->conn.failed)
@@ -100,7 +104,7 @@ static void server_close_after_write(struct server *server) {
 
 void server_retire(struct server *server) {
   // Another request waits, whose answer will say that it is the last; or that has been said already.
-  if (server->next_job.queued || server->closing) return;
+  if (job_is_queued(&server->next_job) || server->closing) return;
   if (!server->exchange && server->conn.out.bytes == 0)
     server_close(server);
   else
@@ -293,6 +297,13 @@ static void server_next_later(struct worker *worker, void *data) {
   server_pump(data);
 }
 
+static void server_flush_later(struct worker *worker, void *data) {
+  (void)worker;
+  struct server *server = data;
+  conn_flush(&server->conn);
+  if (!server->conn.failed) server_rest(server);
+}
+
 static void server_end(struct exchange *exchange, const struct headers *trailers) {
   struct server *server = server_of_stream(exchange);
   static const struct headers none;
@@ -300,7 +311,11 @@ static void server_end(struct exchange *exchange, const struct headers *trailers
     server->conn.failed = true;
   server->exchange = NULL;
   h1_abandon(&server->h1);
-  conn_flush(&server->conn);
+  // What ends in this turn of the loop is written together at its end: whoever reads it is woken once, not for each.
+  if (server->keep_alive && server->conn.out.bytes < CONN_LOW_WATER)
+    worker_write_later(server->stream.worker, server_flush_later, server, &server->flush_job);
+  else
+    conn_flush(&server->conn);
   if (server->conn.failed) return; // the loop closes it
   if (server->request_open) server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
   if (!server->keep_alive) {
@@ -494,7 +509,7 @@ static bool server_step(struct server *server) {
 
 static void server_rest(struct server *server) {
   const struct limits *limits = limits_of(server->stream.worker);
-  if (server->exchange || server->request_open || server->closing || server->next_job.queued) return;
+  if (server->exchange || server->request_open || server->closing || job_is_queued(&server->next_job)) return;
   conn_release_input(&server->conn);
   if (server->stream.worker->draining || !server->keep_alive)
     server_close_after_write(server);
@@ -518,7 +533,7 @@ static void server_pump(struct server *server) {
   if (!server->conn.closed && server->exchange) exchange_on_body_settled(server->exchange);
   if (server->conn.closed || server->closing) return;
   bool between = !server->exchange && !server->request_open;
-  if (server->next_job.queued || (between && conn_is_congested(&server->conn)))
+  if (job_is_queued(&server->next_job) || (between && conn_is_congested(&server->conn)))
     conn_pause(&server->conn);
   else if (server_wants_input(server))
     conn_resume(&server->conn);

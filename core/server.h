@@ -28,6 +28,7 @@ struct server {
   struct proxy_input *proxy; // the PROXY protocol's header is awaited; NULL: none, or read
   bool pumping;
   struct job next_job;
+  struct job flush_job;
   uint32_t turn_left; // requests that may begin before others get their turn
   struct grave grave;
 };

@@ -95,44 +95,26 @@ uint64_t worker_random(struct worker *worker) {
 
 void worker_later_call(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
                        struct job *job) {
-  if (job->queued) return;
-  *job = (struct job){.run = run, .data = data, .queued = true};
-  *worker->jobs_end = job;
-  worker->jobs_end = &job->next;
+  queue_put(&worker->jobs, job, run, data);
+}
+
+void worker_write_later(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
+                        struct job *job) {
+  queue_put(&worker->writes, job, run, data);
 }
 
 void worker_give_way(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
                      struct job *job) {
-  if (job->queued) return;
-  *job = (struct job){.run = run, .data = data, .queued = true};
-  *worker->yielded_end = job;
-  worker->yielded_end = &job->next;
-}
-
-// Those who gave way join the queue of this turn.
-static void take_yielded(struct worker *worker) {
-  if (!worker->yielded) return;
-  *worker->jobs_end = worker->yielded;
-  worker->jobs_end = worker->yielded_end;
-  worker->yielded = NULL;
-  worker->yielded_end = &worker->yielded;
-}
-
-static bool cancel_in(struct job **list, struct job ***end, struct job *job) {
-  struct job **at = list;
-  while (*at && *at != job) at = &(*at)->next;
-  if (!*at) return false;
-  *at = job->next;
-  if (*end == &job->next) *end = at;
-  job->queued = false;
-  return true;
+  queue_put(&worker->yielded, job, run, data);
 }
 
 void worker_cancel(struct worker *worker, struct job *job) {
-  if (!job->queued) return;
-  bool found =
-      cancel_in(&worker->yielded, &worker->yielded_end, job) || cancel_in(&worker->jobs, &worker->jobs_end, job);
-  assert(found);
+  (void)worker;
+  queue_drop(job);
+}
+
+bool worker_has_work(const struct worker *worker) {
+  return worker->jobs.first || worker->yielded.first || worker->writes.first;
 }
 
 struct later {
@@ -167,15 +149,15 @@ int worker_wake(struct worker *worker, double coroutine, int status, double numb
   return later_queue(worker, (struct later){.coroutine = coroutine, .status = status, .number = number});
 }
 
+static void run(struct worker *worker, struct queue *queue, int most) {
+  for (struct job *job; most > 0 && (job = queue_take(queue)); most--) job->run(worker, job->data);
+}
+
+// What was written comes before the jobs, which may take their time, and what they write comes with this turn too.
 static void run_jobs(struct worker *worker) {
-  for (int most = JOBS_MOST; worker->jobs && most > 0; most--) {
-    struct job *job = worker->jobs;
-    worker->jobs = job->next;
-    if (!worker->jobs) worker->jobs_end = &worker->jobs;
-    job->queued = false;
-    job->next = NULL;
-    job->run(worker, job->data);
-  }
+  run(worker, &worker->writes, JOBS_MOST);
+  run(worker, &worker->jobs, JOBS_MOST);
+  run(worker, &worker->writes, JOBS_MOST);
 }
 
 void worker_bury(struct worker *worker, struct grave *grave, void *memory) {
@@ -224,7 +206,7 @@ static void on_before(struct ev_loop *ev, ev_prepare *watcher, int events) {
   struct worker *worker = watcher->data;
   run_jobs(worker);
   free_graves(worker);
-  if (worker->jobs || worker->yielded) ev_idle_start(ev, &worker->hurry);
+  if (worker_has_work(worker)) ev_idle_start(ev, &worker->hurry);
   measure_turn(worker);
   arm_clock(worker);
 }
@@ -234,7 +216,7 @@ static void on_after(struct ev_loop *ev, ev_check *watcher, int events) {
   (void)events;
   struct worker *worker = watcher->data;
   clock_update(&worker->loop.clock);
-  take_yielded(worker);
+  queue_move(&worker->jobs, &worker->yielded);
   __atomic_store_n(&worker->board->heartbeat_us, worker->loop.clock.mono_us, __ATOMIC_RELAXED);
 }
 
@@ -481,8 +463,6 @@ static void worker_init(struct worker *worker, const struct worker_options *opti
   worker->options = *options;
   worker->log = options->log;
   worker->board = options->board ? options->board : &worker->own_board;
-  worker->jobs_end = &worker->jobs;
-  worker->yielded_end = &worker->yielded;
   worker->loop.log = &worker->log;
   worker->loop.ev = ev_loop_new(EVFLAG_AUTO);
   clock_init(&worker->loop.clock);
@@ -537,7 +517,7 @@ void worker_free(struct worker *worker) {
   while (worker->tcp_servers) tcp_server_close(worker->tcp_servers);
   link_close_idle(&worker->pool);
   h2_client_close_all(worker);
-  take_yielded(worker);
+  queue_move(&worker->jobs, &worker->yielded);
   if (worker->loop.ev) run_jobs(worker);
   worker->closing = true;
   if (worker->generation) generation_release(worker->generation);
@@ -560,6 +540,8 @@ void worker_free(struct worker *worker) {
   run_jobs(worker);
   free_graves(worker);
   free_exchanges(worker);
+  for (uint32_t i = 0; i < worker->field_name_count; i++) free((char *)worker->field_names[i].text.data);
+  free(worker->field_names);
   free(worker->listeners);
   timers_close(&worker->loop.timers);
   chunk_pool_close(&worker->chunks);

@@ -89,19 +89,22 @@ struct worker {
   struct kafka *kafka;
   struct vm *vm;
   struct control *control;
-  struct error error; // bridge_error
-  char *last_report;  // where there is no master
+  struct error error;             // bridge_error
+  struct field_name *field_names; // by number from 1, see bridge_field_name
+  uint32_t field_name_count;
+  char *last_report; // where there is no master
   struct grave *graves;
   // The spec kit's network: takes the place of connect(2). 0, or negative. NULL: the kernel's.
   int (*connect)(struct worker *worker, struct conn *conn, const struct address *address);
-  struct kit *kit;                    // and whose it is
-  struct websockets *websockets;      // what they share; NULL until there is one
-  struct topics *topics;              // its Kafka; NULL: librdkafka's
-  struct job *jobs, **jobs_end;       // what is to run before the loop waits
-  struct job *yielded, **yielded_end; // what is to run in the next turn, when others have had theirs
-  struct limits first_limits;         // until the first generation is live
-  uint64_t random[2];                 // state of the quick generator, for ids
-  bool seeded;                        // by a spec: ids and random bytes repeat
+  struct kit *kit;               // and whose it is
+  struct websockets *websockets; // what they share; NULL until there is one
+  struct topics *topics;         // its Kafka; NULL: librdkafka's
+  struct queue writes;           // what is to be written before the loop waits
+  struct queue jobs;             // what is to run before the loop waits
+  struct queue yielded;          // what is to run in the next turn, when others have had theirs
+  struct limits first_limits;    // until the first generation is live
+  uint64_t random[2];            // state of the quick generator, for ids
+  bool seeded;                   // by a spec: ids and random bytes repeat
   bool listening, draining, stopped, closing;
   int64_t drain_from_us, drain_until_us, accept_logged_us;
   int exit_code;
@@ -127,10 +130,15 @@ int worker_later(struct worker *worker, void (*run)(struct worker *worker, doubl
 // The same without an allocation, for what embeds its job; `data` must stay, or be buried, until it has run.
 void worker_later_call(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
                        struct job *job);
+// The same for writing what has gathered: before the jobs of this turn, and again behind them.
+void worker_write_later(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
+                        struct job *job);
 // The same in the next turn of the loop, which then does not wait: for who has done enough in this one.
 void worker_give_way(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
                      struct job *job);
-// Neither of the two happens.
+// Whether any of that is still to be done.
+bool worker_has_work(const struct worker *worker);
+// None of it happens.
 void worker_cancel(struct worker *worker, struct job *job);
 // Resumes a coroutine before the loop waits next. Safe inside a call from Lua.
 int worker_wake(struct worker *worker, double coroutine, int status, double number);

@@ -20,11 +20,14 @@ local FULL_TEXT = "the table of shared counters is full"
 ---@param key string
 ---@param delta? integer 1 unless told
 ---@param ttl? number seconds; 0 or nil: it never ends
+---@param whose? string goes behind `key`; where it differs from request to request, this saves making the whole key
 ---@return integer|nil value
 ---@return string|nil err
-function counters.add(key, delta, ttl)
+function counters.add(key, delta, ttl, whose)
   check.string("sluice.counters.add", "key", key)
-  local value = C.bridge_counter_add(worker, key, #key, delta or 1, ttl or 0)
+  check.string_or_nil("sluice.counters.add", "whose", whose)
+  whose = whose or ""
+  local value = C.bridge_counter_add(worker, key, #key, whose, #whose, delta or 1, ttl or 0)
   if value == value then return value end
   return nil, FULL_TEXT
 end

@@ -18,6 +18,7 @@ local board = C.bridge_board(worker)
 local yield, xpcall, tostring, type = coroutine.yield, xpcall, tostring, type
 local EXIT = phases.EXIT
 local LOG, STREAM_LOG = phases.numbers.log, phases.numbers["log (stream)"]
+local NO_ROUTE = 0
 local LAST_ANSWERING = phases.numbers.access
 
 local PHASE, BODY, PICK, EVENT, FRAME = 1, 2, 3, 4, 5 -- enum vm_kind
@@ -273,9 +274,13 @@ local function list_of(generation, route, phase)
 end
 
 local function run_phase(job, handle, generation, route, phase)
-  local list = list_of(generation, route, phase)
+  local held = generations[generation]
+  local plan = held and held.plans[route]
+  local list = plan and plan[phase]
   if not list then return DONE end
   local exchange = object_of(handle)
+  -- What plugins would like to see in the log is not gathered where nobody writes one.
+  if route ~= NO_ROUTE and not plan[LOG] and not plan[STREAM_LOG] then exchange.serialize_changes = false end
   local outer = exchanges.enter(exchange, phase)
   job.generation, job.route, job.phase, job.exchange = generation, route, phase, exchange
   local result = run_list(job, list, exchange, phase)

@@ -34,10 +34,10 @@ local function take_back(plan, full, who, now)
     local limit = at(plan, i, now)
     if i < full then
       used[i] = used[i] - 1
-      add(limit.key .. who, -1, limit.to - now + SPARE_SECONDS)
+      add(limit.key, -1, limit.to - now + SPARE_SECONDS, who)
     elseif i == full then
       used[i] = limit.most
-      add(limit.key .. who, -1, limit.to - now + SPARE_SECONDS)
+      add(limit.key, -1, limit.to - now + SPARE_SECONDS, who)
     else
       used[i] = get(limit.key .. who) or 0
     end
@@ -50,7 +50,7 @@ policies["local"] = function(plan, who, now)
   local used = plan.used -- one table for all requests: nothing here waits
   for i = 1, #plan.limits do
     local limit = at(plan, i, now)
-    local count, err = add(limit.key .. who, 1, limit.to - now + SPARE_SECONDS)
+    local count, err = add(limit.key, 1, limit.to - now + SPARE_SECONDS, who)
     if not count then return nil, err end
     if count > limit.most then return take_back(plan, i, who, now) end
     used[i] = count

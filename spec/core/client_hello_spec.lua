@@ -10,7 +10,8 @@ local RESULTS = { [0] = "whole", "more", "bad" }
 
 local function read(data)
   local hello = ffi.new("struct client_hello")
-  local copy = ffi.new("char[?]", math.max(#data, 1), data) -- of its exact size, for the sanitizer
+  local copy = ffi.new("char[?]", math.max(#data, 1)) -- of its exact size, for the sanitizer
+  ffi.copy(copy, data, #data)
   local result = RESULTS[tonumber(C.client_hello_read(copy, #data, hello))]
   return result, result == "whole" and ffi.string(hello.sni, hello.sni_len) or nil
 end

@@ -17,7 +17,8 @@ end
 
 local function read(data)
   local header = ffi.new("struct proxy_header")
-  local copy = ffi.new("char[?]", math.max(#data, 1), data) -- of its exact size, for the sanitizer
+  local copy = ffi.new("char[?]", math.max(#data, 1)) -- of its exact size, for the sanitizer
+  ffi.copy(copy, data, #data)
   local used = C.proxy_protocol_read(copy, #data, header)
   if used <= 0 then return used end
   return used, header.known and text_of(header.source) or nil, header.known and text_of(header.destination) or nil

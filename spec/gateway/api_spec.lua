@@ -293,6 +293,16 @@ describe("in a plugin", function()
       .. "header_filter, response", gw:wait_log("at=log:1"))
   end)
 
+  it("any number of names of header fields can be used", function()
+    local got, response = access([[for i = 1, 1100 do exchange.request:get_header("X-Name-" .. i) end
+      exchange.response:set_header("X-New", "1") exchange.response:add_header("X-New", 2)
+      exchange.response:set_header("X-Number", 7)
+      return exchange.request:get_header("X-Sent"), exchange.request:get_header("x_sent")]],
+      { headers = { ["X-Sent"] = "yes" } })
+    assert.same({ "yes", "yes" }, got)
+    assert.equal("7", response.headers["x-number"])
+  end)
+
   it("numbers of header fields are written as Lua writes them", function()
     for _, number in ipairs { "0", "7", "-1", "99999999999999", "100000000000000", "1e300", "0.5", "-0.25", "1/0" } do
       local _, response = access(('exchange.response:set_header("X-Number", %s)'):format(number))

@@ -59,6 +59,12 @@ describe("two workers", function()
       for _, client in ipairs(clients) do client:close() end
     end)
 
+    it("have a key in two parts where that is easier", function()
+      assert.same({ 1, 1 }, run('return sluice.counters.add("of:", 1, 0, "alice"), sluice.counters.get("of:alice")'))
+      assert.same({ 2, 2 }, run([[local long = ("x"):rep(600)
+        return sluice.counters.add(long, 2, 0, long), sluice.counters.get(long .. long)]]))
+    end)
+
     it("end after their time, which adding does not prolong", function()
       assert.same({ 5 }, run('return sluice.counters.add("short", 5, 0.2)'))
       assert.same({ 6 }, run('return sluice.counters.add("short", 1, 100)'))

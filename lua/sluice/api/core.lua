@@ -101,6 +101,15 @@ function core.header(handle, message, name, nth)
   return nil
 end
 
+-- The same by the number of the name.
+---@param name integer from bridge_field_name
+function core.field(handle, message, name, nth)
+  local status = C.bridge_field_get(worker, handle, message, name, nth, out)
+  if status == OK then return ffi_string(out[0].data, out[0].len) end
+  if status == STALE then raise(status, nil, 3) end
+  return nil
+end
+
 ---@return integer status of the core
 function core.clear_identity(handle)
   return (C.bridge_identity_clear(worker, handle))

@@ -46,6 +46,17 @@ function fields.collect(list, name, value)
   end
 end
 
+-- Names that plugins have used, by number: the core knows them and need not read them again. As many as it takes.
+local known, learned = {}, 0
+
+local function learn(name)
+  if learned >= MAX then return nil end
+  local number = C.bridge_field_name(worker, name, #name)
+  if number == 0 then return nil end
+  known[name], learned = number, number
+  return number
+end
+
 ---@param handle number
 ---@param message integer MESSAGE_*
 ---@param name string
@@ -53,7 +64,13 @@ end
 ---@return string|nil
 function fields.get(handle, message, name, nth)
   local at = nth and nth - 1 or 0
-  local value = core.header(handle, message, name, at)
+  local number = known[name] or learn(name)
+  local value
+  if number then
+    value = core.field(handle, message, number, at)
+  else
+    value = core.header(handle, message, name, at)
+  end
   if value == nil and find(name, "_", 1, true) then value = core.header(handle, message, (gsub(name, "_", "-")), at) end
   return value
 end
@@ -147,9 +164,11 @@ end
 ---@return integer status of the core
 function fields.set(handle, message, name, value)
   local kind = type(value)
-  if kind == "number" then return (C.bridge_header_set_number(worker, handle, message, name, #name, value)) end
   if kind ~= "table" then
+    local number = known[name] or learn(name)
+    if number and kind == "number" then return (C.bridge_field_set_number(worker, handle, message, number, value)) end
     local line = text(value)
+    if number then return (C.bridge_field_set(worker, handle, message, number, line, #line)) end
     return (C.bridge_header_set(worker, handle, message, name, #name, line, #line))
   end
   if #value == 0 then return fields.clear(handle, message, name) end
@@ -164,7 +183,8 @@ end
 ---@return integer status of the core
 function fields.add(handle, message, name, value)
   if type(value) ~= "table" then
-    local line = text(value)
+    local line, number = text(value), known[name] or learn(name)
+    if number then return (C.bridge_field_add(worker, handle, message, number, line, #line)) end
     return (C.bridge_header_add(worker, handle, message, name, #name, line, #line))
   end
   local status = 0

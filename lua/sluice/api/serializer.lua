@@ -220,8 +220,9 @@ function serializer.set_value(exchange, key, value, options)
   if not PLAIN[type(value)] and not loggable(value, {}) then
     check.fail(name, "value must be nil, a number, string, boolean or a table of those without cycles", 4)
   end
-  if value == nil then value = NOTHING end
   local changes = rawget(exchange, "serialize_changes")
+  if changes == false then return end
+  if value == nil then value = NOTHING end
   if changes then
     local count = #changes
     changes[count + 1], changes[count + 2], changes[count + 3] = mode, key, value

@@ -100,9 +100,7 @@ function C.bridge_header_set(_, _, message, name, _, value)
   return 0
 end
 
-function C.bridge_header_set_number(worker, exchange, message, name, len, value)
-  return C.bridge_header_set(worker, exchange, message, name, len, tostring(value))
-end
+function C.bridge_field_name() return 0 end
 
 function C.bridge_header_add(_, _, message, name, _, value)
   table.insert(fields(message), { name, value })
