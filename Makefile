@@ -132,11 +132,12 @@ GO_TOOLS := $(CACHE)/bin/built
 
 tools: $(GO_TOOLS)
 
-$(GO_TOOLS): $(wildcard spec/support/go/*.*)
+$(GO_TOOLS): $(wildcard spec/support/go/*.* spec/support/go/*/*.go)
 	@mkdir -p $(@D)
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/h2spec github.com/summerwind/h2spec/cmd/h2spec
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-client google.golang.org/grpc/interop/client
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-server google.golang.org/grpc/interop/server
+	cd spec/support/go && $(GO) build -o $(abspath $(@D))/ ./grpc-compressed
 	touch $@
 
 # ---- What people type ----

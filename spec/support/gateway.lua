@@ -40,9 +40,10 @@ end
 
 -- What differs from the configuration given is told by the environment, so that it can be any file, unchanged.
 local function environment(self, options)
+  local http2 = options.http2 and " http2" or ""
   local env = {
     SLUICE_HOME = home,
-    SLUICE_PROXY_LISTEN = ("127.0.0.1:%d, 127.0.0.1:%d ssl"):format(self.port, self.tls_port),
+    SLUICE_PROXY_LISTEN = ("127.0.0.1:%d%s, 127.0.0.1:%d ssl%s"):format(self.port, http2, self.tls_port, http2),
     SLUICE_STATUS_LISTEN = "127.0.0.1:" .. self.status_port,
     SLUICE_ADMIN_LISTEN = "off",
     SLUICE_STATE_DIR = self.directory .. "/state",
@@ -56,7 +57,8 @@ end
 
 -- `config`: YAML text, a table (written as JSON), or a function that is given the gateway (its ports) and makes one.
 -- options: workers (1), env, plugins (name -> handler text, or
--- files), files (path -> text), wait (false: do not wait until it answers), prefix (words in front of the command).
+-- files), files (path -> text), wait (false: do not wait until it answers), prefix (words in front of the command),
+-- http2 (both listeners take HTTP/2).
 function gateway.start(config, options)
   options = options or {}
   local self = setmetatable({ directory = posix.temporary_directory() }, running)

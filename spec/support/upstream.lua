@@ -54,7 +54,7 @@ function server:connect()
 end
 
 -- What it has seen: connections (that carried a request), requests, open (now), aborted (ended inside a request head),
--- log (list of { method, target, fields, connection }).
+-- log (list of { method, target, fields, connection, and, once it has come whole: body (its length), trailers }).
 function server:stats(what)
   local client = assert(self:connect())
   local response = assert(client:request({ path = "/_upstream/" .. (what or "stats") }))

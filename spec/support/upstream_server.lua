@@ -276,9 +276,10 @@ end
 local function note(self)
   local request = self.request
   stats.requests = stats.requests + 1
-  if #stats.log >= MAX_LOGGED then return end
-  table.insert(stats.log, { method = request.method, target = request.target, fields = list_of(request.headers),
-    connection = self.number })
+  local entry = { method = request.method, target = request.target, fields = list_of(request.headers),
+    connection = self.number }
+  if #stats.log < MAX_LOGGED then table.insert(stats.log, entry) end
+  return entry
 end
 
 local function count_connection(self)
@@ -304,10 +305,11 @@ local function serve_one(self)
   end
   count_connection(self)
   self.requests = self.requests + 1
-  note(self)
+  local entry = note(self)
   handler(request, self)
   if self.closed then return false end
   if not self:read_body() then return false end
+  entry.body, entry.trailers = #request.body, list_of(request.trailers)
   return (request.headers.connection or ""):lower() ~= "close"
 end
 
