@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- What is measured. A case: name, path, config (of Sluice) and nginx (of the proxy beside it), headers, tls, script,
--- and what its figure must reach: `floor` times that of `against` ("nginx", or another case of Sluice's own).
+-- streams (over HTTP/2, so many at once on each connection), grpc (they are calls, and the origin a gRPC service), and
+-- what its figure must reach: `floor` times that of `against` ("nginx", or another case of Sluice's own).
 local KEYS = 1000
 local ROUTES = 10000
 local KEY = "key-777"
@@ -38,6 +39,11 @@ local function many_routes(origin)
     { name = "origin", url = "http://127.0.0.1:" .. origin.port, routes = routes } } })
 end
 
+local function grpc_service(origin)
+  return configuration(origin, { services = { { name = "origin", url = "grpc://127.0.0.1:" .. origin.grpc_port,
+    routes = { { name = "all", paths = { "/" }, strip_path = false, protocols = { "grpc", "grpcs" } } } } } })
+end
+
 local chain = {
   { name = "key-auth" },
   { name = "rate-limiting", config = { second = 100000000, policy = "local" } },
@@ -60,4 +66,10 @@ return {
   { name = "chain", against = "plain", floor = 0.75, path = "/128", headers = { "apikey: " .. KEY }, latency = 5000,
     config = function(origin) return configuration(origin, { consumers = consumers(), plugins = chain }) end },
   { name = "routes-10000", against = "plain", floor = 0.97, path = "/r7777/x", config = many_routes },
+  { name = "h2", against = "nginx", floor = 1.0, path = "/128", config = configuration, nginx = {}, streams = 100,
+    connections = 4 },
+  { name = "h2-tls", against = "nginx", floor = 1.0, path = "/128", config = configuration, nginx = {}, streams = 100,
+    connections = 4, tls = true },
+  { name = "grpc", against = "nginx", floor = 1.3, path = "/bench.Service/Unary", config = grpc_service, nginx = {},
+    streams = 100, connections = 4, grpc = true, headers = { "content-type: application/grpc", "te: trailers" } },
 }

@@ -35,7 +35,8 @@ local function checked(command, seconds)
   return out
 end
 
--- Full load for so many seconds. load: url, connections, headers (list of lines), script (of wrk), seconds.
+-- Full load for so many seconds. load: url, connections, headers (list of lines), script (of wrk), seconds; over HTTP/2
+-- streams (of each connection) and data (path of what is posted).
 -- Gives requests, seconds of CPU of `pid` (cpu), requests per CPU-second (per_cpu), requests per second (rate).
 function measure.throughput(pid, load)
   local result
@@ -44,32 +45,54 @@ function measure.throughput(pid, load)
     result = measure.round(pid, load)
     if result then return result end
   end
-  error("wrk cannot connect to " .. load.url)
+  error("the load cannot connect to " .. load.url)
 end
 
-function measure.round(pid, load)
-  local command = { "taskset", "-c", servers.OTHER_CORE, "wrk", "-t1", "-c" .. (load.connections or 64),
-    "-d" .. load.seconds .. "s" }
-  for _, line in ipairs(load.headers or {}) do
-    command[#command + 1] = "-H"
-    command[#command + 1] = line
-  end
+local function wrk_command(load)
+  local command = { "wrk", "-t1", "-c" .. (load.connections or 64), "-d" .. load.seconds .. "s" }
   if load.script then
     command[#command + 1] = "-s"
     command[#command + 1] = load.script
   end
-  command[#command + 1] = load.url
-  local before = measure.cpu_seconds(pid)
-  local out = checked(command, load.seconds)
-  local cpu = measure.cpu_seconds(pid) - before
+  return command
+end
+
+local function h2load_command(load)
+  local command = { "h2load", "-t1", "-c" .. (load.connections or 4), "-m" .. load.streams, "-D" .. load.seconds }
+  if load.data then command[#command + 1] = "--data=" .. load.data end
+  return command
+end
+
+local function read_wrk(out)
   assert(not out:find("Non-2xx", 1, true), out)
   if out:find("Socket errors", 1, true) then
     io.stderr:write(out)
     return nil
   end
-  local requests = tonumber(out:match("(%d+) requests in"))
-  local rate = tonumber(out:match("Requests/sec:%s*([%d.]+)"))
-  return { requests = requests, cpu = cpu, per_cpu = requests / cpu, rate = rate }
+  return tonumber(out:match("(%d+) requests in")), tonumber(out:match("Requests/sec:%s*([%d.]+)"))
+end
+
+local function read_h2load(out)
+  local done, failed, errored = out:match("(%d+) done, %d+ succeeded, (%d+) failed, (%d+) errored")
+  assert(tonumber(failed) == 0 and tonumber(errored) == 0, out)
+  assert(tonumber(out:match("status codes: (%d+) 2xx")) >= tonumber(done), out)
+  return tonumber(done), tonumber(out:match("([%d.]+) req/s"))
+end
+
+-- Over HTTP/2 when load.streams says how many a connection has at once.
+function measure.round(pid, load)
+  local command = { "taskset", "-c", servers.OTHER_CORE }
+  for _, word in ipairs((load.streams and h2load_command or wrk_command)(load)) do command[#command + 1] = word end
+  for _, line in ipairs(load.headers or {}) do
+    command[#command + 1] = "-H"
+    command[#command + 1] = line
+  end
+  command[#command + 1] = load.url
+  local before = measure.cpu_seconds(pid)
+  local out = checked(command, load.seconds)
+  local cpu = measure.cpu_seconds(pid) - before
+  local requests, rate = (load.streams and read_h2load or read_wrk)(out)
+  return requests and { requests = requests, cpu = cpu, per_cpu = requests / cpu, rate = rate }
 end
 
 -- p50, p99 and the greatest latency in milliseconds at a fixed rate. load: url, headers, rate, seconds.

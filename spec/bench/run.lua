@@ -36,11 +36,16 @@ local function chosen()
   return list
 end
 
--- What wrk is to do with a server for a case.
+-- A call's message: a byte that says it is not compressed, its length, and so many bytes.
+local call = os.tmpname()
+require("spec.support.process").write_file(call, "\0\0\0\0\16" .. ("m"):rep(16))
+
+-- What is to be asked of a server for a case.
 local function load_of(case, server, seconds)
   local port = case.tls and server.tls_port or server.port
   return { url = (case.tls and "https" or "http") .. "://127.0.0.1:" .. port .. case.path, headers = case.headers,
-    connections = case.connections, seconds = seconds, rate = case.latency }
+    connections = case.connections, seconds = seconds, rate = case.latency, streams = case.streams,
+    data = case.grpc and call }
 end
 
 local function start(case, origin, certificate)
@@ -49,10 +54,10 @@ local function start(case, origin, certificate)
     config.certificates = { { cert = certificate.certificate_pem, key = certificate.key_pem,
       snis = { { name = "*" } } } }
   end
-  local list = { servers.sluice(config) }
+  local list = { servers.sluice(config, { http2 = case.streams ~= nil }) }
   if case.nginx then
     list[2] = servers.proxy(origin, { tls = case.tls and certificate, http = case.nginx.http,
-      location = case.nginx.location })
+      location = case.nginx.location, http2 = case.streams ~= nil, grpc = case.grpc })
     list[2].tls_port = list[2].port
   end
   for _, server in ipairs(list) do
@@ -112,4 +117,5 @@ for _, group in pairs(running) do
 end
 servers.stop(origin)
 require("spec.support.process").remove(certificate.directory)
+os.remove(call)
 os.exit(ok and 0 or 1, true)

@@ -13,6 +13,7 @@ servers.MEASURED_CORE, servers.OTHER_CORE = "0", "1"
 -- nginx as Debian has it, one worker, no access log. Kept-alive connections are never recycled and buffers are 64 KB,
 -- as in Sluice: with its own 4 KB nginx passes large bodies several times slower.
 local nginx_conf = [[
+load_module modules/ngx_http_echo_module.so;
 daemon off;
 master_process on;
 worker_processes 1;
@@ -68,31 +69,46 @@ function servers.child(pid, title)
   end, 5, title)
 end
 
--- The origin: /128, /1k and anything else from memory, /1m from a file.
+-- The origin: /128, /1k and anything else from memory, /1m from a file; on its grpc_port over HTTP/2, with trailers, as
+-- a gRPC service answers.
 function servers.origin()
   local directory = posix.temporary_directory()
   os.execute("chmod 755 '" .. directory .. "'") -- nginx's worker is another user
   process.write_file(directory .. "/1m", ("0123456789abcdef"):rep(65536))
-  local port = process.free_port()
+  local port, grpc_port = process.free_port(), process.free_port()
   local self = servers.nginx(servers.OTHER_CORE, port, ([[
   server {
     listen 127.0.0.1:%d backlog=4096;
     location / { return 200 "%s"; }
     location /1k { return 200 "%s"; }
     location = /1m { root %s; }
-  }]]):format(port, ("x"):rep(128), ("x"):rep(1024), directory))
-  self.files = directory
+  }
+  server {
+    listen 127.0.0.1:%d http2 backlog=4096;
+    http2_max_concurrent_streams 1000;
+    location / {
+      default_type application/grpc;
+      add_trailer grpc-status 0;
+      echo_read_request_body; # which nginx's grpc_pass wants of its services
+      echo -n "%s";
+    }
+  }]]):format(port, ("x"):rep(128), ("x"):rep(1024), directory, grpc_port, ("x"):rep(128)))
+  self.files, self.grpc_port = directory, grpc_port
   return self
 end
 
--- nginx as a proxy to the origin. `options`: tls, http (more of the http block), location (more of the location).
+-- nginx as a proxy to the origin. `options`: tls, http2 (to clients), grpc (both ways), http (more of the http block),
+-- location (more of the location).
 function servers.proxy(origin, options)
   local port = process.free_port()
-  local listen = ("listen 127.0.0.1:%d backlog=4096%s;"):format(port, options.tls and " ssl" or "")
+  local listen = ("listen 127.0.0.1:%d backlog=4096%s%s;"):format(port, options.tls and " ssl" or "",
+    options.http2 and " http2" or "")
   if options.tls then
     listen = listen .. (" ssl_certificate %s; ssl_certificate_key %s; ssl_session_cache shared:s:10m;")
       :format(options.tls.certificate, options.tls.key)
   end
+  local pass = options.grpc and "grpc_pass grpc://origin;"
+    or 'proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";'
   return servers.nginx(servers.MEASURED_CORE, port, ([[
   upstream origin { server 127.0.0.1:%d; keepalive 512; keepalive_requests 1000000000; }
   %s
@@ -100,11 +116,10 @@ function servers.proxy(origin, options)
     %s
     location / {
       %s
-      proxy_pass http://origin;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
+      %s
     }
-  }]]):format(origin.port, options.http or "", listen, options.location or ""))
+  }]]):format(options.grpc and origin.grpc_port or origin.port, options.http or "", listen, options.location or "",
+    pass))
 end
 
 function servers.sluice(config, options)
