@@ -206,6 +206,7 @@ double bridge_number(struct worker *worker, double handle, int what) {
   case NUMBER_HEAD_SENT: return exchange->head_sent;
   case NUMBER_CONNECTION_REQUESTS: return exchange->peer.requests;
   case NUMBER_CONNECTION: return (double)exchange->peer.number;
+  case NUMBER_BUFFERED_MOST: return (double)exchange->generation->limits.max_buffered_body_bytes;
   case NUMBER_TLS: return exchange->peer.tls;
   default: return (double)NAN;
   }
@@ -292,6 +293,17 @@ int bridge_header_get(struct worker *worker, double handle, int message, const c
   return field ? give(out, field->value) : BRIDGE_NONE;
 }
 
+static int hints_to_change(struct exchange *exchange, struct headers **out) {
+  enum { HINTS_MOST = 100 };
+  if (!exchange->hints) {
+    exchange->hints = arena_alloc(&exchange->arena, sizeof *exchange->hints);
+    if (!exchange->hints) return BRIDGE_FULL;
+    headers_init(exchange->hints, HINTS_MOST);
+  }
+  *out = exchange->hints;
+  return BRIDGE_OK;
+}
+
 // The fields that a plugin may change now, on their own: 0, or why not.
 static int fields_to_change(struct exchange *exchange, int message, struct headers **out) {
   if (exchange_is_over(exchange)) {
@@ -306,6 +318,7 @@ static int fields_to_change(struct exchange *exchange, int message, struct heade
     *out = &exchange->trailers;
     return exchange_fork_trailers(exchange) < 0 ? BRIDGE_FULL : BRIDGE_OK;
   }
+  if (message == MESSAGE_EARLY_HINTS) return hints_to_change(exchange, out);
   if (message != MESSAGE_RESPONSE) return BRIDGE_INVALID;
   if (exchange->head_sent) return BRIDGE_LATE;
   if (exchange->has_response && exchange_fork_response(exchange) < 0) return BRIDGE_FULL;
@@ -522,6 +535,11 @@ int bridge_exit(struct worker *worker, double handle, int status, const char *bo
 int bridge_exit_error(struct worker *worker, double handle, int status, const char *message, uint32_t len) {
   struct exchange *exchange = exchange_find(worker, handle);
   return exchange ? exchange_exit_error(exchange, status, message, len) : BRIDGE_STALE;
+}
+
+int bridge_early_hints(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_early_hints(exchange) : BRIDGE_STALE;
 }
 
 int bridge_exit_message(struct worker *worker, double handle, const char *message, uint32_t len) {

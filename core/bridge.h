@@ -117,6 +117,7 @@ enum exchange_number {
   NUMBER_CONNECTION_REQUESTS, // on this connection so far, this one included
   NUMBER_TLS,                 // 1 when the downstream connection is TLS
   NUMBER_CONNECTION,          // which connection of this worker it is, from 1
+  NUMBER_BUFFERED_MOST,       // bytes of a body that may be held for a plugin
   NUMBER_COUNT
 };
 
@@ -138,7 +139,8 @@ enum message {
   // Fields behind the content (RFC 9110 6.5).
   MESSAGE_REQUEST_TRAILERS,  // once the whole request has come; read only
   MESSAGE_RESPONSE_TRAILERS, // to the client; before the service's have come: fields to put over them
-  MESSAGE_SERVICE_TRAILERS   // as the service sent them, once they have come; read only
+  MESSAGE_SERVICE_TRAILERS,  // as the service sent them, once they have come; read only
+  MESSAGE_EARLY_HINTS        // what the next bridge_early_hints sends
 };
 
 uint32_t bridge_header_count(struct worker *worker, double exchange, int message);
@@ -186,6 +188,8 @@ int bridge_exit(struct worker *worker, double exchange, int status, const char *
 int bridge_exit_error(struct worker *worker, double exchange, int status, const char *message, uint32_t len);
 // What a client that speaks gRPC is told in place of the body of bridge_exit, of which it would see nothing.
 int bridge_exit_message(struct worker *worker, double exchange, const char *message, uint32_t len);
+// Sends what has been put into MESSAGE_EARLY_HINTS as a response 103 (RFC 8297). NONE: this client takes none.
+int bridge_early_hints(struct worker *worker, double exchange);
 // A streamed answer (server-sent events and the like): begin sends the head, then AGAIN of send is back-pressure.
 int bridge_stream_begin(struct worker *worker, double exchange, int status);
 int bridge_stream_send(struct worker *worker, double exchange, const char *data, uint32_t len);

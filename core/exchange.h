@@ -159,6 +159,7 @@ struct exchange {
   // Response
   int status, service_status;
   struct slice reason;
+  struct headers *hints;           // of a response 103, being gathered
   struct headers preset;           // fields set by plugins before there was a response
   struct headers response;         // what the client gets
   struct headers service_response; // as the service sent them
@@ -208,7 +209,7 @@ void exchange_refuse(struct exchange *exchange, int status, const char *message)
 void exchange_on_service_connected(struct exchange *exchange); // of a TCP stream
 // The request is about to go to a service, which is told how much time is left.
 void exchange_tell_deadline(struct exchange *exchange);
-void exchange_on_service_interim(struct exchange *exchange, int status, const struct headers *fields);
+void exchange_on_service_interim(struct exchange *exchange, int status, struct headers *fields);
 void exchange_on_service_head(struct exchange *exchange);
 void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, struct slice piece);
 void exchange_on_service_end(struct exchange *exchange);
@@ -218,6 +219,7 @@ void exchange_on_service_drained(struct exchange *exchange);
 // From the bridge.
 int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len);
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
+int exchange_early_hints(struct exchange *exchange);
 void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len);
 int exchange_fork_response(struct exchange *exchange);   // before the response's fields are changed
 int exchange_fork_trailers(struct exchange *exchange);   // before its trailers are changed

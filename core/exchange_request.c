@@ -234,6 +234,14 @@ static bool read_target(struct exchange *exchange) {
   return true;
 }
 
+// CONNECT asks for a tunnel to anywhere, which a gateway in front of its services is not for (RFC 9110 9.3.6). What is
+// allowed must be told (RFC 9110 15.5.6).
+static void refuse_method(struct exchange *exchange) {
+  headers_add(&exchange->preset, &exchange->arena, SLICE("Allow"),
+              SLICE("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"));
+  exchange_refuse(exchange, 405, "CONNECT is not allowed");
+}
+
 static bool check_request(struct exchange *exchange) {
   struct h1_message *request = &exchange->request;
   const struct limits *limits = &exchange->generation->limits;
@@ -241,7 +249,7 @@ static bool check_request(struct exchange *exchange) {
   if (request->major != 1 && request->major != 2) {
     exchange_refuse(exchange, 505, "HTTP version not supported");
   } else if (slice_equal(request->method, SLICE("CONNECT"))) {
-    exchange_refuse(exchange, 405, "CONNECT is not allowed");
+    refuse_method(exchange);
   } else if (expect && !slice_equal_nocase(expect->value, SLICE("100-continue"))) {
     exchange_refuse(exchange, 417, "Expectation Failed");
   } else if (request->chunked && is_http_1_0(exchange)) {

@@ -83,7 +83,7 @@ static void drop_unwanted_trailers(struct exchange *exchange) {
 // Trailers that are known before the head goes are announced in it, and need a framing that has room for them.
 static void announce_trailers(struct exchange *exchange) {
   if (exchange->trailers.count == 0 || exchange->no_body_out) return;
-  if (exchange->request.major == 1 && exchange->request.minor == 0) return;         // HTTP/1.0 knows none
+  if (is_http_1_0(exchange)) return;                                                // HTTP/1.0 knows none
   bool others_come = exchange->source == SOURCE_SERVICE && !exchange->has_trailers; // which ours may replace
   if (others_come && !takes_trailers(exchange)) return;
   if (!others_come) drop_unwanted_trailers(exchange);
@@ -263,11 +263,21 @@ int exchange_exit_error(struct exchange *exchange, int status, const char *messa
 
 // ---- The service's response ------------------------------------------------------------------------------------------
 
-void exchange_on_service_interim(struct exchange *exchange, int status, const struct headers *fields) {
+void exchange_on_service_interim(struct exchange *exchange, int status, struct headers *fields) {
   // 100 has been answered here; others (102, 103) pass to clients that can tell them apart (RFC 9110 15.2).
   if (status == 100 || !exchange->stream || is_http_1_0(exchange)) return;
   if (exchange->ops->is_congested(exchange)) return; // and nobody misses one
+  forward_mark_hop_by_hop(fields);
   exchange->ops->interim(exchange, status, fields);
+}
+
+int exchange_early_hints(struct exchange *exchange) {
+  struct headers *hints = exchange->hints;
+  exchange->hints = NULL;
+  if (exchange->head_sent) return BRIDGE_LATE;
+  if (!hints || !exchange->stream || is_http_1_0(exchange) || exchange->ops->is_congested(exchange)) return BRIDGE_NONE;
+  exchange->ops->interim(exchange, 103, hints);
+  return BRIDGE_OK;
 }
 
 // header_filter over the service's head. False: the client has been answered otherwise.

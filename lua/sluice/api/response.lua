@@ -26,6 +26,7 @@ local CHANGE = phases.mask("rewrite", "access", "header_filter", "response")
 local TRAILERS = phases.mask("rewrite", "access", "header_filter", "body_filter", "response")
 local ANSWER = phases.mask("rewrite", "access", "header_filter", "response")
 local EXIT_IN = phases.mask("preread", "rewrite", "access", "header_filter", "response")
+local HINTS = phases.mask("rewrite", "access")
 local STREAM = phases.mask("access")
 local BODY = phases.mask("header_filter", "body_filter", "response")
 local BODY_FILTER = phases.numbers.body_filter
@@ -177,7 +178,16 @@ function Response:clear_trailer(name)
   must(fields.clear(self.handle, MESSAGE_TRAILERS, name), "exchange.response:clear_trailer")
 end
 
--- In body_filter: holds the chunks back and gives the whole body with the last one, nil until then.
+-- Raises in the plugin that would hold more than the gateway's limits allow: the response then breaks off.
+local function check_held(handle, bytes)
+  local most = core.number(handle, E.NUMBER_BUFFERED_MOST)
+  if bytes <= most then return end
+  error(("exchange.response:get_raw_body: the body is larger than gateway.limits.max_buffered_body_bytes (%d)")
+    :format(most), 3)
+end
+
+-- In body_filter: holds the chunks back and gives the whole body with the last one, nil until then. It comes as the
+-- service sent it: Content-Encoding tells whether it is compressed.
 -- In response, and in header_filter behind `exchange.service.request:enable_buffering()`: the whole body.
 ---@return string|nil body
 ---@return string|nil err
@@ -187,7 +197,9 @@ function Response:get_raw_body()
   if exchange.phase ~= BODY_FILTER then return core.body(self.handle, MESSAGE_RESPONSE) end
   local held, chunk = exchange.held_body, exchange.chunk
   if chunk and chunk ~= "" and (held or not exchange.last) then
-    held = held or {}
+    held = held or { bytes = 0 }
+    held.bytes = held.bytes + #chunk
+    check_held(self.handle, held.bytes)
     held[#held + 1] = chunk
     exchange.held_body = held
   end
@@ -306,6 +318,20 @@ function Response:error(status, message, headers, template)
   end
   exchange.answered = true
   error(EXIT, 0)
+end
+
+-- Tells the client of what the answer will need, before there is one: a response 103 (RFC 8297) with these fields.
+---@param headers table<string, string|(string)[]> such as { Link = "</style.css>; rel=preload; as=style" }
+---@return boolean whether it was sent: not to a client of HTTP/1.0, nor to one that does not read
+function Response:early_hints(headers)
+  local handle = self.handle
+  check_phase(HINTS, handle, "exchange.response:early_hints")
+  fields.check_all(headers, "exchange.response:early_hints")
+  must(fields.set_all(handle, E.MESSAGE_EARLY_HINTS, headers), "exchange.response:early_hints")
+  local status = C.bridge_early_hints(worker, handle)
+  if status == E.BRIDGE_NONE then return false end
+  must(status, "exchange.response:early_hints")
+  return true
 end
 
 -- Begins an answer that is sent piece by piece, such as server-sent events; waits until its head has been sent. The
