@@ -63,9 +63,10 @@ struct stream_ops {
   void (*finish)(struct exchange *exchange);
 };
 
-// Both ends of a TCP stream, as far as trusted proxies in front tell. Without an address (a unix socket): `len` as short.
+// Both ends of a TCP stream, as far as trusted proxies in front tell. A unix socket has a family and nothing else.
 struct ends {
   struct address source, destination;
+  struct address here; // the gateway's own, which routes ask for, whatever is told
 };
 
 // Who sent the request, over which connection. Copied: it outlives the connection until the log is written.

@@ -6,6 +6,8 @@
 #include "stream_router.h"
 #include "worker.h"
 
+enum { REASON_MOST = 1024 };
+
 // As routes name it.
 static struct slice scheme_of(uint32_t protocol) {
   return protocol == PROTOCOL_TCP ? SLICE("tcp") : protocol == PROTOCOL_TLS ? SLICE("tls") : SLICE("tls_passthrough");
@@ -24,7 +26,7 @@ static uint32_t find_route(const struct exchange *exchange, uint32_t protocol) {
   struct stream_request request = {.protocols = protocol,
                                    .sni = exchange->tls_sni,
                                    .source = &exchange->ends->source.socket.base,
-                                   .destination = &exchange->ends->destination.socket.base};
+                                   .destination = &exchange->ends->here.socket.base};
   const struct stream_router *router = exchange->generation->stream_router;
   return router ? stream_router_find(router, &request, NULL) : 0;
 }
@@ -72,10 +74,21 @@ void exchange_on_service_connected(struct exchange *exchange) {
   exchange->ops->tunnel(exchange);
 }
 
+// What a plugin says of its refusal, for the log.
+static void note_reason(struct exchange *exchange) {
+  char reason[REASON_MOST];
+  if (exchange->answer.bytes == 0 || exchange->answer.bytes > sizeof reason) return;
+  uint32_t len = (uint32_t)exchange->answer.bytes;
+  buffer_copy_out(&exchange->answer, reason);
+  exchange->error = arena_copy(&exchange->arena, reason, len);
+}
+
 void exchange_close_stream(struct exchange *exchange) {
   exchange_move(exchange, EXCHANGE_SENDING);
+  bool refused = exchange->source == SOURCE_EXIT && exchange->status >= 400;
+  if (refused) note_reason(exchange);
   // Only what a plugin means for the client goes to it: there is no form in which a stream tells an error.
-  if (exchange->source != SOURCE_EXIT || exchange->status >= 400) buffer_clear(&exchange->answer);
+  if (refused || exchange->source != SOURCE_EXIT) buffer_clear(&exchange->answer);
   if (exchange->stream) exchange_send_answer(exchange);
   exchange_send_end(exchange);
 }

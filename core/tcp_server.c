@@ -201,7 +201,7 @@ static bool passes_through(const struct tcp_server *server, struct slice sni) {
   struct stream_request request = {.protocols = PROTOCOL_TLS | PROTOCOL_TLS_PASSTHROUGH,
                                    .sni = sni,
                                    .source = &server->ends.source.socket.base,
-                                   .destination = &server->ends.destination.socket.base};
+                                   .destination = &server->ends.here.socket.base};
   uint32_t protocol = 0;
   stream_router_find(server->stream.worker->generation->stream_router, &request, &protocol);
   return (protocol & PROTOCOL_TLS_PASSTHROUGH) != 0;
@@ -278,7 +278,10 @@ static void read_proxy(struct tcp_server *server) {
     tcp_server_close(server);
     return;
   }
-  if (header.known) server->ends = (struct ends){header.source, header.destination};
+  if (header.known) {
+    server->ends.source = header.source;
+    server->ends.destination = header.destination;
+  }
   proxy_input_free(server->proxy);
   server->proxy = NULL;
   tcp_start(server);
@@ -393,7 +396,8 @@ static struct ends ends_of(int fd, const struct sockaddr *client) {
   socklen_t client_len = client->sa_family == AF_INET    ? sizeof(struct sockaddr_in)
                          : client->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
                                                          : sizeof client->sa_family;
-  return (struct ends){address_of(client, client_len), address_of((struct sockaddr *)&local, len)};
+  struct address here = address_of((struct sockaddr *)&local, len);
+  return (struct ends){address_of(client, client_len), here, here};
 }
 
 static void tcp_enlist(struct tcp_server *server) {
