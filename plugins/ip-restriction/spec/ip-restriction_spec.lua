@@ -8,7 +8,7 @@ describe("ip-restriction", function()
   end
 
   local function status(config, ip)
-    return start(config):request({ path = "/", ip = ip }).status
+    return start(config):request({ path = "/", client_ip = ip }).status
   end
 
   it("refuses addresses and ranges that are denied", function()
@@ -34,23 +34,23 @@ describe("ip-restriction", function()
 
   it("says whom it refuses, and calls no service", function()
     local gateway = start { deny = { "10.0.0.1" } }
-    local response = gateway:request { path = "/", ip = "10.0.0.1" }
+    local response = gateway:request { path = "/", client_ip = "10.0.0.1" }
     assert.equal("IP address not allowed: 10.0.0.1", response.json.message)
     assert.equal(0, #gateway:requests())
   end)
 
   it("answers with its own status and message", function()
     local response = start({ deny = { "10.0.0.1" }, status = 404, message = "nothing here" })
-      :request { path = "/", ip = "10.0.0.1" }
+      :request { path = "/", client_ip = "10.0.0.1" }
     assert.same({ 404, "nothing here" }, { response.status, response.json.message })
-    assert.equal(204, start({ deny = { "10.0.0.1" }, status = 204 }):request({ path = "/", ip = "10.0.0.1" }).status)
+    assert.equal(204, status({ deny = { "10.0.0.1" }, status = 204 }, "10.0.0.1"))
   end)
 
   it("looks behind trusted proxies, and believes nobody else", function()
     local gateway = start({ deny = { "203.0.113.9" } }, { trusted_ips = { "10.0.0.0/8" } })
     local headers = { ["X-Forwarded-For"] = "203.0.113.9" }
-    assert.equal(403, gateway:request({ path = "/", ip = "10.0.0.1", headers = headers }).status)
-    assert.equal(200, gateway:request({ path = "/", ip = "11.0.0.1", headers = headers }).status)
+    assert.equal(403, gateway:request({ path = "/", client_ip = "10.0.0.1", headers = headers }).status)
+    assert.equal(200, gateway:request({ path = "/", client_ip = "11.0.0.1", headers = headers }).status)
   end)
 
   describe("refuses a configuration", function()
