@@ -151,7 +151,7 @@ struct exchange {
   int64_t deadline_us; // of the whole exchange, as its client set it (grpc-timeout); 0: none
   struct timer deadline;
   const char *told_timeout; // the client's text of it: not what a plugin put in its place
-  uint32_t tries;
+  uint32_t tries, moves;
   struct buffer replay; // references to request content already sent, while a retry is possible
   bool replayable;
   char target_ip[46];

@@ -99,6 +99,7 @@ void h2_call_on_closed(struct h2_call *call, uint32_t error_code) {
   call->closed = true;
   // The service has done nothing for it (RFC 9113 8.7): safe to send again, whatever it was.
   bool unsent = error_code == NGHTTP2_REFUSED_STREAM && !call->exchange->try->response_seen;
+  if (unsent && call->client->leaving && try_move(call->exchange)) return;
   snprintf(message, sizeof message, "The service reset the stream: %s", h2_error_name(error_code));
   try_failed(call->exchange, 502, message, unsent);
 }

@@ -16,7 +16,7 @@
 #include "tls.h"
 #include "worker.h"
 
-enum { REPLAY_MOST = 64 * 1024 };
+enum { REPLAY_MOST = 64 * 1024, MOVES_MOST = 16 };
 
 // ---- Talking to the carrier ----------------------------------------------------------------------------------------
 
@@ -118,6 +118,19 @@ bool try_elsewhere(struct exchange *exchange, const char *cause) {
            exchange_id(exchange), "retrying", "yes");
   try_drop(try);
   rewind_content(exchange);
+  worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
+  return true;
+}
+
+bool try_move(struct exchange *exchange) {
+  struct try *try = exchange->try;
+  if (exchange->head_sent || try->response_seen || !exchange->stream || exchange->moves >= MOVES_MOST) return false;
+  if (try->content_taken && !exchange->replayable) return false;
+  exchange->moves++;
+  exchange->tries--;
+  bool taken = try->content_taken;
+  try_drop(try);
+  if (taken) rewind_content(exchange);
   worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
   return true;
 }
