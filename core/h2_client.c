@@ -100,7 +100,7 @@ static void client_broke(struct h2_client *client, const char *why) {
 // ---- Writing -------------------------------------------------------------------------------------------------------
 
 void h2_client_later(struct h2_client *client) {
-  if (!client->conn.closed) worker_later_call(client->worker, client_turn, client, &client->turn);
+  if (!client->conn.closed) worker_write_later(client->worker, client_turn, client, &client->turn);
 }
 
 static void client_settle(struct h2_client *client) {
