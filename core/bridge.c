@@ -443,17 +443,11 @@ int bridge_field_add(struct worker *worker, double handle, int message, uint32_t
   return change_known(worker, handle, message, name, (struct slice){value, value_len}, false);
 }
 
-// Whole numbers of up to 14 digits by hand, others by the format that Lua's tostring has.
+// As Lua's tostring, which gives up to 14 digits.
 static struct slice number_text(double value, char text[32]) {
-  if (!(value >= 0 && value < 1e14 && value == (double)(uint64_t)value)) {
-    int len = snprintf(text, 32, "%.14g", value);
-    return (struct slice){text, (uint32_t)len};
-  }
-  char *at = text + 32;
-  uint64_t rest = (uint64_t)value;
-  do *--at = (char)('0' + rest % 10);
-  while (rest /= 10);
-  return (struct slice){at, (uint32_t)(text + 32 - at)};
+  if (value >= 0 && value < 1e14 && value == (double)(uint64_t)value) return slice_of_number((uint64_t)value, text);
+  int len = snprintf(text, 32, "%.14g", value);
+  return (struct slice){text, (uint32_t)len};
 }
 
 int bridge_field_set_number(struct worker *worker, double handle, int message, uint32_t name, double value) {

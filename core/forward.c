@@ -172,9 +172,8 @@ static void end_field(struct head *head, struct slice name, const char *value) {
 }
 
 static void put_number(struct head *head, struct slice name, uint64_t number) {
-  const char *value = begin_field(head, name);
-  head->at += sprintf(head->at, "%llu", (unsigned long long)number);
-  end_field(head, name, value);
+  char digits[DIGITS_MOST];
+  put_field(head, name, slice_of_number(number, digits));
 }
 
 // The values of all fields with that id in one list, ours at its end.

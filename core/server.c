@@ -130,11 +130,8 @@ static void put_field(struct writer *writer, struct slice name, struct slice val
 }
 
 static void put_number(struct writer *writer, uint64_t number) {
-  char digits[20];
-  int at = sizeof digits;
-  do digits[--at] = (char)('0' + number % 10);
-  while (number /= 10);
-  put(writer, (struct slice){digits + at, (uint32_t)(sizeof digits - (size_t)at)});
+  char digits[DIGITS_MOST];
+  put(writer, slice_of_number(number, digits));
 }
 
 static void put_status_line(struct writer *writer, int status, struct slice reason) {

@@ -16,6 +16,16 @@ static inline struct slice slice_of(const char *text) {
   return (struct slice){text, (uint32_t)strlen(text)};
 }
 
+enum { DIGITS_MOST = 20 };
+
+// The number in decimal digits, at the end of `room`.
+static inline struct slice slice_of_number(uint64_t number, char room[DIGITS_MOST]) {
+  char *at = room + DIGITS_MOST;
+  do *--at = (char)('0' + number % 10);
+  while (number /= 10);
+  return (struct slice){at, (uint32_t)(room + DIGITS_MOST - at)};
+}
+
 static inline bool slice_equal(struct slice a, struct slice b) {
   return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
