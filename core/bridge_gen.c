@@ -103,7 +103,7 @@ int worker_open_tls(struct worker *worker, struct generation *generation) {
   if (generation->tls) return BRIDGE_OK;
   if (make_default_certificate(worker) < 0) return BRIDGE_FAILED;
   struct tls_server_options options = {
-      .alpn = "http/1.1",
+      .alpn = "h2,http/1.1",
       .tickets = worker->options.tickets,
       .default_certificate_pem = worker->self_certificate,
       .default_key_pem = worker->self_key,

@@ -55,6 +55,7 @@ struct limits {
   uint32_t websocket_on_reload, websocket_drain_ms;        // enum on_reload; what becomes of tunnels
   uint32_t websocket_client_most, websocket_upstream_most; // bytes of a message that the gateway reads
   uint32_t tells;                                          // enum tells: what a response says of the gateway
+  uint32_t max_streams;                                    // of an HTTP/2 connection at once
 };
 
 // What becomes of an open tunnel whose route has changed.

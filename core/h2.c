@@ -63,7 +63,6 @@ nghttp2_option *h2_options(void) {
   nghttp2_option *option;
   if (nghttp2_option_new(&option) != 0) return NULL;
   nghttp2_option_set_no_auto_window_update(option, 1); // windows open as content is used up
-  nghttp2_option_set_no_closed_streams(option, 1);
   nghttp2_option_set_max_send_header_block_length(option, CHUNK_BYTES);
   return option;
 }

@@ -12,6 +12,7 @@
 #include "answer.h"
 #include "exchange.h"
 #include "forward.h"
+#include "h2_server.h"
 #include "proxy_input.h"
 #include "tls.h"
 #include "worker.h"
@@ -21,6 +22,9 @@ enum { LINGER_BYTES = 1 << 20, LINGER_MS = 2000, HEAD_SLACK = 4096, REQUESTS_A_T
 static void server_pump(struct server *server);
 static void server_read_proxy(struct server *server);
 static void server_rest(struct server *server);
+static void server_on_read(struct conn *conn);
+static void server_on_write(struct conn *conn);
+static void server_on_deadline(struct conn *conn);
 
 static struct server *server_of_stream(const struct exchange *exchange) {
   return (struct server *)(void *)exchange->stream;
@@ -28,10 +32,6 @@ static struct server *server_of_stream(const struct exchange *exchange) {
 
 static struct server *server_of_conn(struct conn *conn) {
   return (struct server *)(void *)((char *)conn - offsetof(struct server, conn));
-}
-
-static const struct limits *limits_of(const struct worker *worker) {
-  return worker->generation ? &worker->generation->limits : &worker->first_limits;
 }
 
 static void server_timeout(struct server *server, int64_t ms) {
@@ -49,6 +49,8 @@ void server_close(struct server *server) {
   struct exchange *exchange = server->exchange;
   server->exchange = NULL;
   if (exchange) exchange_on_gone(exchange);
+  if (server->h2) h2_server_close(server->h2);
+  server->h2 = NULL;
   if (server->previous)
     server->previous->next = server->next;
   else
@@ -90,11 +92,13 @@ static void server_drop_input(struct server *server) {
   }
 }
 
-// The response has gone (or is in `out`): close once it has been written.
-static void server_close_after_write(struct server *server) {
+void server_close_after_write(struct server *server) {
   server->closing = true;
+  server->conn.on_read = server_on_read; // whatever was spoken, the rest is the same
+  server->conn.on_write = server_on_write;
+  server->conn.on_deadline = server_on_deadline;
   conn_flush(&server->conn);
-  server_timeout(server, limits_of(server->stream.worker)->send_timeout_ms);
+  server_timeout(server, worker_limits(server->stream.worker)->send_timeout_ms);
   conn_pause(&server->conn); // what still comes is dropped once it can no longer destroy the answer
   if (server->conn.failed)
     server_close(server);
@@ -103,6 +107,10 @@ static void server_close_after_write(struct server *server) {
 }
 
 void server_retire(struct server *server) {
+  if (server->h2 && !server->closing) {
+    h2_server_retire(server->h2);
+    return;
+  }
   // Another request waits, whose answer will say that it is the last; or that has been said already.
   if (job_is_queued(&server->next_job) || server->closing) return;
   if (!server->exchange && server->conn.out.bytes == 0)
@@ -200,7 +208,7 @@ static void put_framing(struct writer *writer, const struct exchange *exchange) 
 
 // Whether another request may follow on this connection, as far as the head of the response shows.
 static bool decide_keep_alive(const struct server *server, const struct exchange *exchange) {
-  const struct limits *limits = limits_of(server->stream.worker);
+  const struct limits *limits = worker_limits(server->stream.worker);
   bool has_end = exchange->response_length >= 0 || exchange->chunked_out || exchange->no_body_out;
   return server->keep_alive && exchange->request.keep_alive && !exchange->close_after && has_end &&
          !server->stream.worker->draining && !server->h1.problem &&
@@ -314,7 +322,7 @@ static void server_end(struct exchange *exchange, const struct headers *trailers
   else
     conn_flush(&server->conn);
   if (server->conn.failed) return; // the loop closes it
-  if (server->request_open) server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
+  if (server->request_open) server_timeout(server, worker_limits(server->stream.worker)->body_timeout_ms);
   if (!server->keep_alive) {
     server_close_after_write(server);
   } else if (!server->pumping) {
@@ -343,7 +351,7 @@ static void server_abort(struct exchange *exchange) {
 static void server_flush(struct exchange *exchange) {
   struct server *server = server_of_stream(exchange);
   conn_flush(&server->conn);
-  if (server->conn.out.bytes > 0) server_timeout(server, limits_of(server->stream.worker)->send_timeout_ms);
+  if (server->conn.out.bytes > 0) server_timeout(server, worker_limits(server->stream.worker)->send_timeout_ms);
 }
 
 static bool server_is_congested(const struct exchange *exchange) {
@@ -353,7 +361,7 @@ static bool server_is_congested(const struct exchange *exchange) {
 // From now on the client has to go on with its request, if there is more of it.
 static void await_body(struct server *server) {
   bool owes = server->request_open && !server->tunnel;
-  server_timeout(server, owes ? limits_of(server->stream.worker)->body_timeout_ms : 0);
+  server_timeout(server, owes ? worker_limits(server->stream.worker)->body_timeout_ms : 0);
 }
 
 static void server_want_body(struct exchange *exchange, bool wanted) {
@@ -396,7 +404,7 @@ static const struct stream_ops server_ops = {
 static bool server_begin(struct server *server) {
   struct worker *worker = server->stream.worker;
   server->turn_left--;
-  const struct limits *limits = limits_of(worker);
+  const struct limits *limits = worker_limits(worker);
   server->stream.peer.requests++;
   struct exchange *exchange = exchange_new(worker, &server->stream, &server_ops);
   if (!exchange) {
@@ -421,7 +429,7 @@ static void server_on_head(struct server *server) {
   exchange->request_bytes = server->h1.head_bytes;
   server->request_open = true;
   server->want_body = true;
-  server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
+  server_timeout(server, worker_limits(server->stream.worker)->body_timeout_ms);
   exchange_on_head(exchange);
 }
 
@@ -494,7 +502,7 @@ static bool server_step(struct server *server) {
   switch (event) {
   case H1_HEAD: server_on_head(server); break;
   case H1_BODY:
-    server_timeout(server, limits_of(server->stream.worker)->body_timeout_ms);
+    server_timeout(server, worker_limits(server->stream.worker)->body_timeout_ms);
     if (server->exchange) exchange_on_body(server->exchange, chunk, server->h1.body);
     break;
   case H1_END: server_on_request_end(server); break;
@@ -505,7 +513,7 @@ static bool server_step(struct server *server) {
 }
 
 static void server_rest(struct server *server) {
-  const struct limits *limits = limits_of(server->stream.worker);
+  const struct limits *limits = worker_limits(server->stream.worker);
   if (server->exchange || server->request_open || server->closing || job_is_queued(&server->next_job)) return;
   conn_release_input(&server->conn);
   if (server->stream.worker->draining || !server->keep_alive)
@@ -550,6 +558,32 @@ static void server_on_eof(struct server *server) {
     server_close(server);
 }
 
+// A line, but not one that a request of HTTP/1.1 begins with.
+static bool is_foreign(struct slice input) {
+  const char *end = memchr(input.data, '\n', input.len);
+  return end && !memmem(input.data, (size_t)(end - input.data), " HTTP/", 6);
+}
+
+// A plain connection begins in HTTP/2 where the client knows that it may. Whether it is HTTP/1.1; one that is neither
+// would understand no answer.
+static bool server_sniff(struct server *server) {
+  struct slice input = conn_input(&server->conn);
+  int is_h2 = h2_server_preface(input);
+  server->may_be_h2 = is_h2 < 0;
+  if (is_h2 > 0)
+    h2_server_start(server);
+  else if (is_h2 == 0 && is_foreign(input))
+    server_close(server);
+  return is_h2 == 0 && !server->conn.closed;
+}
+
+// The handshake is over: now it is known what the client speaks.
+static void server_on_greeted(struct server *server) {
+  struct tls_info info;
+  tls_info(server->conn.tls, &info);
+  if (slice_equal((struct slice){info.alpn, info.alpn_len}, SLICE("h2"))) h2_server_start(server);
+}
+
 static void server_on_read(struct conn *conn) {
   struct server *server = server_of_conn(conn);
   if (conn->failed) {
@@ -566,6 +600,7 @@ static void server_on_read(struct conn *conn) {
   }
   int64_t n = conn_fill(conn);
   if (n > 0) {
+    if (server->may_be_h2 && !server_sniff(server)) return;
     server_pump(server);
     // A client that pipelines on and on while a response is made waits in the kernel's buffer.
     if (!conn->closed && server->exchange && conn_input(conn).len > 0 && !server->request_open) conn_pause(conn);
@@ -587,6 +622,8 @@ static void server_on_write(struct conn *conn) {
     exchange_on_drained(server->exchange);
   } else if (server->stream.peer.requests > 0) {
     server_pump(server); // requests that had to wait, or rest
+  } else if (conn->tls) {
+    server_on_greeted(server);
   }
 }
 
@@ -600,7 +637,7 @@ static bool server_moves(struct server *server) {
 static void server_on_deadline(struct conn *conn) {
   struct server *server = server_of_conn(conn);
   struct exchange *exchange = server->exchange;
-  const struct limits *limits = limits_of(server->stream.worker);
+  const struct limits *limits = worker_limits(server->stream.worker);
   if (server_moves(server))
     server_timeout(server, limits->send_timeout_ms);
   else if (!exchange || conn->handshaking || conn->out.bytes > 0)
@@ -616,6 +653,7 @@ static void server_on_deadline(struct conn *conn) {
 // The client's address is known.
 static void server_start(struct server *server) {
   const struct listener *listener = server->stream.listener;
+  server->may_be_h2 = listener && listener->http2 && !listener->tls;
   if (!listener || !listener->tls)
     conn_resume(&server->conn);
   else if (stream_start_tls(&server->stream) < 0)
@@ -654,14 +692,14 @@ void server_open(struct worker *worker, const struct listener *listener, int fd,
   server->conn.on_deadline = server_on_deadline;
   server->keep_alive = true;
   conn_init(&server->conn, &worker->loop, &worker->chunks, fd);
-  h1_init(&server->h1, H1_SERVER, limits_of(worker)->max_head_bytes);
+  h1_init(&server->h1, H1_SERVER, worker_limits(worker)->max_head_bytes);
   server->next = worker->servers;
   if (server->next) server->next->previous = server;
   worker->servers = server;
   worker->server_count++;
   server->stream.peer.number = ++worker->board->connections;
   worker->board->connections_open++;
-  server_timeout(server, limits_of(worker)->header_timeout_ms);
+  server_timeout(server, worker_limits(worker)->header_timeout_ms);
   if (!listener || !listener->proxy_protocol) {
     server_start(server);
     return;

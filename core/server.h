@@ -11,13 +11,15 @@
 #include "loop.h"
 #include "stream.h"
 
-struct generation;
+struct h2_server;
 struct listener;
 struct worker;
 
 struct server {
   struct stream stream;
   struct conn conn;
+  struct h2_server *h2; // NULL: the client speaks HTTP/1.1, and what follows is of use
+  bool may_be_h2;       // plain: the first bytes will tell
   struct h1 h1;
   struct exchange *exchange;      // the one in work, NULL: idle
   struct server *previous, *next; // in worker->servers
@@ -38,3 +40,5 @@ void server_open(struct worker *worker, const struct listener *listener, int fd,
 // Closes when idle, else after the exchange in work (drain).
 void server_retire(struct server *server);
 void server_close(struct server *server);
+// The last bytes are in the connection's queue: it closes once they have gone.
+void server_close_after_write(struct server *server);

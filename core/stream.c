@@ -45,6 +45,8 @@ int stream_start_tls(struct stream *stream) {
   stream->peer.tls = true;
   stream->generation = generation_retain(generation);
   tls_set_owner(tls, stream);
+  const struct listener *listener = stream->listener;
+  if (!listener || !listener->http2) tls_offer_only(tls, listener && listener->kind == LISTEN_STREAM ? "" : "http/1.1");
   conn_start_tls(stream->conn, tls);
   return 0;
 }

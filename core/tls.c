@@ -204,6 +204,10 @@ void tls_free(struct tls *tls) {
   free(tls);
 }
 
+void tls_offer_only(struct tls *tls, const char *protocol) {
+  tls->only = protocol;
+}
+
 void tls_set_owner(struct tls *tls, void *owner) {
   tls->owner = owner;
 }

@@ -80,6 +80,10 @@ struct tls *tls_server_new(struct tls_context *context, int fd);
 struct tls *tls_client_new(struct tls_context *context, int fd, const char *server_name, const char *verify_name);
 void tls_free(struct tls *tls);
 
+// Of a server: agrees on no other protocol than this one, whatever the context has; on none at all when it is empty. The
+// text stays the caller's.
+void tls_offer_only(struct tls *tls, const char *protocol);
+
 // The owner's pointer, for hooks.
 void tls_set_owner(struct tls *tls, void *owner);
 void *tls_owner(const struct tls *tls);

@@ -291,10 +291,25 @@ static int on_certificate(SSL *ssl, void *data) {
   return tls_certificate_present(&pair->main, ssl) && tls_certificate_present(&pair->alt, ssl);
 }
 
+static bool find_offered(const char *name, const unsigned char **out, unsigned char *out_len,
+                         const unsigned char *offered, unsigned int len) {
+  size_t name_len = strlen(name);
+  for (unsigned int at = 0; at < len; at += 1u + offered[at]) {
+    if (offered[at] != name_len || at + 1u + name_len > len || memcmp(offered + at + 1, name, name_len) != 0) continue;
+    *out = offered + at + 1;
+    *out_len = offered[at];
+    return true;
+  }
+  return false;
+}
+
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *offered,
                    unsigned int offered_len, void *data) {
-  (void)ssl;
   struct tls_context *context = data;
+  const struct tls *tls = tls_of(ssl);
+  if (tls->only && !*tls->only) return SSL_TLSEXT_ERR_NOACK;
+  if (tls->only)
+    return find_offered(tls->only, out, out_len, offered, offered_len) ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
   unsigned char *chosen;
   if (SSL_select_next_proto(&chosen, out_len, context->alpn, context->alpn_len, offered, offered_len) !=
       OPENSSL_NPN_NEGOTIATED)

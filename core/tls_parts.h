@@ -71,9 +71,10 @@ struct tls {
   bool drained; // the last read of the socket took all that was there
   bool starved; // nothing whole is left to be read inside
   bool eof;
-  bool chosen;   // the certificate hook has decided
-  bool own;      // tls_set_certificate was called
-  bool informed; // `info` is known
+  bool chosen;      // the certificate hook has decided
+  bool own;         // tls_set_certificate was called
+  bool informed;    // `info` is known
+  const char *only; // the one protocol that is offered; NULL: those of the context
   struct tls_info info;
   char *sni;
   char *session_name;

@@ -321,6 +321,7 @@ static void listener_init(struct listener *listener, struct worker *worker, cons
       .kind = (uint8_t)socket->kind,
       .tls = has_word(socket->flags, "ssl"),
       .proxy_protocol = has_word(socket->flags, "proxy_protocol"),
+      .http2 = has_word(socket->flags, "http2"),
       .port = address_port((struct sockaddr *)&address),
   };
   ev_io_init(&listener->watcher, on_accept, socket->fd, EV_READ);

@@ -12,6 +12,7 @@
 #include "error.h"
 #include "generation.h"
 #include "h2_client.h"
+#include "h2_guard.h"
 #include "loop.h"
 #include "pool.h"
 #include "process.h"
@@ -41,7 +42,7 @@ struct listener {
   ev_io watcher;
   int fd;
   uint8_t kind; // enum listen_kind
-  bool tls, proxy_protocol;
+  bool tls, http2, proxy_protocol;
   uint16_t port;
 };
 
@@ -107,6 +108,8 @@ struct worker {
   bool seeded;                   // by a spec: ids and random bytes repeat
   bool listening, draining, stopped, closing;
   int64_t drain_from_us, drain_until_us, accept_logged_us;
+  struct h2_bucket offence_lines; // of h2_server.c: what the log may still tell, and how many it did not
+  uint32_t offences_untold;
   int exit_code;
   ev_timer clock_timer;
   ev_idle hurry; // while there is work that waits for nothing, the loop does not wait either
@@ -116,6 +119,11 @@ struct worker {
   struct timer drain_timer, accept_timer, pulse;
   char *self_certificate, *self_key; // for listeners without a certificate; made when first needed
 };
+
+// Those of the running generation.
+static inline const struct limits *worker_limits(const struct worker *worker) {
+  return worker->generation ? &worker->generation->limits : &worker->first_limits;
+}
 
 // A worker without master or sockets, for the spec kit; worker_main uses it too.
 struct worker *worker_new(const struct worker_options *options, struct error *error);

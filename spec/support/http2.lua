@@ -211,6 +211,24 @@ function client:data(number, body, open)
   return self:send(table.concat(out))
 end
 
+-- The same for content larger than the windows: waits for the peer to open them. False when it does not.
+function client:upload(number, body, open)
+  local stream, at = self:stream(number), 1
+  while at <= #body do
+    local initial = self.settings[4] or 65535
+    local room = math.min(initial + (stream.opened or 0) - (at - 1), 65535 + (self.opened or 0) - (self.uploaded or 0))
+    local piece = body:sub(at, at + math.min(room, 16384) - 1)
+    if #piece > 0 then
+      at = at + #piece
+      self.uploaded = (self.uploaded or 0) + #piece
+      self:data(number, piece, open or at <= #body)
+    elseif stream.reset or stream.ended or not self:step(self.socket.timeout) then
+      return false
+    end
+  end
+  return true
+end
+
 -- request: method, scheme, authority, path, headers (name -> value, or a list of { name, value }), body, trailers (a
 -- list), open (more is to follow). Gives the stream's number.
 function client:request(request)
@@ -298,6 +316,11 @@ handlers[http2.SETTINGS] = function(self, frame)
     self.settings[number_at(frame.payload, at, 2)] = number_at(frame.payload, at + 2, 4)
   end
   if not self.silent then self:send(http2.frame(http2.SETTINGS, http2.ACK, 0)) end
+end
+
+handlers[http2.WINDOW_UPDATE] = function(self, frame)
+  local owner = frame.stream == 0 and self or self:stream(frame.stream)
+  owner.opened = (owner.opened or 0) + number_at(frame.payload, 1, 4)
 end
 
 handlers[http2.PING] = function(self, frame)

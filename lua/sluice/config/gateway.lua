@@ -30,6 +30,7 @@ local limits = {
   { keepalive_timeout = limit(60000) }, { send_timeout = limit(30000) },
   { max_head_bytes = { type = "integer", between = { 1024, 1048576 }, default = 32768 } },
   { max_headers = { type = "integer", between = { 1, 10000 }, default = 200 } },
+  { max_streams = { type = "integer", between = { 1, 100000 }, default = 100 } },
   { max_body_bytes = limit(0, 2 ^ 53) }, { max_buffered_body_bytes = limit(8388608, 2 ^ 53) },
   { max_connections = limit(0) },
   -- Of the master: how long a worker may take to finish, and to stand still.
