@@ -64,11 +64,14 @@ $(BUILD)/llhttp/lib/llhttp.h: $(LLHTTP_SDIST)
 EXPLAINED := core/slice.h core/error.h core/uri.h core/router.h
 as_text    = sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'
 
-$(BUILD)/bridge_text.c: core/bridge.h core/kit.h $(EXPLAINED)
+$(BUILD)/bridge_text.c: Makefile core/bridge.h core/kit.h core/stream_router.h $(EXPLAINED)
 	@mkdir -p $(BUILD)
-	$(call say,GEN,$@){ echo 'extern const char bridge_declarations[], router_declarations[], kit_declarations[];'; \
+	$(call say,GEN,$@){ echo 'extern const char bridge_declarations[], router_declarations[], kit_declarations[],'; \
+	  echo '  stream_router_declarations[];'; \
 	  echo 'const char bridge_declarations[] ='; $(as_text) core/bridge.h; echo ';'; \
 	  echo 'const char kit_declarations[] ='; $(as_text) core/kit.h; echo ';'; \
+	  echo 'const char stream_router_declarations[] ='; \
+	  sed -e '/^#/d' core/stream_router.h | $(as_text); echo ';'; \
 	  echo 'const char router_declarations[] ='; \
 	  sed -e '/^static inline/,/^}/d' -e '/^#/d' $(EXPLAINED) | $(as_text); echo ';'; } > $@
 

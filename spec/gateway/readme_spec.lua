@@ -2,7 +2,11 @@
 -- A newcomer pastes what README.md shows, and sees what README.md says: every console block is run against the demo,
 -- that of a plugin against the configuration which stands above it.
 local gateway = require "spec.support.gateway"
+local posix = require "spec.support.posix"
 local process = require "spec.support.process"
+
+local home = os.getenv("SLUICE_HOME") or assert(io.popen("pwd")):read("*l")
+local stream_port = process.free_port() -- for what the demo has at 9000
 
 -- The commands of the console blocks: { command, expected }, where "…" stands for anything.
 local function console_lines(text)
@@ -29,7 +33,7 @@ end
 -- Runs a command with the ports of `gw`, and compares what it prints.
 local function assert_shows(gw, entry)
   local command = entry.command:gsub("localhost:8000", "127.0.0.1:" .. gw.port)
-    :gsub("localhost:8007", "127.0.0.1:" .. gw.status_port)
+    :gsub("localhost:8007", "127.0.0.1:" .. gw.status_port):gsub("localhost:9000", "127.0.0.1:" .. stream_port)
   local _, out = process.run({ "sh", "-c", command .. " 2>/dev/null" }, { cwd = gw.directory })
   assert.matches(to_pattern(entry.expected), (out:gsub("\r", "")))
 end
@@ -39,7 +43,10 @@ describe("the README", function()
 
   setup(function()
     local text = process.read_file("bin/demo/sluice.yml")
-    gw = gateway.start(function(self) return (text:gsub(":8000", ":" .. self.port)) end, {
+    gw = gateway.start(function(self)
+      return (text:gsub(":8000", ":" .. self.port):gsub("([: ])9000", "%1" .. stream_port))
+    end, {
+      env = { SLUICE_STREAM_LISTEN = "127.0.0.1:" .. stream_port },
       plugins = { echo = {
         ["handler.lua"] = process.read_file("bin/demo/plugins/echo/handler.lua"),
         ["schema.lua"] = process.read_file("bin/demo/plugins/echo/schema.lua"),
@@ -54,6 +61,23 @@ describe("the README", function()
     it("shows what comes of " .. entry.command, function()
       assert_shows(gw, entry)
     end)
+  end
+end)
+
+describe("a whole configuration in the README", function()
+  local number = 0
+  for block in process.read_file("README.md"):gmatch("```yaml\n(.-)```") do
+    number = number + 1
+    if block:find("^_format_version") then
+      it("is one, number " .. number, function()
+        local folder = posix.temporary_directory()
+        process.write_file(folder .. "/sluice.yml", block)
+        local status, _, err = process.run({ gateway.binary, "check", folder .. "/sluice.yml" },
+          { env = { SLUICE_HOME = home } })
+        process.remove(folder)
+        assert.equal(0, status, err)
+      end)
+    end
   end
 end)
 

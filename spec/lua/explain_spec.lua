@@ -4,7 +4,7 @@ local core = require "spec.support.core"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
-core.load("router.h", "uri.h")
+core.load("router.h", "uri.h", "stream_router.h")
 
 local handler = [[
 local hello = { version = "1.2.0", priority = 10 }
@@ -49,6 +49,20 @@ services:
   - name: greeter
     url: grpc://greeter.test:9000
     routes: [{ name: greeter, protocols: [grpc], paths: [/greet.Greeter/SayHello] }]
+  - name: database
+    host: users
+    protocol: tcp
+    proxy_protocol: v2
+    routes:
+      - name: raw
+        protocols: [tcp]
+        sources: [{ ip: 192.168.0.0/16 }]
+        destinations: [{ port: 9000 }]
+        plugins: [{ name: watch }]
+      - { name: any, protocols: [tls], destinations: [{ port: 9443 }] }
+  - name: through
+    url: tcp://10.0.0.9:443
+    routes: [{ name: pass, protocols: [tls_passthrough], snis: [a.test] }]
 upstreams:
   - name: users
     targets: [{ target: "10.0.0.1:8080", weight: 10 }]
@@ -67,10 +81,12 @@ describe("sluice explain", function()
     entities = require "sluice.cli.explain.entities"
     explain = require "sluice.cli.explain"
     folder = posix.temporary_directory()
-    os.execute(("mkdir -p '%s/hello' '%s/late'"):format(folder, folder))
+    os.execute(("mkdir -p '%s/hello' '%s/late' '%s/watch'"):format(folder, folder, folder))
     process.write_file(folder .. "/hello/handler.lua", handler)
     process.write_file(folder .. "/hello/schema.lua", schema)
     process.write_file(folder .. "/late/handler.lua", late)
+    process.write_file(folder .. "/watch/handler.lua",
+      "return { version = '1', priority = 7, preread = function() end, log = function() end }")
     local loaded, errors = config.of_text(configuration:format(folder))
     assert(loaded, errors and errors[1] and errors[1].text)
     known = entities.of_configuration(loaded, "a text")
@@ -142,6 +158,38 @@ describe("sluice explain", function()
 
   it("passes over routes of a disabled service", function()
     says(ask("GET", "/users/7/gone"), "route     all-users", "of 7 routes")
+  end)
+
+  describe("of a stream", function()
+    local stream = require "sluice.cli.explain.stream"
+
+    local function tell(...)
+      local text, found = stream.text(known, ...)
+      return text, found
+    end
+
+    it("names the route, what it asks for, its plugins and where it goes", function()
+      local text, found = tell("tcp", "127.0.0.1:9000", "192.168.1.5")
+      assert.is_true(found)
+      says(text, "tcp 127.0.0.1:9000 from 192.168.1.5", "of 3 routes of streams", "route     raw",
+        "sources      among 192.168.0.0/16", "destinations among any address port 9000", "snis         not asked for",
+        "1. watch 1  priority 7  in preread, log (stream)", "service   database", "behind a PROXY header, v2",
+        "10.0.0.1:8080  weight 10")
+    end)
+
+    it("tells by server name what is passed through", function()
+      says(tell("TLS", "A.test:9443"), "route     pass", "TLS is passed through", "tcp://10.0.0.9:443")
+      says(tell("tls", "b.test:9443"), "route     any", "service   database")
+    end)
+
+    it("says when there is none, and what it cannot read", function()
+      local text, found = tell("tcp", "127.0.0.1:9000", "10.0.0.1")
+      assert.is_false(found)
+      says(text, "no route takes it: it is closed")
+      assert.equal("expected HOST:PORT, found nope:x", select(2, tell("tcp", "nope:x")))
+      assert.equal("expected an address behind --from, found example.com",
+        select(2, tell("tcp", "a:1", "example.com")))
+    end)
   end)
 
   it("says why the gateway would refuse the request", function()

@@ -4,9 +4,11 @@
 local entities = require "sluice.cli.explain.entities"
 local gateway = require "sluice.cli.gateway"
 local options = require "sluice.cli.options"
+local plan = require "sluice.plan"
 local report = require "sluice.cli.explain.report"
 local requests = require "sluice.cli.explain.request"
 local router = require "sluice.cli.router"
+local stream = require "sluice.cli.explain.stream"
 
 local explain = {}
 
@@ -15,7 +17,8 @@ local function active_routes(known)
   local active = {}
   for _, route in ipairs(known.routes) do
     local service = known.by_id[route.service]
-    if not service or service.enabled ~= false then active[#active + 1] = route end
+    local streams = plan.is_stream(route.protocols)
+    if not streams and (not service or service.enabled ~= false) then active[#active + 1] = route end
   end
   return active
 end
@@ -53,17 +56,23 @@ function explain.text(known, method, url, fields)
   return report.text(findings), findings.route ~= nil
 end
 
-local flags = { options.config, { "-H", "--header", key = "fields", value = "'NAME: VALUE'", many = true } }
+local flags = { options.config, { "-H", "--header", key = "fields", value = "'NAME: VALUE'", many = true },
+  { "--from", key = "from", value = "ADDRESS" } }
 
 ---@param args string[]
 ---@param host table
 ---@return integer 0: a route takes the request, 1: none does, or an error
 function explain.run(args, host)
   local parsed = options.parse(args, flags, 2)
-  if #parsed < 2 then options.fail("expected METHOD and URL") end
+  if #parsed < 2 then options.fail("expected METHOD and URL, or tcp or tls and HOST:PORT") end
   local known, why = entities.read(parsed.files, host)
   if not known then return gateway.complain(why) end
-  local text, found = explain.text(known, parsed[1], parsed[2], parsed.fields)
+  local text, found
+  if stream.is_meant(parsed[1]) then
+    text, found = stream.text(known, parsed[1], parsed[2], parsed.from)
+  else
+    text, found = explain.text(known, parsed[1], parsed[2], parsed.fields)
+  end
   if not text then return gateway.complain(found) end
   io.write(text)
   return found and 0 or 1

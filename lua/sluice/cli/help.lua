@@ -44,9 +44,10 @@ local pages = {
     text = "Each error comes with file, line, entity, field, what was expected and what was found. Exits 0 or 1.\n",
   },
   {
-    name = "explain", usage = "[-c FILE] METHOD URL [-H 'NAME: VALUE']...",
+    name = "explain", usage = "[-c FILE] METHOD URL [-H 'NAME: VALUE']... | tcp|tls HOST:PORT [--from ADDRESS]",
     brief = "which route matches and why, its plugins, its upstream",
-    text = CONFIG .. "  -H 'NAME: VALUE'    a field of the request\n",
+    text = CONFIG .. "  -H 'NAME: VALUE'    a field of the request\n" ..
+      "  --from ADDRESS      of a stream's client, 127.0.0.1 by default\n",
   },
   {
     name = "plugin", usage = "new NAME | list | test [NAME] [--watch] | docs NAME",

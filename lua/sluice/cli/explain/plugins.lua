@@ -106,7 +106,7 @@ function plugins.list(known, route)
   local loaded, why = load_all(known)
   if not loaded then return nil, why end
   local by_config = instances_by_config(known)
-  local planner = plan.new(loaded)
+  local planner = plan.new(loaded, nil, nil, plan.is_stream(route.protocols))
   for _, instance in ipairs(known.plugins) do planner:add(instance) end
   local made, err = planner:plan(route.id, route.service)
   if not made then return nil, err end

@@ -273,6 +273,23 @@ local function put_route(out, findings)
   put_outcome(out, findings)
 end
 
+report.put_plugins = put_plugins
+
+-- Where a stream goes.
+function report.put_service(out, known, route)
+  local service = known.by_id[route.service]
+  if not service then
+    out[#out + 1] = "\nservice   none: a plugin has to say where it goes"
+    return
+  end
+  out[#out + 1] = ("\nservice   %s\n  %s://%s:%d%s"):format(name_of(service), service.protocol, service.host,
+    service.port, service.proxy_protocol and "  behind a PROXY header, " .. service.proxy_protocol or "")
+  local upstream = upstream_named(known, service.host)
+  if not upstream then return end
+  out[#out + 1] = ("  upstream %s, %s, with targets"):format(upstream.name, upstream.algorithm or "round-robin")
+  put_targets(out, known, upstream)
+end
+
 -- The answer for what sluice.cli.explain has found.
 ---@param findings table
 ---@return string
