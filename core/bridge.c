@@ -13,6 +13,7 @@
 #include "router.h"
 #include "stream.h"
 #include "tls.h"
+#include "try.h"
 #include "websocket.h"
 #include "worker.h"
 
@@ -613,6 +614,27 @@ int bridge_service_upstream(struct worker *worker, double handle, const char *na
   exchange->upstream = upstream;
   exchange->service_host = (struct slice){NULL, 0};
   return BRIDGE_OK;
+}
+
+static double real_time(const struct exchange *exchange, int64_t mono_us) {
+  return (double)(exchange->started_real_us + mono_us - exchange->started_us);
+}
+
+int bridge_try(struct worker *worker, double handle, uint32_t index, struct try_info *out) {
+  const struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  const struct failed_try *failed = exchange->failed_tries;
+  for (uint32_t i = 0; failed && i < index; i++) failed = failed->next;
+  if (failed) {
+    *out = (struct try_info){.port = failed->port, .status = (uint32_t)failed->status, .answered = failed->answered};
+    out->begun_us = real_time(exchange, failed->begun_us);
+    give(&out->ip, slice_of(failed->ip));
+    return BRIDGE_OK;
+  }
+  bool current = exchange->tries > 0 && !exchange->last_failed && exchange->target_port > 0;
+  if (!current || index != exchange->failed_count) return BRIDGE_NONE;
+  *out = (struct try_info){.port = exchange->target_port, .begun_us = real_time(exchange, exchange->try_begun_us)};
+  return give(&out->ip, slice_of(exchange->target_ip));
 }
 
 int bridge_service_tls_verify(struct worker *worker, double handle, int verify) {

@@ -212,6 +212,15 @@ int bridge_websocket_is_code(int code);
 int bridge_service_target(struct worker *worker, double exchange, const char *host, uint32_t len, uint32_t port);
 // Use the upstream of this name; NONE when the generation has none.
 int bridge_service_upstream(struct worker *worker, double exchange, const char *name, uint32_t len);
+// A try of the exchange, from 0 in their order: those that failed (the first 32 of them), then the one that did not.
+struct try_info {
+  struct bytes ip; // none when its name was not found
+  uint32_t port;
+  uint32_t status; // what the client would have been told; 0: it did not fail
+  bool answered;   // by the service, which could not serve
+  double begun_us; // since 1970
+};
+int bridge_try(struct worker *worker, double exchange, uint32_t index, struct try_info *out); // OK or NONE
 int bridge_service_tls_verify(struct worker *worker, double exchange, int verify);
 
 // Presents this certificate (its chain behind it) in the handshake that phase certificate is about.

@@ -152,6 +152,10 @@ struct exchange {
   struct timer deadline;
   const char *told_timeout; // the client's text of it: not what a plugin put in its place
   uint32_t tries, moves;
+  struct failed_try *failed_tries, **failed_end; // the first ones that failed, in order
+  uint32_t failed_count;
+  int64_t try_begun_us; // of the last one
+  bool last_failed;     // the last try is one of those that failed
   struct buffer replay; // references to request content already sent, while a retry is possible
   bool replayable;
   char target_ip[46];

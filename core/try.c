@@ -16,7 +16,7 @@
 #include "tls.h"
 #include "worker.h"
 
-enum { REPLAY_MOST = 64 * 1024, MOVES_MOST = 16 };
+enum { REPLAY_MOST = 64 * 1024, MOVES_MOST = 16, FAILED_KEPT = 32 };
 
 // ---- Talking to the carrier ----------------------------------------------------------------------------------------
 
@@ -89,6 +89,20 @@ static void try_again(struct worker *worker, void *data) {
   if (exchange->try) try_begin(exchange);
 }
 
+static void note_failure(struct exchange *exchange, int status, bool answered) {
+  exchange->last_failed = true;
+  if (exchange->failed_count == FAILED_KEPT) return;
+  struct failed_try *failed = arena_alloc(&exchange->arena, sizeof *failed);
+  if (!failed) return;
+  *failed = (struct failed_try){.begun_us = exchange->try->begun_us, .status = status, .answered = answered};
+  if (exchange->try->carrier) {
+    memcpy(failed->ip, exchange->target_ip, sizeof failed->ip);
+    failed->port = exchange->target_port;
+  }
+  *(exchange->failed_count++ ? exchange->failed_end : &exchange->failed_tries) = failed;
+  exchange->failed_end = &failed->next;
+}
+
 void try_failed(struct exchange *exchange, int status, const char *message, bool unsent) {
   struct try *try = exchange->try;
   char text[320];
@@ -97,6 +111,7 @@ void try_failed(struct exchange *exchange, int status, const char *message, bool
   log_warn(&exchange->worker->log, "a try failed", "cause", text, "service",
            exchange->service ? exchange->service->name.data : "", "address", exchange->target_ip, "request",
            exchange_id(exchange), "retrying", again ? "yes" : "no");
+  note_failure(exchange, status, false);
   try_drop(try);
   if (!again) {
     exchange->try = NULL;
@@ -116,8 +131,9 @@ bool try_elsewhere(struct exchange *exchange, const char *cause) {
   log_warn(&exchange->worker->log, "a try failed", "cause", cause, "service",
            exchange->service ? exchange->service->name.data : "", "address", exchange->target_ip, "request",
            exchange_id(exchange), "retrying", "yes");
+  note_failure(exchange, 503, true);
   try_drop(try);
-  rewind_content(exchange);
+  if (try->content_taken) rewind_content(exchange);
   worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
   return true;
 }
@@ -273,8 +289,12 @@ void try_begin(struct exchange *exchange) {
     exchange->replayable = true;
   }
   struct try *try = exchange->try;
-  *try = (struct try){.exchange = exchange};
+  *try = (struct try){.exchange = exchange, .begun_us = exchange->worker->loop.clock.mono_us};
+  exchange->try_begun_us = try->begun_us;
   exchange->tries++;
+  exchange->last_failed = false;
+  exchange->target_ip[0] = 0;
+  exchange->target_port = 0;
   exchange_tell_deadline(exchange);
   if (!exchange->upstream && exchange->service && !exchange->service_host.len)
     exchange->upstream = exchange->service->upstream;

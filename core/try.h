@@ -39,6 +39,7 @@ struct try {
   struct h2_call *call;          // HTTP/2: the stream
   struct tcp_link *tcp_link;     // of a TCP stream
   struct target *target;
+  int64_t begun_us;
   struct dns_query *query; // in flight
   struct address addresses[TARGET_ADDRESSES];
   uint32_t address_count, address_at;
@@ -50,6 +51,16 @@ struct try {
   bool content_taken;   // some of the request's is on its way
   bool response_seen;   // at least a byte of it
   bool response_whole;  // with its head: nothing follows
+};
+
+// A try that came to nothing, for plugins and logs; in the exchange's arena.
+struct failed_try {
+  struct failed_try *next;
+  int64_t begun_us; // on the monotonic clock
+  int status;       // that the client would have been told
+  uint16_t port;
+  bool answered; // by the service, which could not serve
+  char ip[46];   // "": none was found
 };
 
 // A DNS query and whose it is; in the exchange's arena.

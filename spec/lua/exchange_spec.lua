@@ -187,6 +187,7 @@ describe("an exchange", function()
     end)
 
     it("gathers the body over the chunks", function()
+      fake.numbers[E.NUMBER_BUFFERED_MOST] = 1000
       local function chunk(text, last)
         exchange.chunk, exchange.last, exchange.taken = text, last, false
         return run("body_filter", function() return exchange.response:get_raw_body() end)
@@ -335,6 +336,8 @@ describe("an exchange", function()
         [E.NUMBER_RECEIVE_US] = 1000, [E.NUMBER_ELAPSED_US] = 35000, [E.NUMBER_STARTED_US] = 1700000000123456,
         [E.NUMBER_REQUEST_BYTES] = 90, [E.NUMBER_RESPONSE_BYTES] = 120, [E.NUMBER_RESPONSE_SOURCE] = 1,
       }
+      fake.tries = { { ip = "10.0.0.2", port = 81, status = 502, answered = false, begun_us = 1700000000000999 },
+        { ip = "10.0.0.1", port = 80, status = 0, answered = false, begun_us = 1700000000001000 } }
       fake.fields[0] = { { "Authorization", "Bearer secret" }, { "Host", "example.com" } }
       exchange.phase = phases.numbers.log
     end)
@@ -347,7 +350,8 @@ describe("an exchange", function()
       }, record.request)
       assert.same({ status = 200, headers = {}, size = 120 }, record.response)
       assert.same({ kong = 3, proxy = 30, request = 35, receive = 1 }, record.latencies)
-      assert.same({ { ip = "10.0.0.1", port = 80 } }, record.tries)
+      assert.same({ { ip = "10.0.0.2", port = 81, state = "failed", code = 502, balancer_start = 1700000000000 },
+        { ip = "10.0.0.1", port = 80, balancer_start = 1700000000001 } }, record.tries)
       assert.equal("/v1/a?b=1", record.upstream_uri)
       assert.equal("200", record.upstream_status)
       assert.equal(1700000000123, record.started_at)

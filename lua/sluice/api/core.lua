@@ -137,6 +137,24 @@ function core.body(handle, message)
   return nil, core.reason(status)
 end
 
+local try_info = ffi.new("struct try_info[1]")
+
+-- See exchange.service:get_tries.
+---@return table[]
+function core.tries(handle)
+  local list = {}
+  while C.bridge_try(worker, handle, #list, try_info) == OK do
+    local try = try_info[0]
+    local failed, known = try.status > 0, try.ip.len > 0
+    list[#list + 1] = {
+      ip = known and ffi_string(try.ip.data, try.ip.len) or nil, port = known and try.port or nil,
+      balancer_start = math.floor(try.begun_us / 1000),
+      state = failed and (try.answered and "next" or "failed") or nil, code = failed and try.status or nil,
+    }
+  end
+  return list
+end
+
 ---@return string|nil
 function core.capture(handle, index)
   if C.bridge_capture(worker, handle, index, out) ~= OK then return nil end

@@ -92,10 +92,8 @@ local function upstream_uri(handle)
 end
 
 local function tries_of(handle)
-  local count = number(handle, E.NUMBER_TRIES) or 0
-  local ip = count > 0 and text(handle, E.TEXT_TARGET_IP)
-  if not ip or ip == "" then return nil end
-  return { { ip = ip, port = number(handle, E.NUMBER_TARGET_PORT) } }
+  local list = core.tries(handle)
+  return list[1] and list
 end
 
 -- A copy of the entity's fields: what a log plugin changes in its record must not change the configuration.

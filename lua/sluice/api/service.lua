@@ -12,6 +12,7 @@ local check_phase, must = core.check_phase, core.must
 
 local BEFORE = phases.mask("preread", "rewrite", "access")
 local TARGET = phases.mask("preread", "rewrite", "access", "balancer", "balancer (stream)")
+local TRIED = phases.mask("balancer", "balancer (stream)", "header_filter", "body_filter", "response", "log")
 
 local MAX_MS = 2147483646 -- as in Kong
 
@@ -62,6 +63,14 @@ function methods:set_timeouts(connect_timeout, write_timeout, read_timeout)
   core.set_number(self.handle, E.NUMBER_CONNECT_TIMEOUT_MS, connect_timeout, name)
   core.set_number(self.handle, E.NUMBER_SEND_TIMEOUT_MS, write_timeout, name)
   core.set_number(self.handle, E.NUMBER_READ_TIMEOUT_MS, read_timeout, name)
+end
+
+-- What has been tried so far, as Kong logs it: those that failed say how ("failed": not reached, or broken; "next": it
+-- answered that it cannot serve), with the status that the client would have been told.
+---@return { ip: string?, port: integer?, balancer_start: number, state: string?, code: integer? }[]
+function methods:get_tries()
+  check_phase(TRIED, self.handle, "exchange.service:get_tries")
+  return (core.tries(self.handle))
 end
 
 ---@param on boolean whether the service's certificate is verified

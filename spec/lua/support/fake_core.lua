@@ -153,6 +153,14 @@ function C.bridge_exit_error(_, _, status, message)
   return 0
 end
 
+function C.bridge_try(_, _, index, out)
+  local try = fake.tries[tonumber(index) + 1]
+  if not try then return 2 end
+  out[0].port, out[0].status, out[0].answered, out[0].begun_us = try.port, try.status, try.answered, try.begun_us
+  out[0].ip.data, out[0].ip.len = try.ip, #try.ip
+  return 0
+end
+
 function C.bridge_service_target(_, _, host, _, port)
   fake.target = { host = host, port = port }
   return 0
@@ -190,7 +198,7 @@ end
 function fake.reset()
   fake.kept, fake.texts, fake.numbers, fake.bodies = {}, {}, {}, {}
   fake.fields = { [0] = {}, {}, {} }
-  fake.captures, fake.capture_names, fake.upstreams = {}, {}, {}
+  fake.captures, fake.capture_names, fake.upstreams, fake.tries = {}, {}, {}, {}
   fake.worker_id = 1
   fake.timers, fake.log, fake.answer, fake.now = {}, {}, nil, 1700000000
 end
