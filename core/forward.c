@@ -173,7 +173,9 @@ static void end_field(struct head *head, struct slice name, const char *value) {
 
 static void put_number(struct head *head, struct slice name, uint64_t number) {
   char digits[DIGITS_MOST];
-  put_field(head, name, slice_of_number(number, digits));
+  const char *value = begin_field(head, name); // a list holds on to its values
+  put(head, slice_of_number(number, digits));
+  end_field(head, name, value);
 }
 
 // The values of all fields with that id in one list, ours at its end.

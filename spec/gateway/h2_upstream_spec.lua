@@ -75,6 +75,7 @@ describe("a service over HTTP/2", function()
       assert.equal("1.1 sluice", fields.via)
       assert.equal("127.0.0.1", fields["x-forwarded-for"])
       assert.equal("gateway.test", fields["x-forwarded-host"])
+      assert.equal(tostring(gw.port), fields["x-forwarded-port"])
       for _, name in ipairs { "connection", "keep-alive", "proxy-connection", "x-private", "host", "X-Mixed",
         "transfer-encoding", "content-length" } do
         assert.is_nil(fields[name], name)
@@ -437,6 +438,148 @@ describe("a service over HTTP/2", function()
     end
     assert.equal(502, client:read_response().status)
     gw:wait_log("does not speak HTTP/2")
+  end)
+end)
+
+describe("gRPC through the gateway", function()
+  local gw, service, client, connection
+
+  setup(function()
+    service = http2_service.listen()
+    gw = gateway.start(([[
+_format_version: "3.0"
+services:
+- name: greeter
+  url: grpc://127.0.0.1:%d
+  routes:
+  - { name: greeter, protocols: [grpc, grpcs], paths: [/greet.Greeter/] }
+  - { name: secure, protocols: [grpcs], paths: [/secure.Greeter/] }
+]]):format(service.port), { http2 = true })
+  end)
+
+  teardown(function()
+    gw:stop()
+    service:close()
+  end)
+
+  before_each(function() client = assert(http2.connect(gw.port)) end)
+
+  after_each(function()
+    client:close()
+    if not connection then return end
+    connection.socket:finish()
+    connection.socket:closes_within(2)
+    connection:close()
+    connection = nil
+  end)
+
+  local HEADERS = { { "content-type", "application/grpc" }, { "te", "trailers" } }
+
+  local function call()
+    local number = client:request { method = "POST", path = "/greet.Greeter/Chat", headers = HEADERS, open = true }
+    connection = service:accept()
+    return number, assert(connection:next_request())
+  end
+
+  local function content(stream)
+    return table.concat(stream.parts)
+  end
+
+  it("passes the head before there is content, then messages both ways as they come, and each end", function()
+    local number, got = call()
+    local stream = client:stream(number)
+    assert.same({ "trailers", "application/grpc", "/greet.Greeter/Chat" },
+      { got.request.te, got.request["content-type"], got.request[":path"] })
+    connection:head(got, { { ":status", 200 }, { "content-type", "application/grpc" } })
+    assert(client:wait_until(function() return stream.status end))
+    for round = 1, 3 do
+      client:data(number, "question " .. round, true)
+      assert(connection:wait_until(function() return content(got):find("question " .. round, 1, true) end))
+      connection:data(got.number, "answer " .. round, true)
+      assert(client:wait_until(function() return content(stream):find("answer " .. round, 1, true) end))
+    end
+    client:data(number, "")
+    assert(connection:wait_until(function() return got.ended end))
+    connection:data(got.number, "last", true) -- it goes on when the client has ended its side
+    connection:head(got, { { "grpc-status", "0" }, { "grpc-message", "well" } }, true)
+    local answer = client:wait(number)
+    assert.equal("answer 1answer 2answer 3last", answer.body)
+    assert.same({ "0", "well" }, { answer.trailers["grpc-status"], answer.trailers["grpc-message"] })
+  end)
+
+  it("ends a call whose service ends it, whatever the client still has to say", function()
+    local number, got = call()
+    client:data(number, "more and", true)
+    assert(connection:wait_until(function() return #got.parts > 0 end))
+    connection:respond(got, { { ":status", 200 }, { "content-type", "application/grpc" } }, nil,
+      { { "grpc-status", "9" } })
+    assert.equal("9", client:wait(number).trailers["grpc-status"])
+    assert(connection:wait_until(function() return got.reset end))
+    assert.equal("CANCEL", got.reset)
+  end)
+
+  it("passes trailers alone as a single head", function()
+    local number, got = call()
+    connection:head(got, { { ":status", 200 }, { "content-type", "application/grpc" }, { "grpc-status", "5" } }, true)
+    local answer = client:wait(number)
+    assert.same({ "5", true }, { answer.headers["grpc-status"], answer.ended })
+    assert.is_nil(answer.trailers)
+    assert.is_nil(answer.headers["content-length"])
+  end)
+
+  it("passes the client's cancelling on", function()
+    local number, got = call()
+    client:send(http2.frame(http2.RST_STREAM, 0, number, http2.bytes(8, 4)))
+    assert(connection:wait_until(function() return got.reset end))
+    assert.equal("CANCEL", got.reset)
+  end)
+
+  it("tells a call that breaks off in the middle as such", function()
+    local number, got = call()
+    connection:head(got, { { ":status", 200 }, { "content-type", "application/grpc" } })
+    connection:data(got.number, "half", true)
+    assert(client:wait_until(function() return #client:stream(number).parts > 0 end))
+    connection:reset(got, 2)
+    local answer = client:wait(number)
+    assert.equal("14", answer.trailers["grpc-status"])
+  end)
+
+  it("holds a service up when its client opens no window", function()
+    client:close()
+    client = assert(http2.connect(gw.port, { silent = true, settings = { { 4, 1000 } } }))
+    local _, got = call()
+    connection:head(got, { { ":status", 200 }, { "content-type", "application/grpc" } })
+    assert(connection:wait_until(function() return connection.settings[4] end))
+    local window, sent, piece = connection.settings[4], 0, ("x"):rep(16384)
+    repeat
+      while window >= #piece do
+        assert(connection:data(got.number, piece, true))
+        sent, window = sent + #piece, window - #piece
+      end
+      local frame = connection:step(0.3)
+      local grows = frame and frame.kind == http2.WINDOW_UPDATE and frame.stream == got.number
+      if grows then window = window + http2.number_at(frame.payload, 1, 4) end
+    until not frame
+    assert.is_true(sent < 2 ^ 20, "the gateway took " .. sent .. " bytes that nobody reads")
+  end)
+
+  describe("on a route for gRPC", function()
+    it("is refused to others with 415", function()
+      assert.equal(415, gw:get("/greet.Greeter/Chat").status)
+      assert.equal(415, client:wait(client:request { path = "/greet.Greeter/Chat" }).status)
+    end)
+
+    it("is refused over HTTP/1 with 426 for logs, as gRPC tells it", function()
+      local answer = gw:request { method = "POST", path = "/greet.Greeter/Chat", body = "",
+        headers = { ["Content-Type"] = "application/grpc" } }
+      assert.equal("Please use HTTP2 protocol", answer.headers["grpc-message"])
+    end)
+
+    it("that wants TLS is refused in the clear as Kong refuses it", function()
+      local answer = client:wait(client:request { method = "POST", path = "/secure.Greeter/Chat", headers = HEADERS })
+      assert.same({ 200, "1", "gRPC request matched gRPCs route" },
+        { answer.status, answer.headers["grpc-status"], answer.headers["grpc-message"] })
+    end)
   end)
 end)
 
