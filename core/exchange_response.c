@@ -397,18 +397,18 @@ void exchange_on_service_end(struct exchange *exchange) {
 }
 
 void exchange_on_service_failed(struct exchange *exchange, int status, const char *message) {
-  if (exchange->head_sent || exchange->state == EXCHANGE_TUNNEL) {
-    exchange_cut(exchange, status, message);
-    return;
-  }
   // The client learns what kind of failure it was; addresses and causes are for the log.
   const char *told = status == 502   ? "An invalid response was received from the upstream server"
                      : status == 504 ? "The upstream server is timing out"
                                      : message;
   struct slice cause = slice_of(message);
+  exchange->error = arena_copy(&exchange->arena, cause.data, cause.len);
+  if (exchange->head_sent || exchange->state == EXCHANGE_TUNNEL) {
+    exchange_cut(exchange, status, told);
+    return;
+  }
   buffer_clear(&exchange->answer);
   exchange->source = SOURCE_ERROR;
-  exchange->error = arena_copy(&exchange->arena, cause.data, cause.len);
   answer_error(exchange, status, slice_of(told));
   exchange_respond(exchange);
 }

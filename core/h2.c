@@ -42,7 +42,7 @@ void h2_put_headers(struct h2_fields *fields, const struct headers *headers, uin
 void h2_put_trailers(struct h2_fields *fields, const struct headers *trailers) {
   for (uint32_t i = 0; i < trailers->count && fields->count < fields->room; i++) {
     const struct field *field = &trailers->fields[i];
-    if (field->id == FIELD_OTHER && !field->named_by_connection) h2_put(fields, field->name, field->value);
+    if (forward_is_trailer(field) && !field->named_by_connection) h2_put(fields, field->name, field->value);
   }
 }
 

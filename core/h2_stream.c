@@ -353,12 +353,14 @@ static int make_head(struct h2_stream *stream, struct exchange *exchange) {
   int status = tunnel ? 200 : exchange_sent_status(exchange);
   h2_put(head, SLICE(":status"), number_text(arena, (uint64_t)status));
   if (tunnel) headers_remove(&exchange->response, SLICE("sec-websocket-accept"));
-  h2_put_headers(head, &exchange->response, BIT(CONTENT_LENGTH) | BIT(VIA));
+  bool via = exchange->source == SOURCE_SERVICE && exchange_tells(exchange, TELL_VIA);
+  h2_put_headers(head, &exchange->response, BIT(CONTENT_LENGTH) | (via ? BIT(VIA) : 0));
   if (!headers_has(&exchange->response, FIELD_DATE))
     h2_put(head, SLICE("date"), (struct slice){clock_http_date(&exchange->worker->loop.clock), 29});
-  if (exchange->source == SOURCE_SERVICE)
+  if (via)
     h2_put(head, SLICE("via"), via_text(exchange));
-  else if (!headers_has(&exchange->response, FIELD_SERVER))
+  else if (exchange->source != SOURCE_SERVICE && !headers_has(&exchange->response, FIELD_SERVER) &&
+           exchange_tells(exchange, TELL_SERVER))
     h2_put(head, SLICE("server"), SLICE("sluice"));
   put_length(head, exchange);
   return head->bytes <= CHUNK_BYTES ? 0 : ERROR_INVALID;
