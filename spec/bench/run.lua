@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- make bench: requests per CPU-second of one worker, in turns with nginx in one run, medians and their ratios; then
--- latency at a fixed rate. CASES, ROUNDS and SECONDS in the environment narrow it.
+-- make bench: requests per CPU-second of one worker, in turns with nginx in one run; medians, and the median of what
+-- they are to each other in each round, which a machine that slows down and recovers does not move; then latency at a fixed rate. CASES, ROUNDS and SECONDS in the environment narrow it.
 local cases = require "spec.bench.cases"
 local measure = require "spec.bench.measure"
 local servers = require "spec.bench.servers"
@@ -70,7 +70,9 @@ end
 local function print_row(case, results)
   local own = measure.median(results[case.name].sluice)
   local other = case.against == "nginx" and results[case.name].nginx or results[case.against].sluice
-  local ratio = own / measure.median(other)
+  local ratios = {}
+  for round, figure in ipairs(results[case.name].sluice) do ratios[round] = figure / other[round] end
+  local ratio = measure.median(ratios)
   local verdict = ratio >= case.floor and "ok" or "BELOW"
   print(("%-14s %12.0f %12.0f of %-6s %8.3f %7.2f  %s"):format(case.name, own, measure.median(other), case.against,
     ratio, case.floor, verdict))
@@ -92,7 +94,8 @@ local function throughput(list, running)
   print(("%-14s %12s %12s    %-6s %8s %7s"):format("case", "sluice", "compared", "", "ratio", "floor"))
   local all = true
   for _, case in ipairs(list) do all = print_row(case, results) and all end
-  print("requests per CPU-second of one worker; medians of " .. ROUNDS .. " rounds of " .. SECONDS .. " s, in turns")
+  print("requests per CPU-second of one worker, and how they compare: medians of " .. ROUNDS .. " rounds of " .. SECONDS
+    .. " s, in turns")
   return all
 end
 
