@@ -191,7 +191,9 @@ uint32_t headers_remove_all_alike(struct headers *headers, const struct slice *n
   for (uint32_t i = 0; i < headers->count; i++) {
     const struct field *field = &headers->fields[i];
     bool removed = false;
-    for (uint32_t j = 0; j < count && !removed; j++) removed = is_alike(field, names[j], 0);
+    // Most fields differ in their first letter already.
+    for (uint32_t j = 0; j < count && !removed; j++)
+      removed = plain(field->name.data[0]) == plain(names[j].data[0]) && is_alike(field, names[j], 0);
     if (removed) continue;
     present |= 1u << field->id;
     if (kept != i) headers->fields[kept] = *field;

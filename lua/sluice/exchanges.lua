@@ -6,15 +6,18 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
+local table_new = require "table.new"
 
 local lshift = bit.lshift
 local error = error
 
 local PLACES = 1048576 -- PHASE_SLOTS of phase.h
 
+local ARRAY = 1024 -- places that need no search
+
 local exchanges = {
   ---@type table<integer, table> exchange objects by slot + 1; the core clears a place when its exchange ends
-  objects = {},
+  objects = table_new(ARRAY, 0),
   -- The phase that was begun last, as a bit, and whose. Where another exchange's handle stands here, or none, the
   -- object knows its own phase.
   running = ffi.new("struct { double handle; int32_t bit; }"),

@@ -280,7 +280,8 @@ local function run_phase(job, handle, generation, route, phase)
   if not list then return DONE end
   local exchange = object_of(handle)
   -- What plugins would like to see in the log is not gathered where nobody writes one.
-  if route ~= NO_ROUTE and not plan[LOG] and not plan[STREAM_LOG] then exchange.serialize_changes = false end
+  if route == NO_ROUTE or plan[LOG] or plan[STREAM_LOG] then exchange.logged = true end
+  exchange.generation = held
   local outer = exchanges.enter(exchange, phase)
   job.generation, job.route, job.phase, job.exchange = generation, route, phase, exchange
   local result = run_list(job, list, exchange, phase)

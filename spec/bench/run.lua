@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- make bench: requests per CPU-second of one worker, in turns with nginx in one run; medians, and the median of what
--- they are to each other in each round, which a machine that slows down and recovers does not move; then latency at a fixed rate. CASES, ROUNDS and SECONDS in the environment narrow it.
+-- they are to each other in each round, which a machine that slows down and recovers does not move; then latency at a
+-- fixed rate. CASES, ROUNDS and SECONDS in the environment narrow it.
 local cases = require "spec.bench.cases"
 local measure = require "spec.bench.measure"
 local servers = require "spec.bench.servers"

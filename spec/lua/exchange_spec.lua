@@ -17,7 +17,7 @@ describe("an exchange", function()
   before_each(function()
     fake.reset()
     exchange = api.new(7)
-    exchange.phase = phases.numbers.access
+    exchange.phase, exchange.logged = phases.numbers.access, true
     require("sluice.exchanges").keep(7, exchange)
   end)
 

@@ -70,13 +70,13 @@ end
 ---@return table|nil credential that the request was authenticated with
 function methods:get_credential()
   check_phase(ROUTED, self.handle, "exchange.client:get_credential")
-  return of(self.handle).credential
+  return of(self.handle).credential or nil
 end
 
 ---@return table|nil consumer that the request was authenticated as
 function methods:get_consumer()
   check_phase(ROUTED, self.handle, "exchange.client:get_consumer")
-  return of(self.handle).consumer
+  return of(self.handle).consumer or nil
 end
 
 ---@param consumer_id string
@@ -108,6 +108,8 @@ function methods:load_credential(kind, field, value)
 end
 
 local function set_groups(exchange, groups)
+  local known = rawget(exchange, "consumer_groups") ~= nil or rawget(exchange, "consumer_group_ids") ~= nil
+  if groups == nil and not known then return end
   rawset(exchange, "consumer_groups", groups)
   rawset(exchange, "consumer_group_ids", nil) -- the exchange works them out when the runtime asks
 end
@@ -122,8 +124,7 @@ function methods:authenticate(consumer, credential)
     check.fail("exchange.client:authenticate", "either credential or consumer must be provided")
   end
   local exchange = of(self.handle)
-  rawset(exchange, "consumer", consumer)
-  rawset(exchange, "credential", credential)
+  exchange.consumer, exchange.credential = consumer or false, credential or false
   set_groups(exchange, nil)
 end
 

@@ -14,7 +14,7 @@ local entities = {}
 ---@return table|nil the generation
 function entities.generation(exchange)
   local generation = exchange.generation
-  if generation == nil then
+  if not generation then
     local number = core.number(exchange.handle, E.NUMBER_GENERATION)
     generation = number and runtime.generations[number]
     exchange.generation = generation

@@ -89,15 +89,14 @@ function exchange_mt.__index(self, key)
   return value
 end
 
--- The fields are named, though nil, so that the table is made as large as it will be for most, each in its place:
--- compiled code finds them without a search, and a table that grows would move all that it holds. There are eight, for
--- which the table needs no more room than for five.
+-- The fields that each exchange gets are here from the beginning, so that the table has room for them and compiled code
+-- finds each in its place; with one more for what a plugin may keep, eight.
 ---@param handle number
 ---@return sluice.exchange
 function api.new(handle)
   return (setmetatable({
-    handle = handle, phase = 0, answered = false, ctx = nil, generation = nil, consumer = nil, credential = nil,
-    serialize_changes = nil,
+    handle = handle, phase = 0, answered = false, generation = false, consumer = false, credential = false,
+    logged = false, -- what exchange:set_serialize_value is told is wanted
   }, exchange_mt))
 end
 

@@ -114,7 +114,7 @@ local function entity_of(credential)
 end
 
 local function base(exchange)
-  local handle, credential = exchange.handle, rawget(exchange, "credential")
+  local handle, credential = exchange.handle, exchange.credential or nil
   local service_status = number(handle, E.NUMBER_SERVICE_STATUS)
   return {
     request = request_of(exchange),
@@ -126,7 +126,7 @@ local function base(exchange)
     authenticated_entity = entity_of(credential),
     route = copy(entities.route(exchange)),
     service = copy(entities.service(exchange)),
-    consumer = copy(rawget(exchange, "consumer")),
+    consumer = copy(exchange.consumer or nil),
     client_ip = text(handle, E.TEXT_FORWARDED_IP),
     started_at = ms(handle, E.NUMBER_STARTED_US),
     source = SOURCES[number(handle, E.NUMBER_RESPONSE_SOURCE)],
@@ -218,8 +218,8 @@ function serializer.set_value(exchange, key, value, options)
   if not PLAIN[type(value)] and not loggable(value, {}) then
     check.fail(name, "value must be nil, a number, string, boolean or a table of those without cycles", 4)
   end
+  if not exchange.logged then return end
   local changes = rawget(exchange, "serialize_changes")
-  if changes == false then return end
   if value == nil then value = NOTHING end
   if changes then
     local count = #changes
