@@ -24,8 +24,7 @@ void arena_init(struct arena *arena, size_t limit) {
   *arena = (struct arena){.limit = limit};
 }
 
-static int arena_grow(struct arena *arena, size_t size) {
-  size_t room = size > BLOCK_BYTES - sizeof(struct arena_block) ? size : BLOCK_BYTES - sizeof(struct arena_block);
+static int arena_add_block(struct arena *arena, size_t room) {
   struct arena_block *block = malloc(sizeof *block + room);
   if (!block) return ERROR_MEMORY;
   block->next = arena->blocks;
@@ -34,6 +33,16 @@ static int arena_grow(struct arena *arena, size_t size) {
   arena->at = block->data;
   arena->end = block->data + room;
   return 0;
+}
+
+static int arena_grow(struct arena *arena, size_t size) {
+  size_t usual = BLOCK_BYTES - sizeof(struct arena_block);
+  return arena_add_block(arena, size > usual ? size : usual);
+}
+
+int arena_init_exact(struct arena *arena, size_t limit, size_t size) {
+  arena_init(arena, limit);
+  return arena_add_block(arena, size);
 }
 
 void *arena_alloc(struct arena *arena, size_t size) {
@@ -88,4 +97,34 @@ void arena_close(struct arena *arena) {
   arena_reset(arena);
   free(arena->blocks);
   *arena = (struct arena){0};
+}
+
+static size_t deferred_size(void) {
+  return (sizeof(struct arena_deferred) + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+}
+
+size_t arena_deferred_bytes(const struct arena *arena) {
+  size_t bytes = 0;
+  for (const struct arena_deferred *deferred = arena->deferred; deferred; deferred = deferred->next)
+    bytes += deferred_size();
+  return bytes;
+}
+
+int arena_replace(struct arena *other, struct arena *arena) {
+  struct arena_deferred **end = &arena->deferred;
+  while (*end) end = &(*end)->next;
+  struct arena_deferred **first = end;
+  for (const struct arena_deferred *deferred = other->deferred; deferred; deferred = deferred->next) {
+    *end = arena_alloc(arena, sizeof **end);
+    if (!*end) {
+      *first = NULL;
+      return ERROR_MEMORY;
+    }
+    **end = (struct arena_deferred){NULL, deferred->close, deferred->what};
+    end = &(*end)->next;
+  }
+  other->deferred = NULL;
+  arena_close(other);
+  *other = *arena;
+  return 0;
 }

@@ -25,4 +25,10 @@ struct slice arena_copy(struct arena *arena, const char *data, size_t len);
 int arena_defer(struct arena *arena, void (*close)(void *what), void *what);
 // Runs what was deferred and forgets everything; keeps the first block for the next user.
 void arena_reset(struct arena *arena);
+// An arena whose first block has just this size. 0, or ERROR_MEMORY.
+int arena_init_exact(struct arena *arena, size_t limit, size_t size);
+// `arena` takes the place of `other`: what was deferred there is deferred here, and its memory is gone. Needs
+// arena_deferred_bytes of room.
+int arena_replace(struct arena *other, struct arena *arena);
+size_t arena_deferred_bytes(const struct arena *arena);
 void arena_close(struct arena *arena);

@@ -309,6 +309,7 @@ int conn_flush(struct conn *conn) {
       return 0;
     }
   }
+  if (conn->frugal) buffer_clear(&conn->out);
   return 0;
 }
 

@@ -41,6 +41,7 @@ struct conn {
   int64_t deadline_us; // 0: none
   bool connecting, handshaking, eof, reading, closed;
   bool failed;     // of no more use; see conn_reason
+  bool frugal;     // nothing may happen on it for long: what holds no bytes is given back at once
   bool unwritable; // failed in writing: what had come before that can be read
   char *reason;    // why `failed`
   // Bytes may have come (or the end, or a failure: see conn_fill). Also called when a connect or handshake failed.

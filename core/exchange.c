@@ -120,6 +120,10 @@ static void exchange_free(struct exchange *exchange) {
   worker_cancel(worker, &exchange->next_try);
   if (exchange->entered_lua) phase_forget(worker, exchange_handle(exchange));
   arena_reset(&exchange->arena);
+  if (exchange->slim) { // its block is of no use to the next
+    arena_close(&exchange->arena);
+    arena_init(&exchange->arena, ARENA_LIMIT);
+  }
   buffer_clear(&exchange->request_body);
   buffer_clear(&exchange->replay);
   buffer_clear(&exchange->answer);

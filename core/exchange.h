@@ -102,6 +102,7 @@ struct exchange {
   bool grpc;            // the client speaks gRPC: see exchange_is_grpc
   bool grpc_answer;     // the answer tells its status gRPC's way
   uint8_t grpc_status;  // enum grpc_status to tell; 0: what `status` means
+  bool slim;            // see exchange_slim
   bool reads_messages;  // a WebSocket that is more than a tunnel: see exchange_websocket.c
   bool service_full;    // it does not take content as fast as it comes
   uint8_t message_bits; // of the window that the client offered to read compressed messages with; 0: none

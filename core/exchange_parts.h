@@ -52,6 +52,10 @@ void exchange_answer_grpc(struct exchange *exchange);
 bool exchange_can_end_by_trailers(const struct exchange *exchange);
 bool exchange_end_grpc(struct exchange *exchange, int status, const char *message); // false: no memory
 
+// exchange_slim.c
+// From here on the exchange is a tunnel, and keeps no more than that takes.
+void exchange_slim(struct exchange *exchange);
+
 // exchange_websocket.c
 // The request is about to go to a service: whether its messages will be read, and what is offered for that.
 void exchange_offer_websocket(struct exchange *exchange);

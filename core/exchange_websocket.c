@@ -410,6 +410,7 @@ static void way_go_on(struct websocket *ws, struct way *way) {
     if (ws->exchange && !way->closed) buffer_consume(&way->pending, used);
     chunk_release(first.chunk);
   }
+  if (way->pending.bytes == 0) buffer_clear(&way->pending);
 }
 
 // ---- Flow ------------------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ static void send_content(struct link *link, struct exchange *exchange) {
     failed |= buffer_move(out, &exchange->request_body, len);
     if (chunked) failed |= buffer_append(out, "\r\n", 2);
   }
+  if (link->tunnel && exchange->request_body.bytes == 0) buffer_clear(&exchange->request_body);
   if (!link->tunnel && !link->request_sent && content_is_complete(exchange)) {
     if (chunked) failed |= forward_last_chunk(&exchange->request.trailers, out);
     link->request_sent = true;
@@ -159,7 +160,7 @@ static void link_on_head(struct link *link) {
   if (message->status == 101 && !forward_passes_upgrade(exchange)) {
     try_failed(exchange, 502, "The service switched protocols unasked", false);
   } else if (message->status == 101) {
-    link->tunnel = link->request_sent = true;
+    link->tunnel = link->request_sent = link->conn.frugal = true;
     link->response_head = true;
     exchange_on_service_head(exchange);
   } else if (message->status < 200) {
@@ -197,7 +198,9 @@ static void link_pump_tunnel(struct link *link) {
   struct slice input = conn_input(&link->conn);
   if (input.len == 0) return;
   exchange_on_service_body(link->exchange, link->conn.in, input);
-  if (!link->conn.closed) conn_consume(&link->conn, input.len);
+  if (link->conn.closed) return;
+  conn_consume(&link->conn, input.len);
+  conn_release_input(&link->conn);
 }
 
 // The whole head will lie in one chunk, which stays as long as the exchange looks at it.

@@ -380,7 +380,7 @@ static void server_want_body(struct exchange *exchange, bool wanted) {
 
 static void server_tunnel(struct exchange *exchange) {
   struct server *server = server_of_stream(exchange);
-  server->tunnel = true;
+  server->tunnel = server->conn.frugal = true;
   server->keep_alive = false;
   server->request_open = true;
   server_timeout(server, 0);
@@ -469,7 +469,9 @@ static void server_pump_tunnel(struct server *server) {
   struct slice input = conn_input(&server->conn);
   if (input.len == 0 || !server->exchange) return;
   exchange_on_body(server->exchange, server->conn.in, input);
-  if (!server->conn.closed) conn_consume(&server->conn, input.len);
+  if (server->conn.closed) return;
+  conn_consume(&server->conn, input.len);
+  conn_release_input(&server->conn);
 }
 
 // One event of the parser. False: nothing more can be done with what is there.

@@ -41,7 +41,6 @@ struct try {
   struct target *target;
   int64_t begun_us;
   struct dns_query *query; // in flight
-  struct address addresses[TARGET_ADDRESSES];
   uint32_t address_count, address_at;
   struct upstream *upstream; // NULL: a plugin named the target
   struct tls_context *tls;   // NULL: plain
@@ -51,6 +50,8 @@ struct try {
   bool content_taken;   // some of the request's is on its way
   bool response_seen;   // at least a byte of it
   bool response_whole;  // with its head: nothing follows
+  struct address
+      addresses[TARGET_ADDRESSES]; // last: an exchange that will try no more keeps the rest (exchange_slim.c)
 };
 
 // A try that came to nothing, for plugins and logs; in the exchange's arena.

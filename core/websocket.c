@@ -170,7 +170,8 @@ void ws_reader_init(struct ws_reader *reader, bool masked, uint32_t most) {
 static void reader_release(struct ws_reader *reader) {
   free(reader->data);
   free(reader->plain);
-  reader->data = reader->plain = NULL;
+  free(reader->control);
+  reader->data = reader->plain = reader->control = NULL;
   reader->len = reader->room = 0;
 }
 
@@ -274,17 +275,23 @@ static bool take_data(struct ws_reader *reader, const char *from, size_t len) {
   return false;
 }
 
-static void take_control(struct ws_reader *reader, const char *from, size_t len) {
+static bool take_control(struct ws_reader *reader, const char *from, size_t len) {
+  if (!reader->control) reader->control = malloc(WS_CONTROL_MOST);
+  if (!reader->control) {
+    fail(reader, WS_INTERNAL_ERROR, "no memory");
+    return false;
+  }
   char *to = reader->control + reader->control_len;
   if (reader->masked)
     ws_mask(to, from, len, reader->mask, reader->frame_at);
   else
     memcpy(to, from, len);
   reader->control_len = (uint8_t)(reader->control_len + len);
+  return true;
 }
 
 static enum ws_event control_whole(struct ws_reader *reader) {
-  struct slice payload = {reader->control, reader->control_len}, reason;
+  struct slice payload = {reader->control ? reader->control : "", reader->control_len}, reason;
   reader->message = (struct ws_message){.opcode = reader->opcode, .data = payload};
   if (reader->opcode != WS_CLOSE || payload.len == 0) return WS_MESSAGE;
   if (!ws_code_is_valid(ws_close_code(payload, &reason)))
@@ -327,10 +334,8 @@ static bool take_payload(struct ws_reader *reader, struct slice input, uint32_t 
   const char *from = input.data + *used;
   *used += (uint32_t)piece;
   reader->left -= piece;
-  if (is_control(reader->opcode))
-    take_control(reader, from, piece);
-  else if (piece > 0 && !take_data(reader, from, piece))
-    return false;
+  bool good = is_control(reader->opcode) ? take_control(reader, from, piece) : take_data(reader, from, piece);
+  if (!good) return false;
   reader->frame_at += piece;
   return true;
 }
@@ -350,6 +355,11 @@ enum ws_event ws_next(struct ws_reader *reader, struct slice input, uint32_t *us
     enum ws_event event = frame_whole(reader);
     if (event != WS_MORE) return event;
   }
-  if (!reader->message_opcode && reader->data) reader_release(reader); // the room is kept while messages follow at once
+  // Room is kept while messages follow at once.
+  if (!reader->in_frame) {
+    free(reader->control);
+    reader->control = NULL;
+    if (!reader->message_opcode && reader->data) reader_release(reader);
+  }
   return WS_MORE;
 }

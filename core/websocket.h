@@ -66,7 +66,7 @@ struct ws_reader {
   struct ws_message message;
   uint16_t code; // of an error
   const char *reason;
-  char control[WS_CONTROL_MOST];
+  char *control; // payload of the control frame in work; NULL while there is none
 };
 
 void ws_reader_init(struct ws_reader *reader, bool masked, uint32_t most);

@@ -12,7 +12,9 @@ local char, sub, byte = string.char, string.sub, string.byte
 local error, rawget, rawset, setmetatable = error, rawget, rawset, setmetatable
 local tostring, type = tostring, type
 
-local frame = {}
+-- Messages in work, by slot + 1 of their exchange: tables of their own, so that an exchange object has no room for them
+-- while its connection is idle.
+local frame = { client = {}, upstream = {} }
 
 local TYPES = { [1] = "text", [2] = "binary", [8] = "close", [9] = "ping", [10] = "pong" } -- enum ws_opcode
 local CONTROL_MOST, REASON_MOST = 125, 123
@@ -107,6 +109,20 @@ end
 -- The connection will be closed.
 function frame.finish(self)
   rawset(self, "ended", true)
+end
+
+local PLACES = 1048576 -- PHASE_SLOTS of phase.h
+
+-- The message of a side that is in work.
+---@param of table<integer, sluice.frame> frame.client or frame.upstream
+---@param handle number of the exchange
+---@return sluice.frame|nil
+function frame.current(of, handle)
+  return of[handle % PLACES + 1]
+end
+
+function frame.keep(of, handle, self)
+  of[handle % PLACES + 1] = self
 end
 
 -- What the core is told.

@@ -15,7 +15,7 @@ local phases = require "sluice.phases"
 
 local C, worker, on_error = native.C, native.worker, native.on_error
 local board = C.bridge_board(worker)
-local yield, xpcall, tostring, type = coroutine.yield, xpcall, tostring, type
+local yield, xpcall, tostring, type, rawget = coroutine.yield, xpcall, tostring, type, rawget
 local EXIT = phases.EXIT
 local LOG, STREAM_LOG = phases.numbers.log, phases.numbers["log (stream)"]
 local NO_ROUTE = 0
@@ -354,13 +354,21 @@ local function run_frame(job, handle, generation, route, phase, opcode, payload)
   if not list then return DONE end
   local exchange = object_of(handle)
   local message = frame.new(opcode, payload)
-  if phase == CLIENT_FRAME then exchange.client_frame = message else exchange.upstream_frame = message end
+  local frames = phase == CLIENT_FRAME and frame.client or frame.upstream
+  frame.keep(frames, handle, message)
   exchanges.enter(exchange, phase)
   job.generation, job.route, job.phase, job.exchange = generation, route, phase, exchange
   local result, out = pass_frame(job, list, exchange, phase, message)
-  if phase == CLIENT_FRAME then exchange.client_frame = nil else exchange.upstream_frame = nil end
-  exchanges.leave(exchange, exchange.client_frame and CLIENT_FRAME or exchange.upstream_frame and UPSTREAM_FRAME or 0)
+  frame.keep(frames, handle, nil)
+  local left = frame.current(frame.client, handle) and CLIENT_FRAME
+    or frame.current(frame.upstream, handle) and UPSTREAM_FRAME or 0
+  exchanges.leave(exchange, left)
   job.exchange = nil
+  -- The next message may be hours away: an object that holds nothing of plugins' is made anew then.
+  if left == 0 and not rawget(exchange, "ctx") and not exchange.consumer and not exchange.credential
+    and not exchange.serialize_changes then
+    exchanges.keep(handle, nil)
+  end
   return result, out
 end
 

@@ -20,7 +20,7 @@ local of = exchanges.of
 local MESSAGE_RESPONSE, MESSAGE_TRAILERS = E.MESSAGE_RESPONSE, E.MESSAGE_RESPONSE_TRAILERS
 local EXIT = phases.EXIT
 
-local READ = phases.mask("header_filter", "response", "body_filter", "log", "frames")
+local READ = phases.mask("header_filter", "response", "body_filter", "log")
 local RESULT = phases.mask("header_filter", "response", "body_filter", "log", "frames", "log (stream)")
 local CHANGE = phases.mask("rewrite", "access", "header_filter", "response")
 local TRAILERS = phases.mask("rewrite", "access", "header_filter", "body_filter", "response")

@@ -12,7 +12,7 @@ local check_phase = core.check_phase
 
 local MESSAGE, TRAILERS = E.MESSAGE_SERVICE_RESPONSE, E.MESSAGE_SERVICE_TRAILERS
 
-local HEAD = phases.mask("header_filter", "response", "body_filter", "log", "frames")
+local HEAD = phases.mask("header_filter", "response", "body_filter", "log")
 local BODY = phases.mask("header_filter", "response")
 
 ---@class sluice.service.response

@@ -4,19 +4,18 @@
 
 local check = require "sluice.api.check"
 local core = require "sluice.api.core"
-local exchanges = require "sluice.exchanges"
 local frame = require "sluice.frame"
 local phases = require "sluice.phases"
 
 local C, worker, check_phase, must = core.C, core.worker, core.check_phase, core.must
-local of = exchanges.of
+local current_of = frame.current
 
 local CLOSE = phases.mask("frames")
 local BOUND = phases.mask("rewrite", "access", "header_filter", "frames")
 local MOST = 33554432 -- Kong's bound
 
--- `name`: "client" or "upstream"; `number`: of the side in the core; `field`: of the exchange, its message in work.
-local function side(name, number, field)
+-- `name`: "client" or "upstream"; `number`: of the side in the core; `frames`: its messages in work.
+local function side(name, number, frames)
   local whole = "exchange.websocket." .. name
   local FRAME = phases.mask("ws_" .. name .. "_frame")
 
@@ -25,7 +24,7 @@ local function side(name, number, field)
 
   local function current(self, method)
     check_phase(CLOSE, self.handle, whole .. ":" .. method, 3)
-    local found = of(self.handle)[field]
+    local found = current_of(frames, self.handle)
     if not found then check_phase(FRAME, self.handle, whole .. ":" .. method, 3) end
     return found
   end
@@ -78,9 +77,9 @@ local function side(name, number, field)
     check.string(whole .. ":close", "other_message", other_message)
     tell(self.handle, number, status, message)
     tell(self.handle, 1 - number, other_status, other_message)
-    local exchange = of(self.handle)
-    if exchange.client_frame then frame.finish(exchange.client_frame) end
-    if exchange.upstream_frame then frame.finish(exchange.upstream_frame) end
+    local from_client, from_upstream = current_of(frame.client, self.handle), current_of(frame.upstream, self.handle)
+    if from_client then frame.finish(from_client) end
+    if from_upstream then frame.finish(from_upstream) end
   end
 
   -- Bounds the messages of this side; one that is larger closes with 1009. In a phase before the service is called it
@@ -95,7 +94,7 @@ local function side(name, number, field)
   return core.plain_part(Side)
 end
 
-local client, upstream = side("client", 0, "client_frame"), side("upstream", 1, "upstream_frame")
+local client, upstream = side("client", 0, frame.client), side("upstream", 1, frame.upstream)
 
 return core.part(function(self, key)
   if key == "client" then return (client(self.handle)) end
