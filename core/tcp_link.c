@@ -50,7 +50,10 @@ static struct exchange *link_leave(struct tcp_link *link) {
 }
 
 static void link_broke(struct tcp_link *link, const char *why) {
-  exchange_on_service_failed(link_leave(link), 502, why);
+  struct exchange *exchange = link->exchange;
+  exchange->error = arena_copy(&exchange->arena, why, strlen(why)); // for the log, and the link's own is about to go
+  link_leave(link);
+  exchange_on_service_failed(exchange, 502, exchange->error.data ? exchange->error.data : "");
 }
 
 static void link_over(struct tcp_link *link) {

@@ -284,6 +284,24 @@ local function add_error(loader, src, origins, keys, err)
     file = variable and "environment variable " .. variable or nil })
 end
 
+local function has_flag(list, flag)
+  for _, listener in ipairs(type(list) == "table" and list or {}) do
+    if (listener .. " "):find(" " .. flag .. " ", 1, true) then return true end
+  end
+  return false
+end
+
+-- A header that nobody is believed in is most likely an oversight.
+local function warn_of_proxies(loader, section, src)
+  if section.trusted_ips and section.trusted_ips[1] then return end
+  for _, name in ipairs { "proxy_listen", "stream_listen" } do
+    if has_flag(section[name], "proxy_protocol") then
+      errors.warn(loader.errors, { entity = "gateway", field = name, source = src, keys = src and { "gateway", name },
+        message = "proxy_protocol without trusted_ips: what the header tells of clients is not believed" })
+    end
+  end
+end
+
 -- The complete section; its errors are noted, and fields in error may be missing. `base`: folder of the first file.
 function gateway.read(loader, base, getenv)
   local src = find_section(loader)
@@ -304,6 +322,7 @@ function gateway.read(loader, base, getenv)
   local folder = src and src.text and src.base or base
   check_loose(section, folder, found)
   for _, err in ipairs(found) do add_error(loader, src, origins, err.keys, err) end
+  warn_of_proxies(loader, section, src)
   resolve_paths(section, folder)
   return section
 end

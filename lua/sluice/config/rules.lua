@@ -128,6 +128,12 @@ local function common(list, others)
   return result
 end
 
+-- Whether a plugin's code has anything to do for a stream; one that is known by its schema alone may have.
+local function works_on_streams(plugin)
+  local handler = plugin and plugin.handler
+  return not handler or handler.preread ~= nil or handler.balancer ~= nil or handler.log ~= nil
+end
+
 -- The protocols of an instance that names none.
 local function take_protocols(loader, entry, field, allowed, subject)
   local plugin = entry.record
@@ -138,9 +144,13 @@ local function take_protocols(loader, entry, field, allowed, subject)
     ("%s, which is for %s"):format(plugin.name, words.alternatives(allowed, "and")))
 end
 
-local function check_protocols(loader, entry, field)
+local function check_protocols(loader, entry, field, code)
   local plugin, allowed = entry.record, field.elements and field.elements.one_of
   local subject = stream_subject(loader, plugin)
+  if subject and not works_on_streams(code) then
+    return note(loader, entry, { "name" }, "a plugin with phase preread, balancer or log (for protocols "
+      .. words.alternatives(subject, "and") .. ")", plugin.name .. ", which has none of them")
+  end
   if not plugin.protocols then return take_protocols(loader, entry, field, allowed, subject) end
   if subject and not common(subject, plugin.protocols)[1] then
     return note(loader, entry, { "protocols" }, words.alternatives(subject) .. ", as what the plugin is for",
@@ -154,7 +164,7 @@ local function check_protocols(loader, entry, field)
 end
 
 -- What the schema says of the plugin's own fields: nothing may stand there, or a choice of protocols.
-local function check_plugin_fields(loader, entry, normal)
+local function check_plugin_fields(loader, entry, normal, code)
   local plugin = entry.record
   for _, name in ipairs { "consumer", "consumer_group", "route", "service" } do
     local field = schema.plugin_field(normal, name)
@@ -163,7 +173,7 @@ local function check_plugin_fields(loader, entry, normal)
         name:gsub("_", " ")), "one")
     end
   end
-  check_protocols(loader, entry, schema.plugin_field(normal, "protocols") or {})
+  check_protocols(loader, entry, schema.plugin_field(normal, "protocols") or {}, code)
 end
 
 local function merged(base, over)
@@ -223,7 +233,7 @@ local function check_plugin(loader, entry)
   end
   entry.record.config = config
   if config then prepare(loader, entry, found.schema) end
-  check_plugin_fields(loader, entry, found.schema)
+  check_plugin_fields(loader, entry, found.schema, found.plugin)
 end
 
 -- ---- All ------------------------------------------------------------------------------------------------------------
@@ -234,6 +244,18 @@ local function each(loader, collection, check, even_failed)
   end
 end
 
+-- Once is enough for a configuration written for another gateway.
+local function warn_of_unheard(loader)
+  local listeners = loader.gateway and loader.gateway.stream_listen
+  if type(listeners) ~= "table" or listeners[1] then return end
+  for _, entry in ipairs(loader.entries.routes) do
+    if entry.record and has_any(entry.record.protocols, STREAM) then
+      return errors.warn(loader.errors, { entry = entry, keys = { "protocols" },
+        message = "nothing listens for streams: gateway.stream_listen is off" })
+    end
+  end
+end
+
 -- Needs linked entries; fills loader.used (plugins by name).
 function rules.run(loader)
   loader.used, loader.broken = loader.used or {}, {}
@@ -241,6 +263,7 @@ function rules.run(loader)
   each(loader, "services", check_service)
   each(loader, "basicauth_credentials", hash_password)
   each(loader, "plugins", check_plugin)
+  warn_of_unheard(loader)
 end
 
 -- Records of the code that is in use, encoded, in the order of names.

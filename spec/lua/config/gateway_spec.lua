@@ -58,6 +58,27 @@ describe("the gateway section", function()
     assert.same({ "0.0.0.0:80 proxy_protocol" }, listen "'0.0.0.0:80 proxy_protocol'")
   end)
 
+  local function warnings(text)
+    local lines = {}
+    for i, warning in ipairs(loading.good(text).warnings) do lines[i] = warning.text or warning.message end
+    return table.concat(lines, "\n")
+  end
+
+  it("warns of a PROXY header that nobody is believed in", function()
+    local told = "proxy_protocol without trusted_ips"
+    assert.matches(told, warnings "gateway: {proxy_listen: '0.0.0.0:80 proxy_protocol'}", 1, true)
+    assert.matches(told, warnings "gateway: {stream_listen: '0.0.0.0:90 ssl proxy_protocol'}", 1, true)
+    assert.equal("", warnings "gateway: {proxy_listen: '0.0.0.0:80 proxy_protocol', trusted_ips: [10.0.0.0/8]}")
+    assert.equal("", warnings "gateway: {stream_listen: '0.0.0.0:90'}")
+  end)
+
+  it("warns once of routes of streams that nothing listens for", function()
+    local routes = "routes:\n- {name: a, protocols: [tcp], destinations: [{port: 5}]}\n"
+      .. "- {name: b, protocols: [tcp], destinations: [{port: 6}]}\n"
+    assert.matches("^[^\n]*nothing listens for streams: gateway.stream_listen is off$", warnings(routes))
+    assert.equal("", warnings(routes .. "gateway: {stream_listen: '0.0.0.0:5'}"))
+  end)
+
   it("turns a listener off", function()
     assert.same({}, listen "off")
     assert.same({}, listen "'off'")
