@@ -155,6 +155,30 @@ describe("the spec kit", function()
     assert.same({ 103, "</a>" }, { response.informational[1].status, response.informational[1].headers.link })
   end)
 
+  it("gets what plugins make of trailers, from clients that take them", function()
+    local gateway = spec.gateway { upstreams = { ["*"] = { chunks = { "a" }, trailers = { ["X-End"] = "1" } } },
+      plugins = { { name = "trails" } }, plugins_code = { trails = [[
+        return { version = "1", priority = 1, body_filter = function(conf, exchange, chunk, last)
+          if last then
+            exchange.response:set_trailer("X-Sum", "of " .. exchange.response:get_trailer("X-End"))
+          end
+          return chunk
+        end } ]] } }
+    local response = gateway:get("/", { TE = "trailers" })
+    assert.same({ "1", "of 1" }, { response.trailers["x-end"], response.trailers["x-sum"] })
+    assert.is_nil(gateway:get("/").trailers["x-sum"])
+  end)
+
+  it("moves the clock past the deadlines of gRPC calls", function()
+    local gateway = spec.gateway { upstreams = { ["*"] = { hang = true } } }
+    local pending = gateway:send { path = "/", method = "POST", body = "",
+      headers = { ["Content-Type"] = "application/grpc", ["grpc-timeout"] = "20S" } }
+    gateway:advance(19.9)
+    assert.is_nil(pending:received())
+    gateway:advance(0.2)
+    assert.equal("4", pending:received().headers["grpc-status"])
+  end)
+
   it("does not wait for a response unless it is told to", function()
     local gateway = spec.gateway { upstreams = { ["*"] = { delay = 2, body = "late" } } }
     local pending = gateway:send "/"
