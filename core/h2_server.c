@@ -159,12 +159,14 @@ static int offence(struct h2_server *h2, const char *what) {
   return NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
+static const char cancelled[] = "requests are cancelled as fast as they come";
+
 static const char *flood_name(uint8_t type) {
   static const char *const names[] = {
       [NGHTTP2_DATA] = "a flood of empty DATA",
       [NGHTTP2_HEADERS] = "a flood of empty HEADERS",
       [NGHTTP2_PRIORITY] = "a flood of PRIORITY",
-      [NGHTTP2_RST_STREAM] = "a flood of RST_STREAM",
+      [NGHTTP2_RST_STREAM] = cancelled,
       [NGHTTP2_SETTINGS] = "a flood of SETTINGS",
       [NGHTTP2_PUSH_PROMISE] = "a flood of PUSH_PROMISE",
       [NGHTTP2_PING] = "a flood of PING",
@@ -232,6 +234,7 @@ static int on_begin_head(nghttp2_session *session, const nghttp2_frame *frame, v
   h2->head_us = now_of(h2);
   if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
     h2->current = nghttp2_session_get_stream_user_data(session, id);
+    if (h2->current) h2_stream_begin(h2->current); // these are its trailers
     return 0;
   }
   struct h2_stream *stream = h2_stream_new(h2, id);
@@ -307,7 +310,8 @@ static int on_content(nghttp2_session *session, uint8_t flags, int32_t id, const
 // Before its time: by the client, or because of what the client did.
 static bool tolerates_reset(struct h2_server *h2, const struct h2_stream *stream, uint32_t code) {
   if (!stream->exchange || code == NGHTTP2_NO_ERROR) return true;
-  if (stream->exchange->state == EXCHANGE_HEAD) return h2_bucket_spend(&h2->calm, H2_COST_LARGE, now_of(h2));
+  if (stream->exchange->state == EXCHANGE_HEAD) // it had not begun
+    return h2_bucket_spend(&h2->calm, H2_COST_LARGE, now_of(h2));
   if (now_of(h2) - stream->began_us > H2_RAPID_US) return true;
   return h2_bucket_spend(&h2->resets, 1, now_of(h2));
 }
@@ -321,7 +325,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
   nghttp2_session_set_stream_user_data(session, id, NULL);
   h2_stream_free(stream);
   if (h2->stream_count == 0) h2->idle_us = now_of(h2);
-  return tolerated ? 0 : offence(h2, "requests are cancelled as fast as they come");
+  return tolerated ? 0 : offence(h2, cancelled);
 }
 
 // ---- Input -----------------------------------------------------------------------------------------------------------
@@ -332,8 +336,9 @@ void h2_touch(struct h2_stream *stream) {
   struct h2_server *h2 = stream->h2;
   if (stream->touched) return;
   stream->touched = true;
-  stream->next_touched = h2->touched;
-  h2->touched = stream;
+  stream->next_touched = NULL;
+  *h2->touched_end = stream;
+  h2->touched_end = &stream->next_touched;
   if (!h2->inside) worker_later_call(h2->worker, h2_input, h2, &h2->in_job);
 }
 
@@ -341,6 +346,7 @@ static void settle_streams(struct h2_server *h2) {
   while (h2->touched) {
     struct h2_stream *stream = h2->touched;
     h2->touched = stream->next_touched;
+    if (!h2->touched) h2->touched_end = &h2->touched;
     stream->touched = false;
     h2_stream_settle(stream);
   }
@@ -591,6 +597,7 @@ void h2_server_start(struct server *server) {
   h2->server = server;
   h2->worker = worker;
   h2->conn = &server->conn;
+  h2->touched_end = &h2->touched;
   h2->frame_left = NGHTTP2_CLIENT_MAGIC_LEN;
   h2->idle_us = now_of(h2);
   h2_bucket_init(&h2->calm, H2_CALM_MOST, H2_CALM_A_SECOND, now_of(h2));

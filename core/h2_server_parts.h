@@ -35,6 +35,7 @@ struct h2_stream {
   bool ended;        // nothing comes behind `out` and `trailers`
   bool request_open; // its content still arrives
   bool want_body, touched;
+  bool waits;                          // the head is whole, the exchange has yet to hear of it
   bool tunnel_asked, tunnel, released; // released: content goes on at once
   bool malformed, too_large, long_target;
 };
@@ -46,8 +47,8 @@ struct h2_server {
   nghttp2_session *session;
   struct h2_stream *streams;
   uint32_t stream_count;
-  struct h2_stream *current; // whose head is arriving
-  struct h2_stream *touched; // content came in this turn
+  struct h2_stream *current;                // whose head is arriving
+  struct h2_stream *touched, **touched_end; // a head or content came in this turn
   struct job in_job, out_job, wake_job;
   struct chunk *small;                           // small pieces of content of any stream share it, NULL: none
   size_t queued;                                 // in all streams' `out`
@@ -73,11 +74,14 @@ struct h2_stream *h2_stream_new(struct h2_server *h2, int32_t id);
 void h2_stream_free(struct h2_stream *stream);
 // A field of the head or the trailers has come.
 void h2_stream_on_field(struct h2_stream *stream, struct slice name, struct slice value);
-// The head is whole. `last`: so is the request.
+// The head is whole. `last`: so is the request. The exchange hears of it when this turn's input has been read, so that
+// a request which is cancelled in the same breath costs nothing.
 void h2_stream_on_head(struct h2_stream *stream, bool last);
+// The exchange begins, if that has had to wait.
+void h2_stream_begin(struct h2_stream *stream);
 void h2_stream_on_content(struct h2_stream *stream, struct chunk *chunk, struct slice piece);
 void h2_stream_on_request_end(struct h2_stream *stream);
-// Content that came in this turn has all been handed over.
+// The input of this turn has been read.
 void h2_stream_settle(struct h2_stream *stream);
 bool h2_stream_is_congested(const struct h2_stream *stream);
 

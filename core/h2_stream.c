@@ -69,9 +69,12 @@ struct h2_stream *h2_stream_new(struct h2_server *h2, int32_t id) {
 }
 
 static void forget_touched(struct h2_stream *stream) {
-  struct h2_stream **at = &stream->h2->touched;
+  struct h2_server *h2 = stream->h2;
+  struct h2_stream **at = &h2->touched;
   while (*at && *at != stream) at = &(*at)->next_touched;
-  if (*at) *at = stream->next_touched;
+  if (!*at) return;
+  *at = stream->next_touched;
+  if (h2->touched_end == &stream->next_touched) h2->touched_end = at;
 }
 
 void h2_stream_free(struct h2_stream *stream) {
@@ -240,10 +243,18 @@ static bool check_head(struct h2_stream *stream) {
 }
 
 void h2_stream_on_head(struct h2_stream *stream, bool last) {
-  struct exchange *exchange = stream->exchange;
-  struct h1_message *request = &exchange->request;
-  exchange->request_bytes = stream->h2->block_bytes;
+  stream->exchange->request_bytes = stream->h2->block_bytes;
   stream->request_open = !last;
+  stream->waits = true;
+  h2_touch(stream);
+}
+
+void h2_stream_begin(struct h2_stream *stream) {
+  struct exchange *exchange = stream->exchange;
+  bool last = !stream->request_open;
+  if (!stream->waits) return;
+  stream->waits = false;
+  struct h1_message *request = &exchange->request;
   if (!request->target.data) request->target = stream->authority; // CONNECT
   if (!check_head(stream)) return;
   if (!stream->tunnel_asked) {
@@ -258,6 +269,7 @@ void h2_stream_on_content(struct h2_stream *stream, struct chunk *chunk, struct 
   stream->unused += piece.len;
   stream->content_us = now_of(stream);
   h2_touch(stream);
+  h2_stream_begin(stream);
   if (!stream->exchange) return;
   if (!stream->tunnel_asked || stream->released)
     exchange_on_body(stream->exchange, chunk, piece);
@@ -266,6 +278,7 @@ void h2_stream_on_content(struct h2_stream *stream, struct chunk *chunk, struct 
 }
 
 void h2_stream_on_request_end(struct h2_stream *stream) {
+  h2_stream_begin(stream);
   stream->request_open = false;
   if (!stream->exchange) return;
   if (stream->too_large)
@@ -302,6 +315,7 @@ static void give_back(struct h2_stream *stream) {
 }
 
 void h2_stream_settle(struct h2_stream *stream) {
+  h2_stream_begin(stream);
   release_held(stream);
   if (stream->exchange) exchange_on_body_settled(stream->exchange);
   give_back(stream);

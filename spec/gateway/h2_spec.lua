@@ -157,6 +157,8 @@ describe("HTTP/2 from clients", function()
       assert.same({ "body", "7" }, { answer.body, answer.trailers["x-sum"] })
       local seen = cjson.decode(ask({ path = "/echo", body = "x", trailers = { { "x-check", "9" } } }).body)
       assert.same({ { "x-check", "9" } }, seen.trailers)
+      seen = cjson.decode(ask({ path = "/echo", method = "POST", trailers = { { "x-check", "8" } } }).body)
+      assert.same({ { { "x-check", "8" } } }, { seen.trailers, seen.headers["x-check"] })
     end)
 
     it("with interim responses", function()
