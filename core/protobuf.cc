@@ -375,12 +375,15 @@ const char *check_content(protobuf *protobuf, const Message &message, int anys) 
   return nullptr;
 }
 
-const char *check_message(protobuf *protobuf, const Descriptor *type, bytes in) {
+// Parses a message, and gives it in canonical form: the converter does not merge what comes in parts.
+const char *check_message(protobuf *protobuf, const Descriptor *type, bytes in, std::string *canonical) {
   if (in.len > INT_MAX) return "too large";
   Arena arena;
   Message *message = protobuf->factory->GetPrototype(type)->New(&arena);
   if (!message->ParsePartialFromArray(in.data, static_cast<int>(in.len))) return "malformed";
-  return reaches_any(protobuf, type) ? check_content(protobuf, *message, 0) : nullptr;
+  const char *why = reaches_any(protobuf, type) ? check_content(protobuf, *message, 0) : nullptr;
+  if (!why && !message->SerializePartialToString(canonical)) why = "too large";
+  return why;
 }
 
 // A large result of the call before is given back.
@@ -418,13 +421,14 @@ int protobuf_to_json(protobuf *protobuf, const char *message, bytes in, unsigned
   LogSilencer silence;
   const Descriptor *type = find_message(protobuf, message);
   if (!type) return unknown_message(protobuf, message, out);
-  const char *why = check_message(protobuf, type, in);
+  std::string canonical;
+  const char *why = check_message(protobuf, type, in, &canonical);
   if (why) return refuse(protobuf, std::string(message) + ": " + why, out);
   util::JsonPrintOptions options;
   options.always_print_primitive_fields = (flags & PROTOBUF_DEFAULTS) != 0;
   options.preserve_proto_field_names = (flags & PROTOBUF_PROTO_NAMES) != 0;
   options.always_print_enums_as_ints = (flags & PROTOBUF_ENUM_NUMBERS) != 0;
-  io::ArrayInputStream input(in.data, static_cast<int>(in.len));
+  io::ArrayInputStream input(canonical.data(), static_cast<int>(canonical.size()));
   util::Status status;
   {
     io::StringOutputStream output(fresh_scratch(protobuf));

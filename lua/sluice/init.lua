@@ -2,20 +2,21 @@
 -- What `require "sluice"` gives to plugins: all that needs no exchange. A part is loaded when it is first used.
 
 local PARTS = {}
-for name in ("counters crypto dns file http ip json kafka lock log metrics multipart node protobuf query random redis "
+for name in ("counters crypto dns file grpc http ip json kafka lock log metrics multipart node protobuf query random redis "
   .. "regex sleep store table time timer uuid vault"):gmatch("%S+") do
   PARTS[name] = "sluice." .. name
 end
 PARTS.table = "sluice.tables"
 
 -- Modules that know whom they work for: their functions are bound to the plugin.
-local BOUND = { file = true, log = true, protobuf = true, timer = true }
+local BOUND = { file = true, grpc = true, log = true, protobuf = true, timer = true }
 
 ---@class sluice
 ---@field counters sluice.counters
 ---@field crypto sluice.crypto
 ---@field dns sluice.dns
 ---@field file sluice.file
+---@field grpc sluice.grpc
 ---@field http sluice.http
 ---@field ip sluice.ip
 ---@field json table

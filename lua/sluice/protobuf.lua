@@ -184,12 +184,29 @@ function protobuf.compile(name, texts)
 end
 
 local function compile_file(path, folders)
+  local file, why = io.open(path, "rb")
+  if not file then return nil, why, {} end
+  file:close()
   local compiler = ffi.gc(C.bridge_protobuf_compiler_new(), C.bridge_protobuf_compiler_free)
   local name, own_folder = name_within(path, folders)
   if own_folder then C.bridge_protobuf_compiler_folder(compiler, own_folder) end
   for _, folder in ipairs(folders) do C.bridge_protobuf_compiler_folder(compiler, folder) end
   local set, err, files = compile(compiler, name)
   return set, err, files
+end
+
+local SET_BYTES_MOST = 64 * 1024 * 1024
+
+-- What only those may call who may read files: see bind.
+protobuf.compile_file = compile_file
+
+function protobuf.read_set(path)
+  local file, why = io.open(path, "rb")
+  if not file then return nil, why end
+  local set = file:read(SET_BYTES_MOST)
+  file:close()
+  if not set then return nil, path .. ": nothing to read" end
+  return set
 end
 
 -- The functions above, for one plugin; and `compile_file`, a door to the disk that is open to the plugins that come
@@ -199,7 +216,7 @@ end
 function protobuf.bind(owner)
   local bound = {}
   for name, fn in pairs(protobuf) do bound[name] = fn end
-  bound.bind = nil
+  bound.bind, bound.read_set = nil, nil
   local is_open = owner.trusted or owner.dir:find(BUNDLED, 1, true) == 1
 
   -- Compiles a .proto file. What it imports is looked for in `folders`, in order, behind its own folder unless that is

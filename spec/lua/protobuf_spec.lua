@@ -181,6 +181,11 @@ describe("protobuf", function()
     assert.is_nil((schema:to_binary("bank.Account", '{"note":' .. any:rep(10000))))
   end)
 
+  it("takes fields that come in parts for one", function()
+    assert.equal('{"owner":"b","parent":{"owner":"x","balance":"5"}}',
+      schema:to_json("bank.Account", "\10\1a" .. field(6, "\10\1x") .. "\10\1b" .. field(6, "\16\5")))
+  end)
+
   describe("given bytes that are no message", function()
     local function refused(bytes, expected)
       local text, err = schema:to_json("bank.Account", bytes)
@@ -365,7 +370,7 @@ describe("protobuf", function()
       assert.equal(3, #files) -- a change to any of them may mend it
       set, err = bound.compile_file(directory .. "/none.proto")
       assert.is_nil(set)
-      assert.matches("none.proto: File not found", err, 1, true)
+      assert.matches("none.proto: No such file", err, 1, true)
       os.execute("rm -r " .. directory)
     end)
 
