@@ -10,6 +10,7 @@
 #include "control.h"
 #include "exchange.h"
 #include "forward.h"
+#include "grpc.h"
 #include "router.h"
 #include "stream.h"
 #include "tls.h"
@@ -512,6 +513,10 @@ int bridge_body_set(struct worker *worker, double handle, int message, const cha
   *(request ? &exchange->whole_body : &exchange->whole_answer) = (struct slice){NULL, 0};
   if (request) exchange->body_replaced = true;
   return buffer_append(buffer, data, len) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+}
+
+int bridge_grpc_status(int http_status) {
+  return (int)grpc_status_of(http_status);
 }
 
 int bridge_body_gather(struct worker *worker, double handle) {

@@ -182,6 +182,7 @@ int bridge_body(struct worker *worker, double exchange, int message, struct byte
 int bridge_body_set(struct worker *worker, double exchange, int message, const char *data, uint32_t len);
 // Before the service is called: its response will be gathered whole, up to the limit, before header_filter runs.
 int bridge_body_gather(struct worker *worker, double exchange);
+int bridge_grpc_status(int http_status); // the status of gRPC's that an answer of the gateway with this one means
 // The answer comes from the gateway: no service is called. Fields: MESSAGE_RESPONSE. Body bytes are copied.
 int bridge_exit(struct worker *worker, double exchange, int status, const char *body, uint32_t len);
 // Like bridge_exit, but the body is the gateway's error answer (JSON, HTML, XML or text by Accept) with this message.

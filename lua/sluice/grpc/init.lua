@@ -6,6 +6,7 @@ local buffer = require "string.buffer"
 local bit = require "bit"
 local crypto = require "sluice.crypto"
 local json = require "sluice.json"
+local native = require "sluice.ffi"
 local protobuf = require "sluice.protobuf"
 
 local byte, char, find, gsub = string.byte, string.char, string.find, string.gsub
@@ -82,6 +83,13 @@ local OF_HTTP = { [400] = 13, [401] = 16, [403] = 7, [404] = 12, [429] = 14, [50
 ---@return integer status of HTTP
 function grpc.http_status(code)
   return HTTP[code] or 500
+end
+
+-- What an answer of the gateway's own with an HTTP status means.
+---@param status integer
+---@return integer code
+function grpc.code_of(status)
+  return native.C.bridge_grpc_status(status)
 end
 
 local function from_hex(digits)
@@ -263,7 +271,7 @@ end
 
 grpc.answer = require("sluice.grpc.answer")(grpc)
 
-local BUNDLED = require("sluice.ffi").home .. "/plugins/"
+local BUNDLED = native.home .. "/plugins/"
 
 -- For one plugin. Of the disk, it may read what a configuration names when it came with the gateway or is trusted.
 ---@param owner { dir: string, trusted: boolean }
