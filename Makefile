@@ -140,7 +140,7 @@ $(GO_TOOLS): $(wildcard spec/support/go/*.* spec/support/go/*/*.go)
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/h2spec github.com/summerwind/h2spec/cmd/h2spec
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-client google.golang.org/grpc/interop/client
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-server google.golang.org/grpc/interop/server
-	cd spec/support/go && $(GO) build -o $(abspath $(@D))/ ./grpc-compressed
+	cd spec/support/go && $(GO) build -o $(abspath $(@D))/ ./grpc-compressed ./greeter
 	touch $@
 
 # ---- What people type ----

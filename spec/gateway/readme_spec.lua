@@ -2,6 +2,7 @@
 -- A newcomer pastes what README.md shows, and sees what README.md says: every console block is run against the demo,
 -- that of a plugin against the configuration which stands above it.
 local gateway = require "spec.support.gateway"
+local greeter = require "spec.support.greeter"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
@@ -81,17 +82,27 @@ describe("a whole configuration in the README", function()
   end
 end)
 
+-- Files beside the configuration: each begins with a comment that names it.
+local function files_of(text)
+  local files = {}
+  for block, name in text:gmatch("```protobuf\n(// ([%w_./-]+)\n.-)```") do files[name] = block end
+  return files
+end
+
 describe("the README of", function()
   for path in io.popen("ls plugins/*/README.md"):lines() do
     local text = process.read_file(path)
     local config, commands = text:match("```yaml\n(.-)```"), console_lines(text)
     if config and #commands > 0 then
       it(path:match("plugins/([^/]+)") .. " shows what comes of its commands", function()
-        local gw = gateway.start(config)
+        local service = config:find("grpc://localhost:9000", 1, true) and greeter.start()
+        if service then config = config:gsub("localhost:9000", "127.0.0.1:" .. service.port) end
+        local gw = gateway.start(config, { files = files_of(text) })
         local ok, why = pcall(function()
           for _, entry in ipairs(commands) do assert_shows(gw, entry) end
         end)
         gw:stop()
+        if service then service.stop() end
         if not ok then error(why, 0) end
       end)
     end

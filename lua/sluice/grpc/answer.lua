@@ -25,8 +25,9 @@ return function(grpc)
     for _, name in ipairs(GRPC_FIELDS) do response:clear_header(name) end
   end
 
+  -- Nobody who wants JSON looks behind the body.
   local function clear_trailers(response)
-    for _, name in ipairs(GRPC_FIELDS) do response:clear_trailer(name) end
+    for name in pairs(response:get_trailers(1000)) do response:clear_trailer(name) end
   end
 
   local function member(text, name)

@@ -189,7 +189,8 @@ end
 ---@param schema? sluice.protobuf.schema that may know the details' types
 ---@return string
 function grpc.error_json(code, message, details, schema)
-  return (json.encode { code = code, message = printable(message), details = details_of(schema, details) })
+  return ('{"code":%d,"message":%s,"details":%s}'):format(code, json.encode(printable(message)),
+    json.encode(details_of(schema, details)))
 end
 
 -- ---- Schemas of configurations ------------------------------------------------------------------------------------
@@ -205,7 +206,8 @@ function grpc.fields()
       about = "file with a FileDescriptorSet, as `protoc --include_imports --descriptor_set_out` writes it, in place "
         .. "of `proto`" } },
     { include_dirs = { type = "array", elements = { type = "string" },
-      about = "folders in which imports of `proto` are looked for, behind its own" } },
+      about = "folders in which imports of `proto` are looked for, behind its own (which stands back when it lies in "
+        .. "one of them)" } },
     { max_message_bytes = { type = "integer", default = 4194304, between = { 1, 1073741824 },
       about = "bytes of a message that is converted" } },
   }
