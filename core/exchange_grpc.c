@@ -89,12 +89,13 @@ void exchange_tell_deadline(struct exchange *exchange) {
   exchange->told_timeout = text;
 }
 
-bool exchange_note_grpc(struct exchange *exchange) {
-  const struct headers *fields = &exchange->request.headers;
-  if (!headers_has(fields, FIELD_CONTENT_TYPE)) return true;
-  exchange->grpc = grpc_is_content_type(headers_find_id(fields, FIELD_CONTENT_TYPE)->value);
-  if (!exchange->grpc) return true;
-  struct field *timeout = headers_find(fields, SLICE("grpc-timeout"), 0);
+void exchange_note_grpc(struct exchange *exchange) {
+  const struct field *type = headers_find_id(&exchange->request.headers, FIELD_CONTENT_TYPE);
+  exchange->grpc = type && grpc_is_content_type(type->value);
+}
+
+bool exchange_take_deadline(struct exchange *exchange) {
+  struct field *timeout = headers_find(&exchange->request.headers, SLICE("grpc-timeout"), 0);
   return !timeout || set_deadline(exchange, timeout);
 }
 

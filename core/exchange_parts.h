@@ -41,8 +41,10 @@ void exchange_fail(struct exchange *exchange, int status, const char *message);
 void exchange_tell(struct exchange *exchange, uint32_t what);
 
 // exchange_grpc.c
-// Looks at the request's head, and sets the deadline that it asks for. False: it has been answered.
-bool exchange_note_grpc(struct exchange *exchange);
+// Looks at the request's fields for who sent it.
+void exchange_note_grpc(struct exchange *exchange);
+// Sets the deadline that they ask for. False: it has been answered.
+bool exchange_take_deadline(struct exchange *exchange);
 void exchange_drop_deadline(struct exchange *exchange);
 // Whether the service's head says that it cannot serve now, and nothing else, and another target is asked instead.
 bool exchange_retry_grpc(struct exchange *exchange);

@@ -280,7 +280,9 @@ void exchange_on_head(struct exchange *exchange) {
   exchange->route = exchange->generation->routes;
   exchange->phases = exchange->route->phases;
   if (exchange->peer.tls) exchange_note_tls(exchange);
-  if (!exchange_note_grpc(exchange) || !check_request(exchange) || !read_target(exchange)) return;
+  exchange_note_grpc(exchange);
+  if (exchange->grpc && !exchange_take_deadline(exchange)) return;
+  if (!check_request(exchange) || !read_target(exchange)) return;
   forward_mark_hop_by_hop(&exchange->request.headers);
   if (exchange->stream->listener && exchange->stream->listener->kind == LISTEN_STATUS)
     exchange_status(exchange);

@@ -226,6 +226,7 @@ void exchange_fail(struct exchange *exchange, int status, const char *message) {
 
 void exchange_refuse(struct exchange *exchange, int status, const char *message) {
   exchange->close_after = true;
+  if (exchange->state == EXCHANGE_HEAD) exchange_note_grpc(exchange); // later, plugins may have changed its fields
   if (!exchange->generation && exchange->worker->generation) {
     exchange->generation = generation_retain(exchange->worker->generation);
     exchange->route = exchange->generation->routes;

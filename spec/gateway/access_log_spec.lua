@@ -2,6 +2,7 @@
 -- The access log: a line a request, written by the core.
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
+local http = require "spec.support.http"
 local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
 
@@ -95,6 +96,20 @@ describe("the access log", function()
     client:close()
     local line = cjson.decode(lines_of(gw, 1)[1])
     assert.same({ 499, true }, { line.status, line.cut })
+    gw:stop()
+  end)
+
+  it("has streams of TCP, which have no request", function()
+    local port = process.free_port()
+    local gw = gateway.start({
+      _format_version = "3.0", gateway = { access_log = { path = "access.log", format = "json" } },
+      services = { { name = "raw", url = "tcp://127.0.0.1:" .. up.port, routes = { { name = "raw",
+        protocols = { "tcp" }, destinations = { { port = port } } } } } },
+    }, { env = { SLUICE_STREAM_LISTEN = "127.0.0.1:" .. port } })
+    assert.equal(200, http.get(port, "/echo").status)
+    local line = cjson.decode(lines_of(gw, 1)[1])
+    assert.same({ "tcp", "raw", up.port }, { line.scheme, line.service, line.target_port })
+    assert.is_nil(line.method)
     gw:stop()
   end)
 

@@ -63,7 +63,7 @@ describe("gRPC over HTTP/2", function()
     service = http2_service.listen()
     gw = gateway.start({
       _format_version = "3.0",
-      gateway = { headers = { "Server-Timing", "X-Kong-Request-Id" } },
+      gateway = { limits = { max_head_bytes = 8192 }, headers = { "Server-Timing", "X-Kong-Request-Id" } },
       services = {
         { name = "up", url = up:url(), retries = 0, routes = {
           { name = "up", paths = { "/" }, strip_path = false },
@@ -102,6 +102,11 @@ describe("gRPC over HTTP/2", function()
     assert.same({ 200, "14", "application/grpc" },
       { answer.status, answer.headers["grpc-status"], answer.headers["content-type"] })
     assert.same({ nil, 0, true }, { answer.trailers, #stream.parts, answer.ended })
+  end)
+
+  it("is told that its head is too large", function()
+    local answer = call("/dead", { { "x-large", ("x"):rep(10000) } })
+    assert.same({ 200, "8" }, { answer.status, answer.headers["grpc-status"] })
   end)
 
   it("is told nothing of the kind where it is not spoken", function()
