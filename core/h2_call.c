@@ -99,7 +99,7 @@ void h2_call_on_closed(struct h2_call *call, uint32_t error_code) {
   call->closed = true;
   // The service has done nothing for it (RFC 9113 8.7): safe to send again, whatever it was.
   bool unsent = error_code == NGHTTP2_REFUSED_STREAM && !call->exchange->try->response_seen;
-  if (unsent && call->client->leaving && try_move(call->exchange)) return;
+  if (unsent && (call->client->leaving || call->early) && try_move(call->exchange)) return;
   snprintf(message, sizeof message, "The service reset the stream: %s", h2_error_name(error_code));
   try_failed(call->exchange, 502, message, unsent);
 }
@@ -203,6 +203,7 @@ void h2_call_begin(struct h2_call *call) {
   call->id = id;
   h2_calls_add(&client->active, call);
   exchange->try->reused = client->served;
+  call->early = !client->greeted;
   exchange->sent_us = client->worker->loop.clock.mono_us;
   call_take(call);
 }

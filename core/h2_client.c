@@ -210,7 +210,7 @@ static void client_on_read(struct conn *conn) {
   if (!client->session)
     client_not_connected(client, 502, n == CONN_EOF ? "it was closed" : conn_reason(conn));
   else if (n == CONN_EOF)
-    client_fail(client, 502, "The service closed the connection without a response");
+    client_fail(client, 502, "The service closed the connection");
   else if (n == CONN_FAILED)
     client_broke(client, conn_reason(conn));
   else

@@ -39,6 +39,7 @@ struct h2_client {
   uint32_t limit;                  // streams at once
   bool listed;                     // takes more calls
   bool served;                     // something has come from the service
+  bool greeted;                    // its first SETTINGS have
   bool leaving;                    // GOAWAY, or the end of its numbers
   bool suspect;                    // silent for so long that it is asked whether it lives
   char reason[160];                // what the library found wrong
@@ -61,6 +62,7 @@ struct h2_call {
   bool throttled;             // the client has been told to wait with its content
   bool head_over;             // the final head has come: fields are trailers
   bool paused;                // the client is slow
+  bool early;                 // sent before the service could say how many streams it takes
   bool closed;                // the stream is, or closes by itself
   bool touched;
   uint64_t framed, delivered; // bytes of content, and what they were when the deadline was last looked at

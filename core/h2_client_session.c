@@ -92,6 +92,7 @@ static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *fram
 static void on_settings(struct h2_client *client) {
   uint32_t most = nghttp2_session_get_remote_settings(client->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
   client->limit = most;
+  client->greeted = true;
 }
 
 static void on_call_frame(struct h2_client *client, struct h2_call *call, const nghttp2_frame *frame) {

@@ -85,7 +85,7 @@ void try_failed(struct exchange *exchange, int status, const char *message, bool
 // The service has answered, but that it cannot serve now: another of its targets is asked, each at most once. False:
 // there is none, or the request cannot be sent again.
 bool try_elsewhere(struct exchange *exchange, const char *cause);
-// The connection goes away and has done nothing for the request: it begins anew, and this try does not count. False: that
+// The connection takes no more and has done nothing for the request: it begins anew, and this try does not count. False: that
 // is no longer possible, or has been done too often.
 bool try_move(struct exchange *exchange);
 // try_failed for a connection that was not made.
