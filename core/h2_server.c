@@ -51,6 +51,7 @@ void h2_server_close(struct h2_server *h2) {
 
 // What is ready goes, then nothing more.
 static void h2_finish(struct h2_server *h2) {
+  if (h2->server->closing) return;
   end_streams(h2);
   h2_write(h2->session, h2->conn);
   conn_flush(h2->conn);
@@ -101,6 +102,7 @@ static bool is_over(const struct h2_server *h2) {
 // Frames that are ready become bytes, and those go in one write. What the socket does not take, it takes later.
 static void h2_output(struct worker *worker, void *data) {
   struct h2_server *h2 = data;
+  if (h2->server->closing) return; // finished since it was asked for
   h2->inside = true;
   int result = h2_write(h2->session, h2->conn);
   h2->inside = false;
@@ -439,11 +441,12 @@ static int64_t tick_us(const struct limits *limits) {
   return (ms < TICK_MOST_MS ? ms : TICK_MOST_MS) * 1000;
 }
 
+// A look that is due is never put off: a client that sends a little now and then would never be looked at.
 static void h2_tick(struct h2_server *h2) {
   const struct limits *limits = worker_limits(h2->worker);
-  int64_t at = now_of(h2) + tick_us(limits);
+  int64_t due = h2->conn->deadline_us, at = now_of(h2) + tick_us(limits);
   if (is_idle(h2)) at = limits->keepalive_timeout_ms > 0 ? h2->idle_us + limits->keepalive_timeout_ms * 1000 : 0;
-  conn_deadline(h2->conn, at);
+  if (due <= now_of(h2) || at < due) conn_deadline(h2->conn, at);
 }
 
 static bool is_past(int64_t since_us, int64_t limit_ms, int64_t now_us) {
