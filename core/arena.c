@@ -24,8 +24,14 @@ void arena_init(struct arena *arena, size_t limit) {
   *arena = (struct arena){.limit = limit};
 }
 
+enum { BLOCK_ROOM = BLOCK_BYTES - sizeof(struct arena_block) };
+
 static int arena_add_block(struct arena *arena, size_t room) {
-  struct arena_block *block = malloc(sizeof *block + room);
+  struct arena_block *block = room == BLOCK_ROOM ? arena->spare : NULL;
+  if (block)
+    arena->spare = NULL;
+  else
+    block = malloc(sizeof *block + room);
   if (!block) return ERROR_MEMORY;
   block->next = arena->blocks;
   block->size = room;
@@ -36,8 +42,7 @@ static int arena_add_block(struct arena *arena, size_t room) {
 }
 
 static int arena_grow(struct arena *arena, size_t size) {
-  size_t usual = BLOCK_BYTES - sizeof(struct arena_block);
-  return arena_add_block(arena, size > usual ? size : usual);
+  return arena_add_block(arena, size > BLOCK_ROOM ? size : BLOCK_ROOM);
 }
 
 int arena_init_exact(struct arena *arena, size_t limit, size_t size) {
@@ -85,7 +90,10 @@ void arena_reset(struct arena *arena) {
   while (arena->blocks && arena->blocks->next) {
     struct arena_block *block = arena->blocks;
     arena->blocks = block->next;
-    free(block);
+    if (!arena->spare && block->size == BLOCK_ROOM)
+      arena->spare = block;
+    else
+      free(block);
   }
   arena->used = 0;
   struct arena_block *first = arena->blocks;
@@ -96,6 +104,7 @@ void arena_reset(struct arena *arena) {
 void arena_close(struct arena *arena) {
   arena_reset(arena);
   free(arena->blocks);
+  free(arena->spare);
   *arena = (struct arena){0};
 }
 

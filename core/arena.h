@@ -11,6 +11,7 @@ struct arena_deferred;
 
 struct arena {
   struct arena_block *blocks; // newest first; the oldest is kept by arena_reset
+  struct arena_block *spare;  // and a second one, for who needs more than most
   char *at, *end;
   size_t used, limit; // bytes handed out, and the bound on them
   struct arena_deferred *deferred;
@@ -23,7 +24,7 @@ void *arena_alloc(struct arena *arena, size_t size);
 struct slice arena_copy(struct arena *arena, const char *data, size_t len);
 // Calls close(what) at arena_reset, the last deferred first. 0, or ERROR_MEMORY (then nothing is deferred).
 int arena_defer(struct arena *arena, void (*close)(void *what), void *what);
-// Runs what was deferred and forgets everything; keeps the first block for the next user.
+// Runs what was deferred and forgets everything; keeps two blocks for the next user.
 void arena_reset(struct arena *arena);
 // An arena whose first block has just this size. 0, or ERROR_MEMORY.
 int arena_init_exact(struct arena *arena, size_t limit, size_t size);

@@ -43,6 +43,22 @@ describe("an arena", function()
     assert.is_true(C.arena_alloc(arena, 1001) == nil)
   end)
 
+  it("gives the same memory again after a reset, up to two blocks", function()
+    new()
+    local function addresses()
+      local list = {}
+      for i = 1, 3 do list[i] = tonumber(ffi.cast("uintptr_t", C.arena_alloc(arena, 3000))) end
+      C.arena_reset(arena)
+      return list
+    end
+    local first, again = addresses(), addresses()
+    assert.equal(first[1], again[1])
+    assert.is_true(first[2] == again[2] or first[3] == again[2])
+    assert.is_true(arena.spare ~= nil)
+    C.arena_close(arena)
+    assert.is_true(arena.spare == nil and arena.blocks == nil)
+  end)
+
   it("refuses a size that would wrap around", function()
     new(0x7fffffffffffffffULL)
     C.arena_alloc(arena, 16)
