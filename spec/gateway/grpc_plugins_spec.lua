@@ -28,7 +28,8 @@ describe("in front of a service of grpc-go,", function()
 
   setup(function()
     service = greeter.start()
-    gw = gateway.start(config_with("hello.proto"), { files = { ["hello.proto"] = greeter.PROTO } })
+    gw = gateway.start(config_with("hello.proto"), { http2 = true, files = { ["hello.proto"] = greeter.PROTO,
+      ["ann.bin"] = frame(ANN) } })
   end)
 
   teardown(function()
@@ -129,6 +130,21 @@ describe("in front of a service of grpc-go,", function()
       local response = ask("application/json", '{"name":"Ann"}')
       assert.same({ name = "Ann", text = "hello, Ann", number = 0 }, json_of(response))
     end)
+  end)
+
+  it("both serve clients of HTTP/2", function()
+    local function curl(...)
+      local shown = "\n%{http_version} %{http_code}"
+      local _, out = process.run { "curl", "-s", "--http2-prior-knowledge", "-w", shown, ... }
+      return out
+    end
+    local url = "http://127.0.0.1:" .. gw.port
+    assert.matches('^{"name":"Ann","text":"hello, Ann"}\n2 200$', curl(url .. "/v1/hello/Ann"))
+    assert.matches('"code":5.*\n2 404$', curl(url .. "/v1/hello/nobody"))
+    assert.matches('"number":2}\n{"name":"Ann","number":1}\n\n2 200$', curl(url .. "/v1/countdown/Ann?number=2"))
+    assert.matches("hello, Ann.*grpc%-status:0\r\ngrpc%-message:\r\n.*\n2 200$", curl("-H",
+      "Content-Type: application/grpc-web", "--data-binary", "@" .. gw.directory .. "/ann.bin",
+      url .. "/hello.Greeter/Hello"))
   end)
 
   it("a change of the .proto file is a new configuration, and a broken one is told and changes nothing", function()
