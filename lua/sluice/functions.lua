@@ -1,15 +1,18 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- A plugin whose functions stand in its configuration, as texts by phase: what pre-function and post-function are.
 --
--- A text is a chunk that runs for each exchange, with (conf, exchange, chunk, last) as its arguments. One that returns
--- a function runs once: the function takes its place, so that its upvalues last.
+-- A text is a chunk that runs for each exchange, with (conf, exchange, chunk, last) as its arguments, or (conf,
+-- exchange, frame). One that returns a function runs once: the function takes its place, so that its upvalues last.
 
 local error, ipairs, setmetatable, type = error, ipairs, setmetatable, type
 
 local functions = {}
 
-local PHASES = { "certificate", "preread", "rewrite", "access", "header_filter", "body_filter", "log" }
-local LATER = { "ws_handshake", "ws_client_frame", "ws_upstream_frame", "ws_close" }
+local PHASES = {
+  "certificate", "preread", "rewrite", "access", "header_filter", "body_filter", "log", "ws_client_frame",
+  "ws_upstream_frame",
+}
+local OTHERS = { ws_handshake = "access", ws_close = "log" } -- Kong's, which here are phases of every request
 
 -- ---- Schema -------------------------------------------------------------------------------------------------------
 
@@ -26,8 +29,9 @@ function functions.fields(code)
   for _, phase in ipairs(PHASES) do
     fields[#fields + 1] = { [phase] = texts("Lua code for phase " .. phase, code.check) }
   end
-  for _, phase in ipairs(LATER) do
-    fields[#fields + 1] = { [phase] = texts("accepted, and not run: WebSocket messages pass unseen", code.check) }
+  for _, phase in ipairs { "ws_handshake", "ws_close" } do
+    fields[#fields + 1] = { [phase] = texts("accepted, and not run: " .. OTHERS[phase] .. " is the phase for it",
+      code.check) }
   end
   return fields
 end
@@ -41,8 +45,9 @@ local function call(entry, conf, exchange, chunk, last)
   return out(conf, exchange, chunk, last)
 end
 
-local function run(list, conf, exchange)
-  for i = 1, #list do call(list[i], conf, exchange) end
+-- `frame`: of the frame phases.
+local function run(list, conf, exchange, frame)
+  for i = 1, #list do call(list[i], conf, exchange, frame) end
 end
 
 -- Each function gets what the one before has passed on: what it returned, what it gave to set_raw_body (the runtime
@@ -90,7 +95,7 @@ function functions.plugin(code, options)
   end
 
   for _, phase in ipairs(PHASES) do
-    plugin[phase] = function(conf, exchange) run(compiled[conf][phase], conf, exchange) end
+    plugin[phase] = function(conf, exchange, frame) run(compiled[conf][phase], conf, exchange, frame) end
   end
   function plugin.body_filter(conf, exchange, chunk, last)
     return filter(compiled[conf].body_filter, conf, exchange, chunk, last)

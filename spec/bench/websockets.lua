@@ -9,7 +9,7 @@ local upstream = require "spec.support.upstream"
 local websocket = require "spec.support.websocket"
 
 local COUNT = tonumber(arg[1]) or 10000
-local WARM, MESSAGES, LIMIT, SERVICES = 400, 5000, 4096, 20
+local WARM, MESSAGES, LIMIT, SERVICES = 400, 20000, 4096, 20
 
 local LOOK = [[
 local look = { version = "1.0.0", priority = 1 }
@@ -61,7 +61,7 @@ local function figure(name, open)
       peers[#peers + 1] = peer
     end
   end
-  more(WARM) -- what is allocated once
+  more(WARM) -- what is allocated once, and the room that garbage takes between two collections
   for i = 1, MESSAGES do
     local peer = peers[i % 20 + 1]
     peer:send("hello")

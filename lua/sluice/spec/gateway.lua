@@ -7,6 +7,7 @@ local service = require "sluice.spec.service"
 local services = require "sluice.spec.services"
 local setup = require "sluice.spec.setup"
 local topics = require "sluice.spec.topics"
+local websocket = require "sluice.spec.websocket"
 
 local PATIENCE_S = 10        -- of real time, to come to rest
 local RESPONSE_S = 3600      -- of the spec's clock, for a response
@@ -168,6 +169,12 @@ function Gateway:request(request)
   one:close()
   if not response then complain(self, request, why) end
   return response
+end
+
+-- A WebSocket (see sluice.spec.websocket): socket:send, receive, close, hang_up, and its `response`. nil and the
+-- response when it was not to be.
+function Gateway:websocket(request)
+  return websocket.open(self, request)
 end
 
 local function of_method(method, has_body)

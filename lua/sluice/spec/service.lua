@@ -2,6 +2,7 @@
 -- One connection that the worker opened to a service: reads requests, and answers them when their time has come.
 local message = require "sluice.spec.message"
 local peer = require "sluice.spec.peer"
+local websocket = require "sluice.spec.websocket"
 
 local Service = {}
 Service.__index = Service
@@ -32,7 +33,9 @@ local function wants_close(request, answer)
 end
 
 local function respond(self, request, answer)
-  if answer.raw then
+  if answer.websocket and websocket.is_asked(request) then
+    self.socket = websocket.serve(self.peer, request, answer)
+  elseif answer.raw then
     self.peer:send(answer.raw)
     if answer.close ~= false then self.peer:close_after() end
   elseif answer.close and not answer.status and not answer.body then
@@ -68,6 +71,11 @@ function Service:pump()
   if self.peer.is_closed then return false end
   local moved = self.peer:pump()
   if self.peer.is_closed then return true end
+  if self.socket then
+    local said = websocket.pump(self.socket)
+    if self.peer.ended and not said then self.peer:close() end
+    return moved or said
+  end
   if not self.pending and take_request(self) then moved = true end
   local at = due(self)
   if at and at <= self.gateway:now() + 1e-9 then

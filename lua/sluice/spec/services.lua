@@ -7,6 +7,9 @@
 --   { delay = 2 }            so many seconds later      { hang = true }       never
 --   { close = true }         closes without an answer   { raw = "bytes" }     sends these instead of a response
 --   { refuse = true }        no connection              { silent = true }     the connection never comes about
+--   { websocket = true }     a WebSocket that echoes; a function of (message, socket) says what is sent back
+local websocket = require "sluice.spec.websocket"
+
 local services = {}
 
 local Services = {}
@@ -54,7 +57,10 @@ function Services:answer(request)
   answer = self:in_turn(answer, key)
   if type(answer) == "function" then answer = answer(request) end
   if type(answer) == "string" then answer = { body = answer } end
-  if answer == nil or answer == true then return echo(request) end
+  if answer == nil or answer == true then
+    if websocket.is_asked(request) then return { websocket = true } end
+    return echo(request)
+  end
   if type(answer) ~= "table" then
     error(("upstreams[%q]: expected an answer as a table, got a %s"):format(key, type(answer)), 0)
   end

@@ -186,10 +186,22 @@ describe("pre-function", function()
     assert.matches("config.acess: unknown field.*access", refused { acess = { "return" } })
   end)
 
-  it("accepts code for WebSocket messages", function()
+  it("runs code for WebSocket messages", function()
+    local gateway = spec.gateway { plugins = { { name = "pre-function", config = {
+      ws_client_frame = { "local _, _, frame = ... "
+        .. "if frame.type == 'text' then frame:set_data(frame.data .. ' c') end" },
+      ws_upstream_frame = { "return function(_, exchange, frame) if frame.type == 'text' then "
+        .. "exchange.websocket.upstream:set_frame_data(frame.data .. ' u') end end" } } } } }
+    local socket = gateway:websocket("/")
+    socket:send("a")
+    assert.same({ type = "text", data = "a c u" }, socket:receive())
+    socket:send("b")
+    assert.same({ type = "text", data = "b c u" }, socket:receive())
+  end)
+
+  it("accepts code for a WebSocket's handshake and close, as Kong does", function()
     assert.is_true(spec.check { plugins = { { name = "pre-function", config = {
-      ws_handshake = { "return" }, ws_client_frame = { "return" }, ws_upstream_frame = { "return" },
-      ws_close = { "return" } } } } })
+      ws_handshake = { "return" }, ws_close = { "return" } } } } })
   end)
 
   it("cannot be for one consumer", function()
