@@ -179,7 +179,7 @@ static void exchange_log(struct exchange *exchange) {
 // The last byte of the response has been handed over, or will never be. Nothing of the stream is touched from here on.
 void exchange_finish(struct exchange *exchange) {
   if (exchange->state >= EXCHANGE_LOG) return;
-  if (exchange->state == EXCHANGE_TUNNEL) exchange->generation->tunnels--;
+  if (exchange->state == EXCHANGE_TUNNEL && !exchange->tcp) exchange->generation->tunnels--;
   exchange_move(exchange, EXCHANGE_LOG);
   exchange->stream = NULL;
   exchange->ended_us = exchange->worker->loop.clock.mono_us;

@@ -612,7 +612,7 @@ static void drain_tunnel(struct exchange *exchange, int64_t ms) {
 void exchange_end_tunnels(struct worker *worker, const struct generation *generation, int64_t ms) {
   for (uint32_t slot = 0; slot < worker->slot_count; slot++) {
     struct exchange *exchange = worker->slots[slot];
-    if (!exchange || exchange->state != EXCHANGE_TUNNEL) continue;
+    if (!exchange || exchange->state != EXCHANGE_TUNNEL || exchange->tcp) continue; // a stream goes on
     bool meant =
         generation ? exchange->generation == generation && exchange->route->ended : exchange->websocket != NULL;
     if (meant) drain_tunnel(exchange, ms);

@@ -79,7 +79,7 @@ struct generation {
   struct router *router;
   struct stream_router *stream_router; // NULL: no route of streams
   struct tls_context *tls;             // of the listeners
-  uint32_t tunnels;                    // open ones
+  uint32_t tunnels;                    // open ones, TCP streams not among them
   struct limits limits;
   struct cidr *trusted;
   uint32_t trusted_count, trusted_room;

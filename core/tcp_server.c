@@ -13,7 +13,7 @@
 #include "tls.h"
 #include "worker.h"
 
-enum { LINGER_MS = 2000, LINGER_BYTES = 1 << 20, HELLO_AGAIN_US = 10000 };
+enum { LINGER_MS = 2000, LINGER_BYTES = 1 << 20, HELLO_AGAIN_US = 10000, DRAIN_GRACE_US = 1000000 };
 
 static struct tcp_server *server_of_conn(struct conn *conn) {
   return (struct tcp_server *)(void *)((char *)conn - offsetof(struct tcp_server, conn));
@@ -435,4 +435,12 @@ void tcp_server_open(struct worker *worker, const struct listener *listener, int
     conn_resume(&server->conn);
   else
     tcp_server_close(server);
+}
+
+void tcp_servers_drain(struct worker *worker, bool all) {
+  for (struct tcp_server *server = worker->tcp_servers, *next; server; server = next) {
+    next = server->next;
+    bool greets = server->stage < TCP_CARRIES && worker->loop.clock.mono_us >= worker->drain_from_us + DRAIN_GRACE_US;
+    if (all || greets) tcp_server_close(server);
+  }
 }

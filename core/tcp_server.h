@@ -42,3 +42,6 @@ struct tcp_server {
 // Takes over an accepted socket.
 void tcp_server_open(struct worker *worker, const struct listener *listener, int fd, const struct sockaddr *address);
 void tcp_server_close(struct tcp_server *server);
+// The worker is to end: closes those that have not come so far as to carry anything, `all` past its limit. Nothing tells
+// where a stream could be cut, so the others have until then to end by themselves.
+void tcp_servers_drain(struct worker *worker, bool all);

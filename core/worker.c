@@ -349,8 +349,7 @@ static void drain_step(struct worker *worker) {
         server_retire(server);
     }
   }
-  // Nothing tells where a stream could be cut: it has until the limit to end by itself.
-  while (past_limit && worker->tcp_servers) tcp_server_close(worker->tcp_servers);
+  tcp_servers_drain(worker, past_limit);
   if (worker->server_count == 0 && (worker->board->exchanges_open == 0 || past_limit)) {
     worker->stopped = true;
     ev_break(worker->loop.ev, EVBREAK_ALL);

@@ -141,6 +141,13 @@ describe("sluice.cli.status", function()
     assert.is_nil(screen:find("FAILED", 1, true))
   end)
 
+  it("counts streams for themselves", function()
+    local with = state()
+    local worker = with.workers[1]
+    worker.streams, worker.streams_open, worker.exchanges, worker.exchanges_open = 4, 3, 9, 4
+    assert.matches("\n1 +43  live +7  1 min 32 s +5 +1 +2 +3 +0", status.screen(with))
+  end)
+
   it("shows where the last reload failed", function()
     local errors = { { file = "x.yml", line = 3, message = "no" } }
     local failure = { ok = false, at = 1091, reason = "signal", errors = errors }

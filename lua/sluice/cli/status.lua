@@ -53,14 +53,17 @@ end
 local function put_workers(out, state)
   local rows = {}
   for _, worker in ipairs(list(state.workers)) do
+    -- Each of them is an exchange, and none a request.
+    local streams, streaming = worker.streams or 0, worker.streams_open or 0
     rows[#rows + 1] = {
-      worker.id, worker.pid, worker.state, worker.generation, columns.duration(worker.uptime), worker.exchanges,
-      worker.exchanges_open, worker.connections_open, worker.restarts, present(worker.last_end) or "",
+      worker.id, worker.pid, worker.state, worker.generation, columns.duration(worker.uptime),
+      worker.exchanges - streams, worker.exchanges_open - streaming, worker.connections_open, streaming,
+      worker.restarts, present(worker.last_end) or "",
     }
   end
   out[#out + 1] = "\n" .. columns.format(
-    { "WORKER", "PID", "STATE", "GENERATION", "UP", "REQUESTS", "OPEN", "CONNECTIONS", "RESTARTS", "LAST END" }, rows,
-    { [2] = true, [4] = true, [6] = true, [7] = true, [8] = true, [9] = true })
+    { "WORKER", "PID", "STATE", "GENERATION", "UP", "REQUESTS", "OPEN", "CONNECTIONS", "STREAMS", "RESTARTS", "LAST END" },
+    rows, { [2] = true, [4] = true, [6] = true, [7] = true, [8] = true, [9] = true, [10] = true })
 end
 
 local function put_plugins(out, worker, now)
