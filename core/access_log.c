@@ -76,6 +76,13 @@ static double whole_ms(const struct exchange *exchange) {
 
 static void put_request_line(struct text *line, const struct exchange *exchange) {
   const struct h1_message *request = &exchange->request;
+  if (exchange->tcp) { // a stream: "tls db.example:9443"
+    put_escaped(line, exchange->scheme);
+    text_puts(line, " ");
+    put_escaped(line, exchange->tls_sni);
+    text_printf(line, ":%u", exchange->peer.local_port);
+    return;
+  }
   if (request->method.len == 0) { // nothing that could be read
     text_puts(line, "-");
     return;
@@ -138,6 +145,10 @@ static void put_json_line(struct text *line, struct exchange *exchange) {
   put_json(line, "scheme", exchange->scheme);
   put_json(line, "host", exchange->host);
   put_json(line, "target", request->target);
+  if (exchange->tcp) {
+    put_json(line, "sni", exchange->tls_sni);
+    text_printf(line, ",\"port\":%u", exchange->peer.local_port);
+  }
   if (request->method.len) text_printf(line, ",\"version\":\"%u.%u\"", request->major, request->minor);
   text_printf(line, ",\"status\":%d,\"bytes\":%llu,\"request_bytes\":%llu,\"ms\":%.3f", exchange->status,
               (unsigned long long)exchange->response_body_bytes, (unsigned long long)exchange->request_bytes,

@@ -38,9 +38,9 @@ local function at(record, path)
   return value
 end
 
--- "TLS db.example:5432", in the place of a request.
+-- "tls db.example:5432", in the place of a request; as in the gateway's own access log.
 local function stream_line(session)
-  return ("%s %s:%d"):format(session.protocol:upper(), session.sni or "", session.server_port)
+  return ("%s %s:%d"):format(session.protocol, session.sni or "", session.server_port)
 end
 
 -- A stream has fields where a request has others; none where it has nothing alike.

@@ -158,8 +158,8 @@ describe("on streams", function()
       there:send("abc")
       client:receive_exact(3)
       close(client, there)
-      local expected = '^127.0.0.1 %- %- %[.-%] "TCP :' .. listener .. '" 200 3 "%-" "%-" %d+ s %x+$'
-      assert.matches(expected, gw:wait_log('"TCP :'))
+      local expected = '^127.0.0.1 %- %- %[.-%] "tcp :' .. listener .. '" 200 3 "%-" "%-" %d+ s %x+$'
+      assert.matches(expected, gw:wait_log('"tcp :'))
       stop()
     end)
   end)

@@ -432,6 +432,38 @@ describe("streams", function()
     end)
   end)
 
+  it("stand in the access log", function()
+    for _, format in ipairs { "text", "json" } do
+      local whole = to_service()
+      start(function(at)
+        local config = whole(at)
+        config.gateway = { access_log = { path = "access.log", format = format } }
+        return config
+      end)
+      local client = connect({ tls = { name = "t.test" } })
+      local there = service.accept()
+      there:send("abc")
+      client:receive_exact(3)
+      client:close()
+      there:close()
+      local line = process.wait_until(function()
+        local file = io.open(gw.directory .. "/access.log")
+        local text = file and file:read("*l")
+        if file then file:close() end
+        return text
+      end, 5, "a line")
+      if format == "text" then
+        assert.matches('^127.0.0.1 %- %- %[.-%] "tls t.test:' .. ports.tls .. '" 200 3 "%-" "%-" ', line)
+        assert.matches("127.0.0.1:" .. service.port .. " %x+$", line)
+      else
+        local record = cjson.decode(line)
+        assert.same({ "tls", "t.test", ports.tls, 200, "s" },
+          { record.scheme, record.sni, record.port, record.status, record.service })
+      end
+      stop()
+    end
+  end)
+
   describe("and plugins", function()
     local PLUGIN = [[
       local log, sleep = require "sluice.log", require "sluice.sleep"
