@@ -62,8 +62,8 @@ local function put_workers(out, state)
     }
   end
   out[#out + 1] = "\n" .. columns.format(
-    { "WORKER", "PID", "STATE", "GENERATION", "UP", "REQUESTS", "OPEN", "CONNECTIONS", "STREAMS", "RESTARTS", "LAST END" },
-    rows, { [2] = true, [4] = true, [6] = true, [7] = true, [8] = true, [9] = true, [10] = true })
+    { "WORKER", "PID", "STATE", "GENERATION", "UP", "REQUESTS", "OPEN", "CONNECTIONS", "STREAMS", "RESTARTS",
+      "LAST END" }, rows, { [2] = true, [4] = true, [6] = true, [7] = true, [8] = true, [9] = true, [10] = true })
 end
 
 local function put_plugins(out, worker, now)
