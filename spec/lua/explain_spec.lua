@@ -148,7 +148,12 @@ describe("sluice explain", function()
   end)
 
   it("tells what goes over HTTP/2", function()
-    says(ask("POST", "/greet.Greeter/SayHello"), "POST http://greeter.test:9000/greet.Greeter/SayHello  over HTTP/2")
+    says(ask("POST", "/greet.Greeter/SayHello", { "Content-Type: application/grpc" }),
+      "POST http://greeter.test:9000/greet.Greeter/SayHello  over HTTP/2", "over HTTP/1.1 it is answered 426")
+  end)
+
+  it("tells that a route for gRPC takes nothing else", function()
+    says(ask("GET", "/greet.Greeter/SayHello"), "answered 415: it takes gRPC alone")
   end)
 
   it("tells when only TLS is missing", function()

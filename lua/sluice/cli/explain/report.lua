@@ -251,12 +251,29 @@ local function put_request(out, request)
   end
 end
 
+local function sends_grpc(request)
+  local types = request.headers["content-type"]
+  return types ~= nil and (types[1]:lower() .. ";"):find("^application/grpc[+;]") ~= nil
+end
+
+local function takes_grpc_alone(route)
+  for _, protocol in ipairs(route.protocols or {}) do
+    if protocol == "grpc" or protocol == "grpcs" then return true end
+  end
+  return false
+end
+
 local function put_outcome(out, findings)
   local outcome, status = findings.match.outcome, findings.route.https_redirect_status_code or 426
   if outcome == "overrun" then
     out[#out + 1] = "  answered 500: its regex passes its limits on this request"
   elseif outcome == "ambiguous" then
     out[#out + 1] = "  answered 400: a lenient server would read the path otherwise, as that of a better route"
+  elseif takes_grpc_alone(findings.route) and not sends_grpc(findings.request) then
+    out[#out + 1] = "  answered 415: it takes gRPC alone (content-type: application/grpc)"
+  elseif takes_grpc_alone(findings.route) then
+    out[#out + 1] = outcome == "needs_tls" and "  answered with grpc-status 1: it takes gRPC over TLS only"
+      or "  over HTTP/1.1 it is answered 426"
   elseif outcome == "needs_tls" and status == 426 then
     out[#out + 1] = "  answered 426: it takes HTTPS only"
   elseif outcome == "needs_tls" then
