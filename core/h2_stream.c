@@ -400,14 +400,6 @@ static void note_sent_fields(struct exchange *exchange, const struct h2_fields *
   exchange->response = sent;
 }
 
-static void h2_head(struct exchange *exchange) {
-  struct h2_stream *stream = stream_of(exchange);
-  if (make_head(stream, exchange) < 0) make_bare_head(stream, exchange);
-  stream->head_pending = true;
-  exchange->response_bytes += stream->head.bytes;
-  if (exchange->phases & (1u << PHASE_LOG)) note_sent_fields(exchange, &stream->head);
-}
-
 static int submit_trailers(struct h2_stream *stream) {
   return nghttp2_submit_trailer(stream->h2->session, stream->id, stream->trailers.list, stream->trailers.count);
 }
@@ -439,6 +431,15 @@ static void submit_head(struct h2_stream *stream) {
                                        : nghttp2_submit_response(stream->h2->session, stream->id, stream->head.list,
                                                                  stream->head.count, content ? &provider : NULL);
   if (result != 0) reset(stream);
+}
+
+static void h2_head(struct exchange *exchange) {
+  struct h2_stream *stream = stream_of(exchange);
+  if (make_head(stream, exchange) < 0) make_bare_head(stream, exchange);
+  stream->head_pending = true;
+  exchange->response_bytes += stream->head.bytes;
+  if (exchange->phases & (1u << PHASE_LOG)) note_sent_fields(exchange, &stream->head);
+  if (exchange->state == EXCHANGE_TUNNEL) submit_head(stream); // a tunnel moves to less memory, and content follows
 }
 
 static void h2_interim(struct exchange *exchange, int status, const struct headers *fields) {

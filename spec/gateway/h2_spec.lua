@@ -32,6 +32,11 @@ describe("HTTP/2 from clients", function()
       elseif path == "watch" then
         connection:receive(30)
         return connection:close()
+      elseif path == "both-ways" then
+        connection:begin(200)
+        connection:chunk("begun ")
+        connection:chunk(connection:read_body())
+        return connection:finish()
       elseif path == "silent" then
         return connection:sleep(30)
       elseif path == "socket" then
@@ -57,8 +62,30 @@ describe("HTTP/2 from clients", function()
         { name = "dead", url = "http://127.0.0.1:" .. process.free_port(), retries = 0,
           routes = { { name = "dead", paths = { "/dead" } } } },
       },
-      routes = { { name = "told", paths = { "/told" }, plugins = { { name = "told" } } } },
-    }, { http2 = true, plugins = { told = [[
+      routes = {
+        { name = "told", paths = { "/told" }, plugins = { { name = "told" } } },
+        { name = "whole", paths = { "/whole" }, plugins = { { name = "whole" } } },
+        { name = "sent", paths = { "/sent" }, plugins = { { name = "sent" } } },
+      },
+    }, { http2 = true, plugins = { whole = [[
+      local Whole = { priority = 10, version = "1.0.0" }
+      function Whole.access(conf, exchange)
+        exchange.response:exit(200, tostring(#exchange.request:get_raw_body()))
+      end
+      return Whole
+    ]], sent = [[
+      local sluice = require "sluice"
+      local Sent = { priority = 10, version = "1.0.0" }
+      function Sent.access(conf, exchange)
+        local stream, piece = exchange.response:stream(200), ("x"):rep(65536)
+        for index = 1, 100 do
+          if not stream:send(piece) then return sluice.log.notice("it left") end
+        end
+        sluice.log.notice("all sent")
+        stream:finish()
+      end
+      return Sent
+    ]], told = [[
       local Told = { priority = 10, version = "1.0.0" }
       function Told.access(conf, exchange)
         exchange.response:exit(200, ("%s %s"):format(exchange.request:get_http_version(),
@@ -138,6 +165,38 @@ describe("HTTP/2 from clients", function()
       assert.same({ "hello", "5" }, { sized.body, sized.headers["content-length"] })
       local many = ask { path = "/bytes/3000000" }
       assert.same({ 200, 3000000 }, { many.status, #many.body })
+    end)
+
+    it("with content that a plugin wants whole", function()
+      local client = connect()
+      local stream = client:request { path = "/whole", method = "POST", open = true }
+      assert.is_true(client:upload(stream, ("x"):rep(1500000)))
+      assert.equal("1500000", client:wait(stream).body)
+      client:close()
+    end)
+
+    it("with content that a plugin makes, as fast as the client takes it", function()
+      local client = connect { silent = true }
+      local stream = client:request { path = "/sent" }
+      assert(client:wait_until(function() return #table.concat(client:stream(stream).parts) == 65535 end))
+      assert.is_nil(gw:log():find("all sent", 1, true))
+      client.silent = false
+      local open = http2.bytes(100 * 65536, 4)
+      client:send(http2.frame(http2.WINDOW_UPDATE, 0, 0, open) .. http2.frame(http2.WINDOW_UPDATE, 0, stream, open))
+      assert.equal(100 * 65536, #client:wait(stream).body)
+      gw:wait_log("all sent")
+      client:close()
+    end)
+
+    it("with content that the client sends once it is asked for", function()
+      local client = connect()
+      local stream = client:request { path = "/echo", method = "POST", open = true,
+        headers = { expect = "100-continue" } }
+      assert(client:wait_until(function() return client:stream(stream).interim end))
+      assert.equal(100, client:stream(stream).interim[1].status)
+      client:data(stream, "asked")
+      assert.equal("asked", cjson.decode(client:wait(stream).body).body)
+      client:close()
     end)
 
     it("many at once, each with its own", function()
@@ -355,6 +414,16 @@ describe("HTTP/2 from clients", function()
       local client = connect()
       local answer = client:wait(client:request { path = "/echo", method = "POST", open = true })
       assert.equal(408, answer.status)
+      client:close()
+    end)
+
+    it("content that does not come, until the response has begun", function()
+      local client = connect()
+      local stream = client:request { path = "/odd/both-ways", method = "POST", open = true }
+      assert(client:wait_until(function() return #client:stream(stream).parts > 0 end))
+      assert.is_false((client:wait_until(function() return client:stream(stream).ended end, 1.2)))
+      client:data(stream, "at last")
+      assert.equal("begun at last", client:wait(stream).body)
       client:close()
     end)
 
