@@ -89,16 +89,17 @@ local function read_body(exchange, rule)
   return body, content_type
 end
 
--- A message, or for a method that takes several one a line.
+local function frame_of(exchange, api, rule, body, content_type, target)
+  local bytes, err = message.of_body(api, rule, body, content_type)
+  if not bytes then return refuse(exchange, 400, grpc.INVALID_ARGUMENT, err) end
+  return grpc.frame(bytes .. target)
+end
+
+-- Of a method that takes several messages: one a line.
 local function frames_of(exchange, api, rule, body, content_type, target)
   local frames = {}
-  local lines = rule.method.client_streaming and body:gmatch("[^\r\n]+") or (function(_, before)
-    if not before then return body end
-  end)
-  for line in lines do
-    local bytes, err = message.of_body(api, rule, line, content_type)
-    if not bytes then return refuse(exchange, 400, grpc.INVALID_ARGUMENT, err) end
-    frames[#frames + 1] = grpc.frame(bytes .. target)
+  for line in body:gmatch("[^\r\n]+") do
+    frames[#frames + 1] = frame_of(exchange, api, rule, line, content_type, target)
   end
   return table.concat(frames)
 end
@@ -111,7 +112,8 @@ local function content_of(conf, exchange, api, rule, values)
   if #body > conf.max_message_bytes then
     return refuse(exchange, 413, grpc.RESOURCE_EXHAUSTED, "the body is too large")
   end
-  return frames_of(exchange, api, rule, body, content_type, target)
+  local framed = rule.method.client_streaming and frames_of or frame_of
+  return framed(exchange, api, rule, body, content_type, target)
 end
 
 local function send_call(exchange, rule, content)

@@ -19,9 +19,13 @@ local function decode(text)
   return (gsub(text, "%%(%x%x)", from_hex))
 end
 
+local function from_hex_but_slash(digits)
+  if digits ~= "2F" and digits ~= "2f" then return from_hex(digits) end
+end
+
 -- Of several segments together, where an encoded "/" must not look like one that parts them.
 local function decode_some(text)
-  return (gsub(text, "%%(%x%x)", function(digits) return digits:upper() ~= "2F" and from_hex(digits) or nil end))
+  return (gsub(text, "%%(%x%x)", from_hex_but_slash))
 end
 
 local parse_segments

@@ -207,8 +207,13 @@ local function trailer_lines(code, message, others)
   return grpc.frame(table.concat(lines), TRAILERS)
 end
 
+local function to_hex(c)
+  return ("%%%02X"):format(c:byte())
+end
+
+-- As grpc-message holds it.
 local function escape(text)
-  return (text:gsub("[^ -$&-~]", function(c) return ("%%%02X"):format(c:byte()) end))
+  return (text:gsub("[^ -$&-~]", to_hex))
 end
 
 -- The trailers as a frame: the client sees no others.

@@ -167,6 +167,24 @@ describe("protobuf", function()
     end)
   end
 
+  it("gives an error or bytes for any text at all", function()
+    math.randomseed(17)
+    local good = '{"owner":"\\u00e4","balance":"5","tags":["a"],"limits":{"d":1},'
+      .. '"parent":{"opened":"2026-01-02T03:04:05Z"},'
+      .. '"note":{"@type":"type.googleapis.com/bank.Account","owner":"x"},"free":{"x":[1,null]},"rate":1.5e3}'
+    for _ = 1, 5000 do
+      local text = good
+      for _ = 1, math.random(3) do
+        local at = math.random(#text)
+        local byte = ('{}[]":,\\0-e.n\0\255'):sub(math.random(15)):sub(1, 1)
+        text = text:sub(1, at - 1) .. byte .. text:sub(at + math.random(0, 3))
+      end
+      local bytes, err = schema:to_binary("bank.Account", text)
+      assert.is_string(bytes or err)
+      if bytes then assert.is_truthy(schema:to_json("bank.Account", bytes)) end
+    end
+  end)
+
   it("bounds the depth of JSON", function()
     local function nested(depth) return ('{"parent":'):rep(depth) .. "{}" .. ("}"):rep(depth) end
     assert.is_truthy(schema:to_binary("bank.Account", nested(50)))
@@ -329,6 +347,21 @@ describe("protobuf", function()
       assert.is_truthy(protobuf.compile("a.proto", { ["a.proto"] = head .. ("/* { */ // {\n"):rep(200) }))
     end)
 
+    it("gives an error or a set for any text at all", function()
+      math.randomseed(11)
+      for _ = 1, 1500 do
+        local text = BANK
+        for _ = 1, math.random(4) do
+          local at = math.random(#text)
+          local piece = ("{}[]<>;=\"/*1a\0\255"):sub(math.random(14))
+          text = text:sub(1, at - 1) .. piece .. text:sub(at + math.random(0, 30))
+        end
+        local set, err = protobuf.compile("a.proto", { ["a.proto"] = text })
+        assert.is_string(set or err)
+        if set then assert.is_truthy(protobuf.load(set)) end
+      end
+    end)
+
     it("bounds how many files import each other", function()
       local texts = {}
       for i = 1, 3000 do
@@ -388,6 +421,21 @@ describe("protobuf", function()
   end)
 
   describe("loading", function()
+    it("gives an error or a schema for any bytes at all", function()
+      math.randomseed(13)
+      local good = assert(protobuf.compile("x.proto", { ["x.proto"] = BANK }))
+      for _ = 1, 1000 do
+        local bytes = good
+        for _ = 1, math.random(4) do
+          local at = math.random(#bytes)
+          bytes = bytes:sub(1, at - 1) .. string.char(math.random(0, 255)) .. bytes:sub(at + math.random(0, 2))
+        end
+        local loaded, err = protobuf.load(bytes)
+        assert.is_truthy(loaded or err)
+        if loaded then assert.is_table(loaded:methods()) end
+      end
+    end)
+
     it("refuses what is no descriptor set", function()
       for _, bytes in ipairs { "", "nonsense", "\10\5", ("\10"):rep(1000) } do
         local loaded, err = protobuf.load(bytes)
