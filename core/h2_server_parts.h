@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the connection (h2_server.c) and its streams (h2_stream.c) share; nobody else includes this.
+// What the connection (h2_server.c, h2_server_input.c) and its streams (h2_stream.c) share; nobody else includes this.
 #pragma once
 #include "h2.h"
 #include "h2_guard.h"
@@ -85,7 +85,20 @@ void h2_stream_on_request_end(struct h2_stream *stream);
 void h2_stream_settle(struct h2_stream *stream);
 bool h2_stream_is_congested(const struct h2_stream *stream);
 
+// h2_server_input.c
+// Uses up the input that is there, as far as this turn's share goes. `data` is the struct h2_server.
+void h2_input(struct worker *worker, void *data);
+// The stream settles when the input has been read.
+void h2_touch(struct h2_stream *stream);
+void h2_set_input(nghttp2_session_callbacks *callbacks);
+
 // h2_server.c
+// What is ready goes, then nothing more.
+void h2_finish(struct h2_server *h2);
+// The same for who did what h2->offence says, with a line in the log.
+void h2_offend(struct h2_server *h2);
+bool h2_is_over(const struct h2_server *h2);
+// When the connection is looked at next.
+void h2_tick(struct h2_server *h2);
 // Frames wait to be written: they will, when this turn's events have been dealt with.
 void h2_wake(struct h2_server *h2);
-void h2_touch(struct h2_stream *stream);

@@ -6,11 +6,12 @@ local http = require "spec.support.http"
 local http2 = require "spec.support.http2"
 local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
+local websocket = require "spec.support.websocket"
 
 local STREAMS = 20
 
 describe("HTTP/2 from clients", function()
-  local up, odd, gw
+  local up, odd, sockets, gw
 
   setup(function()
     up = upstream.start()
@@ -50,6 +51,9 @@ describe("HTTP/2 from clients", function()
       end
       connection:echo()
     end)
+    sockets = upstream.start(function(_, connection)
+      require("spec.support.websocket").echo(connection)
+    end)
     gw = gateway.start({
       _format_version = "3.0",
       gateway = { limits = { client_header_timeout = 600, client_body_timeout = 600, send_timeout = 600,
@@ -59,6 +63,8 @@ describe("HTTP/2 from clients", function()
         { name = "up", url = up:url(), routes = { { name = "up", paths = { "/" }, strip_path = false } } },
         { name = "odd", url = odd:url(), retries = 0,
           routes = { { name = "odd", paths = { "/odd" }, strip_path = false } } },
+        { name = "sockets", url = sockets:url(),
+          routes = { { name = "sockets", paths = { "/loud" }, plugins = { { name = "loud" } } } } },
         { name = "dead", url = "http://127.0.0.1:" .. process.free_port(), retries = 0,
           routes = { { name = "dead", paths = { "/dead" } } } },
       },
@@ -67,7 +73,13 @@ describe("HTTP/2 from clients", function()
         { name = "whole", paths = { "/whole" }, plugins = { { name = "whole" } } },
         { name = "sent", paths = { "/sent" }, plugins = { { name = "sent" } } },
       },
-    }, { http2 = true, plugins = { whole = [[
+    }, { http2 = true, plugins = { loud = [[
+      local Loud = { priority = 10, version = "1.0.0" }
+      function Loud.ws_client_frame(conf, exchange, frame)
+        frame:set_data(frame.data:upper())
+      end
+      return Loud
+    ]], whole = [[
       local Whole = { priority = 10, version = "1.0.0" }
       function Whole.access(conf, exchange)
         exchange.response:exit(200, tostring(#exchange.request:get_raw_body()))
@@ -99,6 +111,7 @@ describe("HTTP/2 from clients", function()
     gw:stop()
     up:stop()
     odd:stop()
+    sockets:stop()
   end)
 
   before_each(function()
@@ -512,6 +525,18 @@ describe("HTTP/2 from clients", function()
         told.headers.upgrade, told.headers.connection, told.headers["content-length"] })
       assert.equal("<early><late>", table.concat(told.parts))
       client:data(stream, "")
+      assert.is_true(client:wait(stream).ended)
+      client:close()
+    end)
+
+    it("whose messages plugins see", function()
+      local client = connect()
+      local stream = open(client, "/loud")
+      client:data(stream, websocket.frame(1, "hello", { mask = "abcd" }), true)
+      local wanted = websocket.frame(1, "HELLO")
+      assert(client:wait_until(function() return #table.concat(client:stream(stream).parts) >= #wanted end))
+      assert.equal(wanted, table.concat(client:stream(stream).parts))
+      client:data(stream, websocket.frame(8, "\3\232", { mask = "abcd" }), true)
       assert.is_true(client:wait(stream).ended)
       client:close()
     end)
