@@ -267,7 +267,7 @@ static bool take_data(struct ws_reader *reader, const char *from, size_t len) {
   char *to = reader->data + reader->len;
   if (reader->masked)
     ws_mask(to, from, len, reader->mask, reader->frame_at);
-  else
+  else if (len > 0) // of the head's piece nothing may be left
     memcpy(to, from, len);
   reader->len += len;
   if (reader->message_opcode != WS_TEXT || reader->packed || utf8_feed(&reader->utf8, to, len)) return true;

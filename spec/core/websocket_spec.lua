@@ -114,6 +114,16 @@ describe("the WebSocket codec", function()
     assert.same({ "1002 masked frame" }, feed(frame(1, "a")))
   end)
 
+  it("reads what services send in pieces, of which the first may end with the head", function()
+    for size = 1, 5 do
+      new { masked = false }
+      assert.same({ "text:hello", "text:" }, feed(frame(1, "hello", { mask = false }) ..
+        frame(1, "", { mask = false }), size))
+      C.ws_reader_close(reader)
+    end
+    reader = nil
+  end)
+
   it("refuses reserved bits, unknown opcodes and frames out of place", function()
     local cases = {
       [frame(1, "a", { rsv = 4 })] = "reserved bits are set", [frame(1, "a", { rsv = 1 })] = "reserved bits are set",
