@@ -105,6 +105,16 @@ static bool answer_unrouted(struct exchange *exchange, enum router_outcome outco
   return true;
 }
 
+// One for WebSockets takes nothing else either.
+static bool fits_websocket_route(struct exchange *exchange) {
+  const struct field *upgrade = headers_find_id(&exchange->request.headers, FIELD_UPGRADE);
+  bool asks = exchange->request.upgrade && upgrade && slice_equal_nocase(upgrade->value, SLICE("websocket"));
+  if (asks) return true;
+  headers_add(&exchange->preset, &exchange->arena, SLICE("Upgrade"), SLICE("websocket"));
+  exchange_fail(exchange, 426, "Please use WebSocket protocol");
+  return false;
+}
+
 // A route for gRPC is found like every other, and then takes nothing else. False: answered.
 static bool fits_grpc_route(struct exchange *exchange, bool needs_tls) {
   if (!exchange_is_grpc(exchange)) {
@@ -147,6 +157,7 @@ void exchange_route(struct exchange *exchange) {
   if (answer_unrouted(exchange, outcome)) return;
   exchange_take_route(exchange, exchange->match->route);
   if (exchange->route->grpc && !fits_grpc_route(exchange, outcome == ROUTER_NEEDS_TLS)) return;
+  if (exchange->route->websocket && !fits_websocket_route(exchange)) return;
   if (outcome == ROUTER_NEEDS_TLS)
     redirect_to_https(exchange, exchange->route->https_redirect_status);
   else

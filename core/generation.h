@@ -41,6 +41,7 @@ struct route {
   uint16_t https_redirect_status;
   bool strip_path, preserve_host, path_handling_v1;
   bool grpc;       // takes gRPC only
+  bool websocket;  // takes requests to become a WebSocket only
   bool of_streams; // in stream_router, not in router
   bool ended;      // its tunnels end: a newer generation has it no more, or not like this
 };

@@ -121,13 +121,19 @@ services:
   - { name: watched, paths: [/watched], plugins: [{ name: actor, config: { note: true } }] }
   - { name: tunnel, paths: [/tunnel] }
   - { name: bound, paths: [/bound], plugins: [{ name: bound }] }
+  - { name: only, paths: [/only], protocols: [ws, wss] }
+  - { name: secure, paths: [/secure], protocols: [wss] }
   - { name: both, paths: [/both], plugins: [{ name: actor }, { name: bound }] }
+- name: as-ws
+  url: ws://127.0.0.1:%d
+  routes:
+  - { name: as-ws, paths: [/as-ws], plugins: [{ name: actor }] }
 - name: odd
   url: http://127.0.0.1:%d/strange
   read_timeout: 20000
   routes:
   - { name: strange, paths: [/strange], plugins: [{ name: actor }] }
-]]):format(echoing.port, odd.port), { plugins = {
+]]):format(echoing.port, echoing.port, odd.port), { plugins = {
       actor = { ["handler.lua"] = ACTOR, ["schema.lua"] = 'return { note = { type = "boolean", default = false } }' },
       bound = { ["handler.lua"] = BOUND } } })
   end)
@@ -455,6 +461,21 @@ services:
       local bytes = websocket.frame(1, "slowly", { mask = "abcd" })
       for i = 1, #bytes do peer:send_bytes(bytes:sub(i, i)) end
       assert.same({ "text", "slowly" }, { peer:receive() })
+    end)
+  end)
+
+  describe("by protocols", function()
+    it("has routes that take nothing else", function()
+      assert.equal("a", said(open("/only"), "a"))
+      local response = gw:get("/only")
+      assert.same({ 426, "websocket", "Upgrade" },
+        { response.status, response.headers.upgrade, response.headers.connection })
+      assert.equal("a", said(note(websocket.connect(gw.tls_port, "/secure", nil, { tls = {} })), "a"))
+      assert.equal(426, select(2, websocket.connect(gw.port, "/secure")).status)
+    end)
+
+    it("has services that say so", function()
+      assert.equal("UP", said(open("/as-ws"), "client upper up"))
     end)
   end)
 
