@@ -36,7 +36,7 @@ BUSTED  := luajit /usr/bin/busted
 say = $(if $(V),,@echo '  $(1)  $(2)';) 
 
 .DELETE_ON_ERROR:
-.PHONY: all lib asan kafka tools deps run test lint bench install format clean FORCE
+.PHONY: all lib asan kafka tools peers deps run test lint bench install format clean FORCE
 
 all: bin/sluice $(BUILD)/release/libsluice.so
 lib: $(BUILD)/release/libsluice.so
@@ -143,6 +143,31 @@ $(GO_TOOLS): $(wildcard spec/support/go/*.* spec/support/go/*/*.go)
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/ ./grpc-compressed ./greeter
 	touch $@
 
+# ---- WebSocket clients and services by others, for the specs: pinned by their hashes ----
+
+WEBSOCKETS_SHA256 := a3b3366087c1bc0a2795111edcadddb8b3b59509d5db5d7ea3fdd69f954a8878
+WS_SHA256         := a08221f2851472c944ca0178d89a9888c7f43fbd9998afc8a7ec6fe417c4ca20
+
+peers: $(CACHE)/peers/websockets/src/websockets/version.py $(CACHE)/peers/ws/index.js
+
+$(CACHE)/websockets-13.1.tar.gz:
+	@mkdir -p $(CACHE)
+	pip3 download --quiet --no-binary websockets --no-deps --dest $(CACHE) websockets==13.1
+	echo "$(WEBSOCKETS_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(CACHE)/ws-8.18.0.tgz:
+	@mkdir -p $(CACHE)
+	cd $(CACHE) && npm pack --silent ws@8.18.0
+	echo "$(WS_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(CACHE)/peers/websockets/src/websockets/version.py: $(CACHE)/websockets-13.1.tar.gz
+	@mkdir -p $(CACHE)/peers/websockets
+	tar -xzf $< -C $(CACHE)/peers/websockets --strip-components=1 --no-same-owner -m
+
+$(CACHE)/peers/ws/index.js: $(CACHE)/ws-8.18.0.tgz
+	@mkdir -p $(@D)
+	tar -xzf $< -C $(@D) --strip-components=1 --no-same-owner -m
+
 # ---- What people type ----
 
 SUITES := spec/support spec/core spec/lua spec/gateway spec/kafka plugins
@@ -152,7 +177,7 @@ deps:
 
 # The sanitizer build runs what exercises C: the core by itself, and whole gateways.
 test: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) all asan kafka tools
+	@$(MAKE) --no-print-directory -j$$(nproc) all asan kafka tools peers
 	@rm -f $(BUILD)/results
 	@spec/run release $(SUITES); release=$$?; spec/run asan spec/core spec/gateway && exit $$release
 
