@@ -642,18 +642,73 @@ int bridge_try(struct worker *worker, double handle, uint32_t index, struct try_
   return give(&out->ip, slice_of(exchange->target_ip));
 }
 
-int bridge_service_tls_verify(struct worker *worker, double handle, int verify) {
+// The exchange's own choice, made at its first use. NULL: the exchange is over, or no memory; `*status` says which.
+static struct tls_choice *tls_choice_of(struct worker *worker, double handle, int *status) {
   struct exchange *exchange = exchange_find(worker, handle);
-  if (!exchange) return BRIDGE_STALE;
-  exchange->service_verify = verify != 0;
+  *status = exchange ? BRIDGE_FULL : BRIDGE_STALE;
+  if (!exchange) return NULL;
+  if (!exchange->tls_choice) {
+    exchange->tls_choice = arena_alloc(&exchange->arena, sizeof *exchange->tls_choice);
+    if (!exchange->tls_choice) return NULL;
+    *exchange->tls_choice = (struct tls_choice){.verify = -1, .depth = -1};
+  }
+  *status = BRIDGE_OK;
+  return exchange->tls_choice;
+}
+
+int bridge_service_tls_verify(struct worker *worker, double handle, int verify) {
+  int status;
+  struct tls_choice *choice = tls_choice_of(worker, handle, &status);
+  if (choice) choice->verify = verify != 0;
+  return status;
+}
+
+int bridge_service_tls_depth(struct worker *worker, double handle, int depth) {
+  int status;
+  struct tls_choice *choice = tls_choice_of(worker, handle, &status);
+  if (choice) choice->depth = (int16_t)depth;
+  return status;
+}
+
+int bridge_service_tls_pair(struct worker *worker, double handle, const char *certificate_pem, const char *key_pem) {
+  int status;
+  struct tls_choice *choice = tls_choice_of(worker, handle, &status);
+  if (!choice) return status;
+  if (tls_check_pair(certificate_pem, key_pem, &worker->error) < 0) return BRIDGE_INVALID;
+  struct arena *arena = &exchange_find(worker, handle)->arena;
+  const char *certificate = arena_copy(arena, certificate_pem, strlen(certificate_pem)).data;
+  const char *key = arena_copy(arena, key_pem, strlen(key_pem)).data;
+  if (!certificate || !key) return BRIDGE_FULL;
+  choice->certificate_pem = certificate;
+  choice->key_pem = key;
   return BRIDGE_OK;
 }
 
-int bridge_tls_certificate(struct worker *worker, double handle, const char *certificate_pem, const char *key_pem) {
+// The handshake that a plugin of phase certificate looks at; NULL: there is none any more.
+static struct tls *greeting(struct worker *worker, double handle, int *status) {
   struct exchange *exchange = exchange_find(worker, handle);
-  if (!exchange) return BRIDGE_STALE;
-  if (!exchange->stream || exchange->ops) return BRIDGE_LATE; // no handshake
-  struct tls *tls = stream_tls(exchange->stream);
+  *status = !exchange ? BRIDGE_STALE : !exchange->stream || exchange->ops ? BRIDGE_LATE : BRIDGE_OK;
+  return *status == BRIDGE_OK ? stream_tls(exchange->stream) : NULL;
+}
+
+int bridge_tls_forget_session(struct worker *worker, double handle) {
+  int status;
+  struct tls *tls = greeting(worker, handle, &status);
+  if (tls) tls_forget_session(tls);
+  return status;
+}
+
+int bridge_tls_ask_client(struct worker *worker, double handle) {
+  int status;
+  struct tls *tls = greeting(worker, handle, &status);
+  if (tls) tls_ask_client(tls);
+  return status;
+}
+
+int bridge_tls_certificate(struct worker *worker, double handle, const char *certificate_pem, const char *key_pem) {
+  int status;
+  struct tls *tls = greeting(worker, handle, &status);
+  if (!tls) return status;
   return tls_set_certificate(tls, certificate_pem, key_pem, &worker->error) < 0 ? BRIDGE_INVALID : BRIDGE_OK;
 }
 

@@ -223,9 +223,16 @@ struct try_info {
 };
 int bridge_try(struct worker *worker, double exchange, uint32_t index, struct try_info *out); // OK or NONE
 int bridge_service_tls_verify(struct worker *worker, double exchange, int verify);
+int bridge_service_tls_depth(struct worker *worker, double exchange, int depth); // intermediate certificates allowed
+// The client's certificate (its chain behind it) towards the service. INVALID: bridge_error says what is wrong with it.
+int bridge_service_tls_pair(struct worker *worker, double exchange, const char *certificate_pem, const char *key_pem);
 
 // Presents this certificate (its chain behind it) in the handshake that phase certificate is about.
 int bridge_tls_certificate(struct worker *worker, double exchange, const char *certificate_pem, const char *key_pem);
+// The client gets nothing to resume its session by.
+int bridge_tls_forget_session(struct worker *worker, double exchange);
+// The client is asked for a certificate; any is taken, and none.
+int bridge_tls_ask_client(struct worker *worker, double exchange);
 
 // ---- Waiting, coroutines, time ---------------------------------------------------------------------------------------
 
@@ -292,7 +299,7 @@ struct service_conf {
   bool tls;         // protocol https, grpcs, http2s
   bool http2;       // protocol grpc, grpcs, http2, http2s
   bool tls_verify;
-  uint32_t tls_verify_depth;
+  int tls_verify_depth;                                // -1: not given
   const char *ca_pem;                                  // NULL: the system's
   const char *client_certificate_pem, *client_key_pem; // NULL: none
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;

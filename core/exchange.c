@@ -98,7 +98,7 @@ struct exchange *exchange_new(struct worker *worker, struct stream *stream, cons
   *exchange = (struct exchange){.worker = worker, .slot = slot, .serial = serial, .arena = arena, .stream = stream};
   exchange->ops = ops;
   exchange->peer = stream->peer;
-  exchange->service_tls = exchange->service_verify = -1;
+  exchange->service_tls = -1;
   exchange->response_length = -1;
   exchange->started_us = worker->loop.clock.mono_us;
   exchange->started_real_us = worker->loop.clock.real_us;

@@ -141,9 +141,9 @@ struct exchange {
   struct slice service_method, service_path, service_query, service_host;
   struct slice host_field; // Host, when a plugin has set it
   uint16_t service_port;
-  int8_t service_tls;        // -1: as the service says
-  int8_t service_verify;     // -1: as the service says
-  struct upstream *upstream; // chosen by a plugin, else the service's
+  int8_t service_tls;            // -1: as the service says
+  struct tls_choice *tls_choice; // of plugins; NULL: as the service says
+  struct upstream *upstream;     // chosen by a plugin, else the service's
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct try *try;
   struct websocket *websocket; // NULL: none, or a tunnel

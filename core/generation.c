@@ -293,16 +293,19 @@ bool generation_trusts(const struct generation *generation, const struct sockadd
 
 // ---- TLS to services -------------------------------------------------------------------------------------------------
 
-struct tls_context *generation_client_tls(struct generation *generation, const struct service *service, int verify,
-                                          struct slice name, uint64_t *key) {
-  static const struct client_tls none = {0};
+struct tls_context *generation_client_tls(struct generation *generation, const struct service *service,
+                                          const struct tls_choice *choice, struct slice name, uint64_t *key) {
+  static const struct client_tls none = {.depth = -1};
+  static const struct tls_choice no_choice = {.verify = -1, .depth = -1};
   const struct client_tls *tls = service ? &service->client_tls : &none;
+  if (!choice) choice = &no_choice;
+  bool own_pair = choice->certificate_pem != NULL;
   struct tls_client_options options = {
-      .verify = verify >= 0 ? verify > 0 : tls->verify,
-      .verify_depth = tls->depth,
+      .verify = choice->verify >= 0 ? choice->verify > 0 : tls->verify,
+      .verify_depth = choice->depth >= 0 ? choice->depth : tls->depth,
       .ca_pem = tls->ca_pem,
-      .certificate_pem = tls->certificate_pem,
-      .key_pem = tls->key_pem,
+      .certificate_pem = own_pair ? choice->certificate_pem : tls->certificate_pem,
+      .key_pem = own_pair ? choice->key_pem : tls->key_pem,
       .alpn = service && service->http2 ? "h2" : NULL,
   };
   struct tls_context *context = tls_cache_get(generation->worker, &options, key);

@@ -20,8 +20,15 @@ struct worker;
 // What a service's configuration says about TLS to it; texts in the generation's arena, NULL: not given.
 struct client_tls {
   bool verify;
-  uint32_t depth;
+  int depth; // -1: not given
   const char *ca_pem, *certificate_pem, *key_pem;
+};
+
+// What a plugin wants otherwise for one request; texts in the exchange's arena.
+struct tls_choice {
+  int8_t verify;                         // -1: as the service says
+  int16_t depth;                         // -1: as the service says
+  const char *certificate_pem, *key_pem; // NULL: the service's
 };
 
 struct service {
@@ -112,10 +119,9 @@ int generation_setting(struct generation *generation, struct slice name, double 
 int generation_access_log(struct generation *generation, const char *path, bool json);
 int generation_trust(struct generation *generation, struct slice cidr, struct error *error);
 bool generation_trusts(const struct generation *generation, const struct sockaddr *address);
-// The TLS context for a try: the service's own, or with verification turned on or off by a plugin
-// (`verify` -1: as the service says). `*key` tells which connections are
-// alike. NULL: no memory.
-struct tls_context *generation_client_tls(struct generation *generation, const struct service *service, int verify,
-                                          struct slice name, uint64_t *key);
+// The TLS context for a try: the service's own, or as a plugin chose (NULL: none did). `*key` tells which connections
+// are alike. NULL: it cannot be made, or no memory.
+struct tls_context *generation_client_tls(struct generation *generation, const struct service *service,
+                                          const struct tls_choice *choice, struct slice name, uint64_t *key);
 // Services find their upstreams, the router compiles; BRIDGE_AGAIN while there is more.
 int generation_compile(struct generation *generation, double budget_us, struct error *error);

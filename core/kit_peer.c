@@ -34,7 +34,7 @@ struct kit_peer *peer_find(const struct kit *kit, int number) {
 
 int peer_start_tls(struct kit *kit, struct kit_peer *peer, const char *server_name) {
   struct error error;
-  struct tls_client_options client = {.verify = false};
+  struct tls_client_options client = {.verify_depth = -1};
   struct tls_server_options server = {.alpn = "http/1.1"};
   if (peer->is_service) {
     if (!kit->service_tls) kit->service_tls = tls_server_context_new(&server, &error);

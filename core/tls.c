@@ -271,6 +271,22 @@ int tls_handshake(struct tls *tls, struct error *error) {
   return flushed ? flushed : result;
 }
 
+int tls_check_pair(const char *certificate_pem, const char *key_pem, struct error *error) {
+  struct tls_certificate given;
+  if (tls_certificate_parse(&given, certificate_pem, key_pem, error) < 0) return ERROR_INVALID;
+  tls_certificate_close(&given);
+  return 0;
+}
+
+void tls_forget_session(struct tls *tls) {
+  SSL_set_options(tls->ssl, SSL_OP_NO_TICKET);
+  SSL_set_num_tickets(tls->ssl, 0);
+}
+
+void tls_ask_client(struct tls *tls) {
+  SSL_set_verify(tls->ssl, SSL_VERIFY_PEER, tls_accept_any);
+}
+
 int tls_set_certificate(struct tls *tls, const char *certificate_pem, const char *key_pem, struct error *error) {
   struct tls_certificate given;
   if (tls_certificate_parse(&given, certificate_pem, key_pem, error) < 0) return ERROR_INVALID;

@@ -54,7 +54,7 @@ int tls_context_sni(struct tls_context *context, uint32_t index, const char *nam
 
 struct tls_client_options {
   bool verify;                           // chain and name
-  uint32_t verify_depth;                 // intermediate certificates allowed; 0: OpenSSL's default
+  int verify_depth;                      // intermediate certificates allowed; -1: OpenSSL's default
   const char *ca_pem;                    // trusted roots; NULL: the system's
   const char *certificate_pem, *key_pem; // of the client; NULL: none
   const char *alpn;                      // as above
@@ -92,6 +92,11 @@ void *tls_owner(const struct tls *tls);
 int tls_handshake(struct tls *tls, struct error *error);
 // Uses these instead of the table: from the hook or before tls_continue.
 int tls_set_certificate(struct tls *tls, const char *certificate_pem, const char *key_pem, struct error *error);
+// Whether a certificate (its chain behind it) and a key parse and belong together: 0, or ERROR_INVALID and why.
+int tls_check_pair(const char *certificate_pem, const char *key_pem, struct error *error);
+// From the hook too: the client gets no ticket; it is asked for a certificate, and any is taken, or none.
+void tls_forget_session(struct tls *tls);
+void tls_ask_client(struct tls *tls);
 // The hook's decision is made.
 void tls_continue(struct tls *tls);
 

@@ -363,7 +363,7 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
   return sealing ? ticket_seal(tickets, name, iv, cipher, mac) : ticket_open(tickets, name, iv, cipher, mac);
 }
 
-static int accept_any(int preverified, X509_STORE_CTX *store) {
+int tls_accept_any(int preverified, X509_STORE_CTX *store) {
   (void)preverified;
   (void)store;
   return 1;
@@ -455,7 +455,7 @@ static int set_server_options(struct tls_context *context, const struct tls_serv
   if (context->tickets) SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl, on_ticket);
   if (context->alpn) SSL_CTX_set_alpn_select_cb(ssl, on_alpn, context);
   SSL_CTX_set_cert_cb(ssl, on_certificate, context);
-  if (options->ask_client) SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, accept_any);
+  if (options->ask_client) SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, tls_accept_any);
   context->pairs = calloc(1, sizeof *context->pairs);
   context->pair_count = 1;
   if (!context->pairs) return tls_explain(error, ERROR_MEMORY, "TLS context");
@@ -495,7 +495,7 @@ static int trust_text(SSL_CTX *ssl, const char *pem, struct error *error) {
 static int set_trust(SSL_CTX *ssl, const struct tls_client_options *options, struct error *error) {
   if (!options->verify) return 0;
   SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL);
-  if (options->verify_depth) SSL_CTX_set_verify_depth(ssl, (int)options->verify_depth);
+  if (options->verify_depth >= 0) SSL_CTX_set_verify_depth(ssl, options->verify_depth);
   if (options->ca_pem) return trust_text(ssl, options->ca_pem, error);
   return SSL_CTX_set_default_verify_paths(ssl) ? 0 : tls_explain(error, ERROR_TLS, "the system's certificates");
 }

@@ -85,6 +85,8 @@ int tls_explain(struct error *error, enum error_code code, const char *what);
 // In tls.c: how OpenSSL reaches the socket.
 BIO_METHOD *tls_socket_method(void);
 
+// Verification that leaves the verdict to a plugin.
+int tls_accept_any(int preverified, X509_STORE_CTX *store);
 // The pair for a name, or the default one. NULL: none can be made.
 const struct tls_pair *tls_context_find(struct tls_context *context, const char *name);
 int tls_certificate_parse(struct tls_certificate *out, const char *certificate_pem, const char *key_pem,

@@ -255,7 +255,7 @@ static bool choose_tls(struct exchange *exchange) {
   if (!tls) return true;
   try->tls_name = choose_tls_name(exchange);
   if (!try->tls_name) return false;
-  try->tls = generation_client_tls(exchange->generation, service, exchange->service_verify, slice_of(try->tls_name),
+  try->tls = generation_client_tls(exchange->generation, service, exchange->tls_choice, slice_of(try->tls_name),
                                    &try->tls_key);
   if (!try->tls) return false;
   // The cache may drop it while the name is resolved.

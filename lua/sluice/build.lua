@@ -155,7 +155,7 @@ local function fill_service(conf, service, certificates, authorities, alive)
   conf.name, conf.host, conf.port = service.name, service.host, service.port
   conf.path, conf.tls = service.path, TLS[service.protocol] == true
   conf.http2 = HTTP2[service.protocol] == true
-  conf.tls_verify, conf.tls_verify_depth = service.tls_verify == true, service.tls_verify_depth or 0
+  conf.tls_verify, conf.tls_verify_depth = service.tls_verify == true, service.tls_verify_depth or -1
   conf.proxy_protocol = PROXY_PROTOCOLS[service.proxy_protocol] or 0
   conf.ca_pem = ca_text(service, authorities, alive)
   conf.client_certificate_pem = certificate and certificate.cert

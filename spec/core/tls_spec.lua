@@ -35,7 +35,8 @@ local function server_context(options)
 end
 
 local function client_context(options)
-  local context = C.tls_client_context_new(ffi.new("struct tls_client_options", options or {}), failure)
+  options = ffi.new("struct tls_client_options", options or { verify_depth = -1 })
+  local context = C.tls_client_context_new(options, failure)
   if context == nil then return nil, why() end
   return ffi.gc(context, C.tls_context_free)
 end

@@ -169,4 +169,117 @@ describe("TLS", function()
       assert.equal(502, gw:get("/anonymous/").status)
     end)
   end)
+
+  describe("by plugins", function()
+    local secure, long, gw
+
+    -- What the plugin below is to do comes in the fields of the request, and the server name of a greeting.
+    local CODE = [[
+local own = { version = "1.0.0", priority = 10 }
+function own.certificate(_, exchange)
+  local tls, name = exchange.client.tls, exchange.client.tls:get_server_name()
+  if name == "ask.test" then assert(tls:request_client_certificate()) end
+  if name == "fresh.test" then assert(tls:disable_session_reuse()) end
+end
+function own.access(_, exchange)
+  local request, service = exchange.request, exchange.service
+  local client_certificate = exchange.client.tls:get_full_client_certificate_chain()
+  exchange.response:set_header("X-Client", client_certificate and "certificate" or "none")
+  local certificate, key = request:get_header("X-Certificate"), request:get_header("X-Key")
+  if certificate then
+    local ok, err = service:set_tls_cert_key((certificate:gsub("|", "\n")), (key:gsub("|", "\n")))
+    if not ok then return exchange.response:exit(400, err) end
+  end
+  local depth = request:get_header("X-Depth")
+  if depth then
+    service:set_tls_verify(true)
+    service:set_tls_verify_depth(tonumber(depth))
+  end
+end
+return own
+]]
+
+    setup(function()
+      secure = upstream.start(nil, { tls = { certificate = made.service.certificate, key = made.service.key,
+        ca = authority.certificate, client_certificate = made.client.certificate, client_key = made.client.key } })
+      local middle = tls.make_certificate(folder, { name = "Middle CA", ca = authority, authority = true })
+      local leaf = tls.make_certificate(folder, { name = "127.0.0.1", ca = middle })
+      process.write_file(leaf.certificate, leaf.certificate_pem .. middle.certificate_pem)
+      long = upstream.start(nil, { tls = { certificate = leaf.certificate, key = leaf.key } })
+      local ca = "00000000-0000-4000-8000-000000000009"
+      gw = gateway.start({ _format_version = "3.0", plugins = { { name = "own" } },
+        ca_certificates = { { id = ca, cert = authority.certificate_pem } },
+        services = { { name = "secure", url = secure:url(), retries = 0, tls_verify = true, ca_certificates = { ca },
+          routes = { { paths = { "/secure" } } } },
+          { name = "long", url = long:url(), retries = 0, tls_verify = true, ca_certificates = { ca },
+            routes = { { paths = { "/long" } } } },
+          { name = "short", url = long:url(), retries = 0, tls_verify = true, ca_certificates = { ca },
+            tls_verify_depth = 0, routes = { { paths = { "/short" } } } },
+          { name = "up", url = up:url(), routes = { { paths = { "/" } } } } },
+      }, { plugins = { own = CODE } })
+    end)
+    teardown(function()
+      gw:stop()
+      long:stop()
+      secure:stop()
+    end)
+
+    local function one_line(text)
+      return (text:gsub("\n", "|"))
+    end
+
+    it("the gateway shows a certificate of the plugin's own to a service", function()
+      assert.equal(502, gw:get("/secure").status)
+      local fields = { ["X-Certificate"] = one_line(made.client.certificate_pem),
+        ["X-Key"] = one_line(made.client.key_pem) }
+      for _ = 1, 2 do
+        local response = gw:get("/secure", fields)
+        assert.equal(200, response.status)
+        assert.equal("/CN=gateway.test", cjson.decode(response.body).tls.peer)
+      end
+      assert.equal(502, gw:get("/secure").status)
+      fields["X-Key"] = one_line(made.a.key_pem)
+      local refused = gw:get("/secure", fields)
+      assert.equal(400, refused.status)
+      assert.matches("key", refused.body)
+    end)
+
+    it("a service's chain may be as long as the plugin says", function()
+      local function answer(depth)
+        return gw:get("/long", depth and { ["X-Depth"] = depth }).status
+      end
+      assert.same({ 200, 502, 200, 502 }, { answer(), answer("0"), answer("1"), answer("0") })
+      assert.equal(502, gw:get("/short").status)
+    end)
+
+    it("a client is asked for a certificate, and may have none", function()
+      local function told(options)
+        local client = gw:connect({ tls = options })
+        local response = client:request({ path = "/" })
+        client:close()
+        return response.headers["x-client"]
+      end
+      local pair = { certificate = made.client.certificate, key = made.client.key }
+      assert.equal("certificate", told({ name = "ask.test", certificate = pair.certificate, key = pair.key }))
+      assert.equal("none", told({ name = "ask.test" }))
+      assert.equal("none", told({ name = "quiet.test", certificate = pair.certificate, key = pair.key }))
+    end)
+
+    it("a client gets nothing to resume its session by", function()
+      local function resumed(name)
+        local context = tls.context({ max_version = "1.2" })
+        local client = gw:connect({ tls = { name = name, context = context } })
+        client:request({ path = "/" })
+        local session = tls.session(client.socket)
+        client:close()
+        local again = gw:connect({ tls = { name = name, context = context, session = session } })
+        local info = tls.info(again.socket)
+        again:close()
+        tls.free(context)
+        return info.resumed
+      end
+      assert.is_true(resumed("quiet.test"))
+      assert.is_false(resumed("fresh.test"))
+    end)
+  end)
 end)

@@ -226,8 +226,9 @@ local function openssl(...)
 end
 
 -- Makes a certificate with its key in `directory`. options: name, names (more subject alternative names), ca (another
--- such certificate that signs it; without one it signs itself and may sign others), client (for client authentication),
--- days (negative: expired). Gives { certificate = path, key = path, certificate_pem = text, key_pem = text }.
+-- such certificate that signs it; without one it signs itself and may sign others), authority (may sign others all the
+-- same), client (for client authentication), days (negative: expired).
+-- Gives { certificate = path, key = path, certificate_pem = text, key_pem = text }.
 function tls.make_certificate(directory, options)
   local stem = directory .. "/" .. options.name:gsub("[^%w.-]", "_")
   local made = { certificate = stem .. ".crt", key = stem .. ".key" }
@@ -240,7 +241,7 @@ function tls.make_certificate(directory, options)
     "-days", tostring(options.days or 30), "-keyout", made.key, "-out", made.certificate }
   if options.ca then
     for _, word in ipairs({ "-CA", options.ca.certificate, "-CAkey", options.ca.key,
-      "-addext", "basicConstraints=critical,CA:FALSE" }) do
+      "-addext", "basicConstraints=critical,CA:" .. (options.authority and "TRUE" or "FALSE") }) do
       command[#command + 1] = word
     end
   end

@@ -14,6 +14,7 @@ local BEFORE = phases.mask("preread", "rewrite", "access")
 local TARGET = phases.mask("preread", "rewrite", "access", "balancer", "balancer (stream)")
 local TRIED = phases.mask("balancer", "balancer (stream)", "header_filter", "body_filter", "response", "log")
 
+local MAX_DEPTH = 100
 local MAX_MS = 2147483646 -- as in Kong
 
 ---@class sluice.service
@@ -78,6 +79,29 @@ function methods:set_tls_verify(on)
   check_phase(TARGET, self.handle, "exchange.service:set_tls_verify")
   check.boolean("exchange.service:set_tls_verify", "on", on)
   must(C.bridge_service_tls_verify(worker, self.handle, on and 1 or 0), "exchange.service:set_tls_verify")
+end
+
+---@param depth integer intermediate certificates that the service's chain may have, 0 to 100
+function methods:set_tls_verify_depth(depth)
+  check_phase(TARGET, self.handle, "exchange.service:set_tls_verify_depth")
+  check.integer("exchange.service:set_tls_verify_depth", "depth", depth, 0, MAX_DEPTH)
+  must(C.bridge_service_tls_depth(worker, self.handle, depth), "exchange.service:set_tls_verify_depth")
+end
+
+-- The gateway's own certificate towards the service, for this request; its connections serve no other certificate. Both
+-- are parsed at each call: for a certificate that does not change, a service's `client_certificate` costs less.
+---@param certificate string PEM, the chain behind it
+---@param key string PEM
+---@return boolean|nil true
+---@return string|nil err what is wrong with them
+function methods:set_tls_cert_key(certificate, key)
+  check_phase(TARGET, self.handle, "exchange.service:set_tls_cert_key")
+  check.string("exchange.service:set_tls_cert_key", "certificate", certificate)
+  check.string("exchange.service:set_tls_cert_key", "key", key)
+  local status = C.bridge_service_tls_pair(worker, self.handle, certificate, key)
+  if status == E.BRIDGE_INVALID then return nil, core.reason(status) end
+  must(status, "exchange.service:set_tls_cert_key")
+  return true
 end
 
 return core.part(function(self, key)

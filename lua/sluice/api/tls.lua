@@ -62,4 +62,25 @@ function Tls:set_client_verify(result)
   rawset(exchanges.of(self.handle), "client_verify", result)
 end
 
+-- The client cannot resume its session later, so that its next connection greets anew.
+---@return boolean|nil true
+---@return string|nil err
+function Tls:disable_session_reuse()
+  check_phase(CERTIFICATE, self.handle, "exchange.client.tls:disable_session_reuse")
+  local status = C.bridge_tls_forget_session(worker, self.handle)
+  if status ~= 0 then return nil, core.reason(status) end
+  return true
+end
+
+-- Asks the client for a certificate; any is taken, and none. Whether it is to be trusted is for the plugin to decide,
+-- in a later phase by `get_full_client_certificate_chain`.
+---@return boolean|nil true
+---@return string|nil err
+function Tls:request_client_certificate()
+  check_phase(CERTIFICATE, self.handle, "exchange.client.tls:request_client_certificate")
+  local status = C.bridge_tls_ask_client(worker, self.handle)
+  if status ~= 0 then return nil, core.reason(status) end
+  return true
+end
+
 return core.plain_part(Tls)
