@@ -59,6 +59,10 @@ int h2_take(struct headers *to, struct arena *arena, const uint8_t *name, size_t
 
 // ---- Frames ----------------------------------------------------------------------------------------------------------
 
+nghttp2_mem h2_mem(struct h2_memory *memory) {
+  return (nghttp2_mem){memory, h2_memory_take, h2_memory_give, h2_memory_take_zeroed, h2_memory_resize};
+}
+
 nghttp2_option *h2_options(void) {
   nghttp2_option *option;
   if (nghttp2_option_new(&option) != 0) return NULL;

@@ -8,6 +8,7 @@
 
 #include "arena.h"
 #include "buffer.h"
+#include "h2_memory.h"
 #include "headers.h"
 #include "slice.h"
 
@@ -39,6 +40,8 @@ void h2_put_trailers(struct h2_fields *fields, const struct headers *trailers);
 int h2_take(struct headers *to, struct arena *arena, const uint8_t *name, size_t name_len, const uint8_t *value,
             size_t value_len);
 
+// Where sessions take their memory from.
+nghttp2_mem h2_mem(struct h2_memory *memory);
 // Settings and options of every session. NULL: no memory.
 nghttp2_option *h2_options(void);
 // Moves frames that are ready to the connection's queue, until that is congested. 0, or what nghttp2 said.

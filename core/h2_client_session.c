@@ -204,7 +204,9 @@ int h2_session_open(struct h2_client *client) {
   struct worker *worker = client->worker;
   struct h2_pool *pool = &worker->h2;
   if (pool_open(pool) < 0) return ERROR_MEMORY;
-  if (nghttp2_session_client_new2(&client->session, pool->callbacks, client, pool->option) != 0) return ERROR_MEMORY;
+  nghttp2_mem memory = h2_mem(&worker->h2_memory);
+  if (nghttp2_session_client_new3(&client->session, pool->callbacks, client, pool->option, &memory) != 0)
+    return ERROR_MEMORY;
   const struct limits *limits = worker->generation ? &worker->generation->limits : &worker->first_limits;
   nghttp2_settings_entry settings[] = {
       {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},

@@ -301,7 +301,8 @@ static int open_session(struct h2_server *h2) {
   if (callbacks && options) {
     nghttp2_option_set_max_continuations(options, CONTINUATIONS);
     nghttp2_option_set_stream_reset_rate_limit(options, UINT64_MAX, UINT64_MAX); // we know better which ones matter
-    result = nghttp2_session_server_new2(&h2->session, callbacks, h2, options);
+    nghttp2_mem memory = h2_mem(&h2->worker->h2_memory);
+    result = nghttp2_session_server_new3(&h2->session, callbacks, h2, options, &memory);
   }
   if (callbacks) nghttp2_session_callbacks_del(callbacks);
   if (options) nghttp2_option_del(options);

@@ -540,6 +540,7 @@ void worker_free(struct worker *worker) {
   run_jobs(worker);
   free_graves(worker);
   free_exchanges(worker);
+  h2_memory_close(&worker->h2_memory);
   for (uint32_t i = 0; i < worker->field_name_count; i++) free((char *)worker->field_names[i].text.data);
   free(worker->field_names);
   free(worker->listeners);

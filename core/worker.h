@@ -13,6 +13,7 @@
 #include "generation.h"
 #include "h2_client.h"
 #include "h2_guard.h"
+#include "h2_memory.h"
 #include "loop.h"
 #include "pool.h"
 #include "process.h"
@@ -75,6 +76,7 @@ struct worker {
   int next_generation;
   struct pool pool;
   struct h2_pool h2;
+  struct h2_memory h2_memory;    // of sessions on both sides
   struct tls_entry *tls_entries; // last used first
   uint32_t tls_entry_count;
   struct client **clients; // sockets of Lua, by slot
