@@ -11,7 +11,7 @@ local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
 local websocket = require "spec.support.websocket"
 
-local COUNT = tonumber(os.getenv("SLUICE_SPEC_MUTATIONS") or "150")
+local COUNT = tonumber(os.getenv("SLUICE_SPEC_MUTATIONS") or "100")
 local SEED = tonumber(os.getenv("SLUICE_SPEC_SEED") or "20261123")
 
 local FRAMES = [[
@@ -26,6 +26,32 @@ local bodies = { version = "1.0.0", priority = 10 }
 function bodies.access(_, exchange) exchange.request:get_raw_body() end
 function bodies.response(_, exchange) exchange.response:set_header("X-Seen", "1") end
 return bodies
+]]
+
+-- Waits where it can, so that clients leave while it does.
+local SLOW = [[
+local sluice = require "sluice"
+local slow = { version = "1.0.0", priority = 10 }
+function slow.access(_, exchange)
+  sluice.sleep(0.003)
+  exchange.request:get_raw_body()
+  exchange.request:set_header("X-Slow", "1")
+end
+function slow.header_filter(_, exchange) exchange.response:set_header("X-Seen", "1") end
+function slow.body_filter(_, exchange) exchange.response:get_raw_body() end
+function slow.log() sluice.sleep(0.001) end
+return slow
+]]
+
+local PROTO = [[
+syntax = "proto3";
+package t;
+import "google/api/annotations.proto";
+message M { string name = 1; int64 number = 2; repeated M more = 3; map<string, double> sums = 4; bytes raw = 5; }
+service S {
+  rpc One(M) returns (M) { option (google.api.http) = { post: "/v1/one" body: "*" }; }
+  rpc Many(M) returns (stream M) { option (google.api.http) = { get: "/v1/many/{name}" }; }
+}
 ]]
 
 local random = math.random
@@ -179,12 +205,17 @@ describe("spoilt conversations:", function()
           service("call", own(self, "http2"), "bodies"), service("ws", echo:url()),
           service("frames", echo:url(), "frames"),
           service("evil", "http2://127.0.0.1:" .. evil.port), service("evil1", "http://127.0.0.1:" .. evil.port),
-          service("evilws", "http://127.0.0.1:" .. evil.port, "frames"),
+          service("evilws", "http://127.0.0.1:" .. evil.port, "frames"), service("slow", up:url(), "slow"),
+          { name = "calls", url = "grpc://127.0.0.1:" .. evil.port, retries = 0, read_timeout = 500, routes = {
+            { name = "json", paths = { "/v1" }, strip_path = false,
+              plugins = { { name = "grpc-gateway", config = { proto = "t.proto" } } } },
+            { name = "web", paths = { "/t.S" }, strip_path = false, plugins = { { name = "grpc-web" } } } } },
           { name = "tcp", host = "127.0.0.1", port = up.port, protocol = "tcp", routes = {
             { name = "tcp", protocols = { "tcp" }, destinations = { { port = ports.tcp } } },
             { name = "tls", protocols = { "tls_passthrough" }, snis = { "t.test" } } } },
         } }
-    end, { http2 = true, plugins = { frames = FRAMES, bodies = BODIES }, env = {
+    end, { http2 = true, plugins = { frames = FRAMES, bodies = BODIES, slow = SLOW },
+      files = { ["t.proto"] = PROTO }, env = {
       SLUICE_STREAM_LISTEN = ("127.0.0.1:%d proxy_protocol, 127.0.0.1:%d ssl"):format(ports.tcp, ports.tls),
       SLUICE_TRUSTED_IPS = "127.0.0.1" } })
     worker = gw:workers()[1]
@@ -231,7 +262,8 @@ describe("spoilt conversations:", function()
     end)
   end
 
-  local PATHS = { "/up", "/bodies", "/again", "/call", "/up/close", "/again/bytes/100000", "/nowhere" }
+  local PATHS = { "/up", "/bodies", "/again", "/call", "/up/close", "/again/bytes/100000", "/nowhere", "/slow",
+    "/slow/bytes/100000" }
 
   many("a client's over HTTP/2", function()
     local list = client_frames(PATHS[random(#PATHS)])
@@ -247,6 +279,21 @@ describe("spoilt conversations:", function()
       packed and "Sec-WebSocket-Extensions: permessage-deflate\r\n" or "")
     if random(10) == 1 then head = spoil(head) end
     say(gw.port, head .. websocket_frames(packed))
+  end)
+
+  many("a WebSocket client's over HTTP/2", function()
+    local block = http2.block { { ":method", "CONNECT" }, { ":protocol", "websocket" }, { ":scheme", "http" },
+      { ":authority", "a.test" }, { ":path", random(3) == 1 and "/ws" or "/frames" },
+      { "sec-websocket-version", "13" } }
+    local list = { frame(4, 0, 0), frame(1, 4, 1, random(10) == 1 and spoil(block) or block) }
+    for _ = 1, random(1, 3) do list[#list + 1] = frame(0, random(5) == 1 and 1 or 0, 1, websocket_frames(false)) end
+    say(gw.port, http2.PREFACE .. (random(3) == 1 and spoilt_frames(list) or table.concat(list)))
+  end)
+
+  many("a client's while the configuration changes", function()
+    if random(30) == 1 then gw:write_config(require("cjson").decode(process.read_file(gw.config_path))) end
+    local list = client_frames(PATHS[random(#PATHS)])
+    say(gw.port, http2.PREFACE .. spoilt_frames(list))
   end)
 
   many("a ClientHello", function() say(ports.tls, spoil(hello("t.test"))) end)
@@ -274,11 +321,37 @@ describe("spoilt conversations:", function()
     return ("GET %s HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\n\r\n"):format(path)
   end
 
+  local function post(path, kind, body)
+    return ("POST %s HTTP/1.1\r\nHost: a.test\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s"):format(path, kind,
+      #body, body)
+  end
+
   many("a service's over HTTP/2", function()
     local list = server_frames()
     local request = random(2) == 1 and get("/evil")
       or http2.PREFACE .. frame(4, 0, 0) .. frame(1, 5, 1, request_block("/evil", "GET"))
     serve(request, spoilt_frames(list))
+  end)
+
+  local function call_frame(data, flags)
+    return string.char(flags or 0) .. http2.bytes(#data, 4) .. data
+  end
+
+  many("a gRPC service's, behind plugins", function()
+    local message = "\10\3Ann\16\7\26\4\10\2Bo\34\12\10\1a\17\0\0\0\0\0\0\240\63\42\2\0\255"
+    if random(2) == 1 then message = spoil(message) end
+    local data = call_frame(message) .. (random(2) == 1 and call_frame(message) or "")
+    local list = { frame(4, 0, 0), frame(4, 1, 0),
+      frame(1, 4, 1, http2.block { { ":status", "200" }, { "content-type", "application/grpc" } }),
+      frame(0, 0, 1, random(3) == 1 and spoil(data) or data),
+      frame(1, 5, 1, http2.block { { "grpc-status", tostring(random(0, 17)) }, { "grpc-message", "a%20b%" } }) }
+    local body = call_frame(spoil("\10\3Ann"))
+    local json = '{"name":"Ann","number":"7","more":[{"name":"Bo"}],"sums":{"a":1},"raw":"AP8="}'
+    if random(3) == 1 then json = spoil(json) end
+    local request = ({ get("/v1/many/Ann?number=7&more.name=x"), post("/v1/one", "application/json", json),
+      post("/t.S/One", "application/grpc-web+proto", body),
+      post("/t.S/Many", "application/grpc-web-text", spoil("AAAAAAUKA0Fubg==")) })[random(4)]
+    serve(request, random(2) == 1 and spoilt_frames(list) or table.concat(list))
   end)
 
   many("a service's over HTTP/1.1", function()
