@@ -91,6 +91,7 @@ static void drop_unused(struct exchange *exchange) {
   // Nobody is left to see them; plugins of frame phases see those of the request.
   drop_headers(&exchange->response);
   drop_headers(&exchange->service_response);
+  if (exchange->match && exchange->match->group_count == 0 && !exchange->match->regex) exchange->match = NULL;
   if (exchange->phases)
     drop_handshake(&exchange->request.headers);
   else

@@ -41,7 +41,7 @@ struct way {
   struct ws_reader reader;
   struct ws_tracker *tracker; // NULL: messages are read
   struct buffer pending;
-  bool waiting; // a plugin looks at reader.message
+  bool waiting; // a plugin looks at the message that the reader holds
   bool closed;  // nothing that still comes is of interest
   bool ended;   // its sender has ended the connection
 };
@@ -256,7 +256,7 @@ static void send_packed(struct websocket *ws, int side, enum ws_opcode opcode, s
 
 // The message that its reader holds goes on; `changed`: with this content in place of its own.
 static void pass(struct websocket *ws, struct way *way, const struct slice *changed) {
-  const struct ws_message *message = &way->reader.message;
+  struct ws_message whole = ws_message(&way->reader), *message = &whole;
   int to = way == &ws->ways[CLIENT] ? SERVICE : CLIENT;
   struct slice data = changed ? *changed : message->data;
   // A window that is smaller than the sender's is what the client has asked for (RFC 7692 7.1.2.1).
@@ -358,7 +358,7 @@ static void after_phase(struct websocket *ws, struct way *way, enum phase_result
 
 static void on_message(struct websocket *ws, struct way *way) {
   struct exchange *exchange = ws->exchange;
-  const struct ws_message *message = &way->reader.message;
+  struct ws_message whole = ws_message(&way->reader), *message = &whole;
   enum phase phase = phase_of(ws, way);
   ws->turn_left--;
   if (message->opcode == WS_CLOSE) {

@@ -290,9 +290,17 @@ static bool take_control(struct ws_reader *reader, const char *from, size_t len)
   return true;
 }
 
+struct ws_message ws_message(const struct ws_reader *reader) {
+  struct slice control = {reader->control ? reader->control : "", reader->control_len};
+  struct slice data = {reader->data ? reader->data : "", (uint32_t)reader->len};
+  if (is_control(reader->whole)) return (struct ws_message){.opcode = reader->whole, .data = control};
+  if (!reader->packed) return (struct ws_message){.opcode = reader->whole, .data = data};
+  return (struct ws_message){.opcode = reader->whole, .data = {reader->plain, reader->plain_len}, .packed = data};
+}
+
 static enum ws_event control_whole(struct ws_reader *reader) {
-  struct slice payload = {reader->control ? reader->control : "", reader->control_len}, reason;
-  reader->message = (struct ws_message){.opcode = reader->opcode, .data = payload};
+  reader->whole = reader->opcode;
+  struct slice payload = ws_message(reader).data, reason;
   if (reader->opcode != WS_CLOSE || payload.len == 0) return WS_MESSAGE;
   if (!ws_code_is_valid(ws_close_code(payload, &reason)))
     return fail(reader, WS_PROTOCOL_ERROR, "close frame with an invalid code");
@@ -301,14 +309,11 @@ static enum ws_event control_whole(struct ws_reader *reader) {
 }
 
 static enum ws_event unpack(struct ws_reader *reader) {
-  struct ws_message *message = &reader->message;
-  message->packed = message->data;
-  uint32_t len;
-  uint16_t problem = ws_unpack(reader->zip, message->packed, reader->most, &reader->plain, &len);
+  struct slice packed = {reader->data ? reader->data : "", (uint32_t)reader->len};
+  uint16_t problem = ws_unpack(reader->zip, packed, reader->most, &reader->plain, &reader->plain_len);
   if (problem == WS_TOO_BIG) return fail(reader, problem, "Payload Too Large");
   if (problem) return fail(reader, problem, "compressed data is broken");
-  message->data = (struct slice){reader->plain, len};
-  if (message->opcode == WS_TEXT && !ws_utf8_is_valid(message->data))
+  if (reader->whole == WS_TEXT && !ws_utf8_is_valid((struct slice){reader->plain, reader->plain_len}))
     return fail(reader, WS_BAD_DATA, "text is not UTF-8");
   return WS_MESSAGE;
 }
@@ -318,11 +323,10 @@ static enum ws_event frame_whole(struct ws_reader *reader) {
   reader->in_frame = false;
   if (is_control(reader->opcode)) return control_whole(reader);
   if (!reader->fin) return WS_MORE;
-  reader->message = (struct ws_message){.opcode = reader->message_opcode,
-                                        .data = {reader->data ? reader->data : "", (uint32_t)reader->len}};
+  reader->whole = reader->message_opcode;
   reader->message_opcode = 0;
   if (reader->packed) return unpack(reader);
-  if (reader->message.opcode == WS_TEXT && reader->utf8.need)
+  if (reader->whole == WS_TEXT && reader->utf8.need)
     return fail(reader, WS_BAD_DATA, "text ends inside of a character");
   return WS_MESSAGE;
 }

@@ -32,7 +32,7 @@ enum { WS_CONTROL_MOST = 125, WS_HEAD_MOST = 14 };
 
 enum ws_event {
   WS_MORE,    // all input was used
-  WS_MESSAGE, // `message` is filled, until the next call
+  WS_MESSAGE, // ws_message gives it, until the next call
   WS_ERROR    // `code` and `reason` say what is wrong; no more events
 };
 
@@ -63,7 +63,8 @@ struct ws_reader {
   char *data; // of the message in work; NULL while there is none
   size_t len, room;
   char *plain; // unpacked
-  struct ws_message message;
+  uint32_t plain_len;
+  uint8_t whole; // opcode of the message that is
   uint16_t code; // of an error
   const char *reason;
   char *control; // payload of the control frame in work; NULL while there is none
@@ -73,6 +74,8 @@ void ws_reader_init(struct ws_reader *reader, bool masked, uint32_t most);
 void ws_reader_close(struct ws_reader *reader);
 // The next event of the input; `*used` bytes of it are done with.
 enum ws_event ws_next(struct ws_reader *reader, struct slice input, uint32_t *used);
+// After WS_MESSAGE; the same until the next call.
+struct ws_message ws_message(const struct ws_reader *reader);
 // Whether a message or a frame has begun and is not whole.
 bool ws_is_midway(const struct ws_reader *reader);
 

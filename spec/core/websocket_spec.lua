@@ -69,7 +69,7 @@ describe("the WebSocket codec", function()
           events[#events + 1] = ("%d %s"):format(reader.code, ffi.string(reader.reason))
           return events
         end
-        local message = reader.message
+        local message = C.ws_message(reader)
         events[#events + 1] = NAMES[message.opcode] .. ":" .. ffi.string(message.data.data, message.data.len)
       end
     end
