@@ -131,12 +131,15 @@ $(KAFKA): spec/support/kafka/pom.xml
 # From Go modules that go.mod and go.sum pin; the Go that Debian has builds them, and no other is fetched.
 
 GO       := GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0 go
-GO_TOOLS := $(CACHE)/bin/built
+GO_FILES := $(sort $(wildcard spec/support/go/*.* spec/support/go/*/*.go))
+# Named by what it was built from: a cache from elsewhere may be older than the sources and yet dated later.
+GO_TOOLS := $(CACHE)/bin/built-$(firstword $(shell cat $(GO_FILES) | sha256sum))
 
 tools: $(GO_TOOLS)
 
-$(GO_TOOLS): $(wildcard spec/support/go/*.* spec/support/go/*/*.go)
+$(GO_TOOLS): $(GO_FILES)
 	@mkdir -p $(@D)
+	rm -f $(@D)/built*
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/h2spec github.com/summerwind/h2spec/cmd/h2spec
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-client google.golang.org/grpc/interop/client
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-server google.golang.org/grpc/interop/server
