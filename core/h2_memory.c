@@ -49,7 +49,7 @@ void h2_memory_give(void *block, void *data) {
   if (!block) return;
   union head *head = (union head *)block - 1;
   size_t step = step_of(head->size);
-  if (step >= H2_MEMORY_SIZES || memory->count[step] >= SPARE_MOST) {
+  if (step >= H2_MEMORY_SIZES || (int64_t)memory->count[step] >= SPARE_MOST) {
     free(head);
     return;
   }
