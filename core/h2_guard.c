@@ -30,8 +30,8 @@ int32_t h2_frame_cost(uint8_t type, uint8_t flags, uint32_t length) {
   bool ends = (flags & NGHTTP2_FLAG_END_STREAM) != 0;
   switch (type) {
   case NGHTTP2_DATA: return length == 0 && !ends ? H2_COST_LARGE : H2_COST_DATA;
-  case NGHTTP2_HEADERS: return length == 0 ? H2_COST_LARGE : 0;
   case NGHTTP2_CONTINUATION: return length == 0 ? H2_COST_LARGE : H2_COST_PIECE;
+  case NGHTTP2_HEADERS:
   case NGHTTP2_SETTINGS:
   case NGHTTP2_PING:
   case NGHTTP2_GOAWAY: return H2_COST_LARGE;

@@ -24,10 +24,12 @@ enum { H2_FRAME_HEAD = 9 };
 enum {
   H2_CALM_MOST = 4000,
   H2_CALM_A_SECOND = 400,
-  H2_COST_SMALL = 2,   // WINDOW_UPDATE, PRIORITY, RST_STREAM, frames that nobody knows
-  H2_COST_DATA = 4,    // earned back by content
-  H2_COST_PIECE = 10,  // CONTINUATION
-  H2_COST_LARGE = 20,  // PING, SETTINGS (they want an answer), GOAWAY, empty frames, malformed requests
+  H2_COST_SMALL = 2,  // WINDOW_UPDATE, PRIORITY, RST_STREAM, frames that nobody knows
+  H2_COST_DATA = 4,   // earned back by content
+  H2_COST_PIECE = 10, // CONTINUATION
+  // PING, SETTINGS (they want an answer), GOAWAY, empty frames; HEADERS, earned back by those that begin a request or
+  // its trailers; malformed requests
+  H2_COST_LARGE = 20,
   H2_EARNED_DATA = 24, // for a DATA frame sent: two WINDOW_UPDATE and a PING may come back for it
   H2_EARNED_REQUEST = 40,
   H2_RESETS_MOST = 200, // requests that were cancelled at once

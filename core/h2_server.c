@@ -100,6 +100,10 @@ static void h2_output(struct worker *worker, void *data) {
   h2->inside = true;
   int result = h2_write(h2->session, h2->conn);
   h2->inside = false;
+  if (result < 0 && h2->offence) { // what it did came to light when its stream was reset
+    h2_offend(h2);
+    return;
+  }
   if (result < 0) h2->conn->failed = true;
   if (conn_flush(h2->conn) < 0) return; // heard of from the loop
   if (h2->queued == 0 && h2->small && h2->small->refs == 1) {

@@ -29,7 +29,7 @@ static const char cancelled[] = "requests are cancelled as fast as they come";
 static const char *flood_name(uint8_t type) {
   static const char *const names[] = {
       [NGHTTP2_DATA] = "a flood of empty DATA",
-      [NGHTTP2_HEADERS] = "a flood of empty HEADERS",
+      [NGHTTP2_HEADERS] = "a flood of HEADERS",
       [NGHTTP2_PRIORITY] = "a flood of PRIORITY",
       [NGHTTP2_RST_STREAM] = cancelled,
       [NGHTTP2_SETTINGS] = "a flood of SETTINGS",
@@ -97,6 +97,7 @@ static int on_begin_head(nghttp2_session *session, const nghttp2_frame *frame, v
   struct h2_server *h2 = data;
   int32_t id = frame->hd.stream_id;
   h2->head_us = now_of(h2);
+  h2_bucket_earn(&h2->calm, H2_COST_LARGE); // it is not one that nghttp2 refuses
   if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
     h2->current = nghttp2_session_get_stream_user_data(session, id);
     if (h2->current) h2_stream_begin(h2->current); // these are its trailers
@@ -177,8 +178,6 @@ static int on_content(nghttp2_session *session, uint8_t flags, int32_t id, const
 // Before its time: by the client, or because of what the client did.
 static bool tolerates_reset(struct h2_server *h2, const struct h2_stream *stream, uint32_t code) {
   if (!stream->exchange || code == NGHTTP2_NO_ERROR) return true;
-  if (stream->exchange->state == EXCHANGE_HEAD) // it had not begun
-    return h2_bucket_spend(&h2->calm, H2_COST_LARGE, now_of(h2));
   if (now_of(h2) - stream->began_us > H2_RAPID_US) return true;
   return h2_bucket_spend(&h2->resets, 1, now_of(h2));
 }

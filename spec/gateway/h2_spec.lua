@@ -489,20 +489,45 @@ describe("HTTP/2 from clients", function()
       client:close()
     end)
 
-    it("requests that are cancelled at once", function()
-      local client = connect { silent = true }
-      local out = {}
-      for index = 0, 1999 do
+    it("requests beyond the limit on streams", function()
+      local client, out = connect { silent = true }, {}
+      for index = 0, 999 do
         out[#out + 1] = http2.frame(http2.HEADERS, http2.END_HEADERS + http2.END_STREAM, index * 2 + 1,
           http2.block(client:fields { path = "/odd/silent" }))
-        out[#out + 1] = http2.frame(http2.RST_STREAM, 0, index * 2 + 1, http2.bytes(8, 4))
       end
       client:send(table.concat(out))
       assert.is_true(client:closes_within(5))
       assert.equal("ENHANCE_YOUR_CALM", client.goaway)
-      gw:wait_log("cancelled as fast as they come")
       client:close()
     end)
+
+    local cancels = {
+      ["requests that are cancelled at once"] = { http2.RST_STREAM, http2.bytes(8, 4) },
+      ["requests whose streams the client breaks"] = { http2.WINDOW_UPDATE, http2.bytes(2 ^ 31 - 1, 4) },
+    }
+    for name, frame in pairs(cancels) do
+      it(name, function()
+        local client = connect()
+        local function told() return select(2, gw:log():gsub("cancelled as fast as they come", "")) end
+        local before = told()
+        for round = 0, 99 do
+          local out = {}
+          for index = round * 10, round * 10 + 9 do
+            out[#out + 1] = http2.frame(http2.HEADERS, http2.END_HEADERS + http2.END_STREAM, index * 2 + 1,
+              http2.block(client:fields { path = "/odd/silent" }))
+            out[#out + 1] = http2.frame(frame[1], 0, index * 2 + 1, frame[2])
+          end
+          -- The answer to PING tells that they were seen.
+          out[#out + 1] = http2.frame(http2.PING, 0, 0, ("x"):rep(8))
+          local pongs = client.pongs or 0
+          if not client:send(table.concat(out)) then break end
+          if not client:wait_until(function() return (client.pongs or 0) > pongs end) then break end
+        end
+        assert.equal("ENHANCE_YOUR_CALM", client.goaway)
+        process.wait_until(function() return told() > before end, 5, "a line in the log")
+        client:close()
+      end)
+    end
   end)
 
   describe("carries WebSockets (RFC 8441)", function()
