@@ -2,15 +2,21 @@
 // Memory for nghttp2's sessions: a list of spare blocks for each of few sizes.
 #include "h2_memory.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Blocks of one size that are kept. None under the sanitizer, which is to see each use of what was given back.
+enum { SPARE_MOST = 512 }; // blocks of one size
+
+// Whether one more is kept. None under the sanitizer, which is to see each use of what was given back.
+static bool has_room(uint32_t count) {
 #ifdef __SANITIZE_ADDRESS__
-enum { SPARE_MOST = 0 };
+  (void)count;
+  return false;
 #else
-enum { SPARE_MOST = 512 };
+  return count < SPARE_MOST;
 #endif
+}
 
 // In front of each block, as large as its alignment asks.
 union head {
@@ -49,7 +55,7 @@ void h2_memory_give(void *block, void *data) {
   if (!block) return;
   union head *head = (union head *)block - 1;
   size_t step = step_of(head->size);
-  if (step >= H2_MEMORY_SIZES || (int64_t)memory->count[step] >= SPARE_MOST) {
+  if (step >= H2_MEMORY_SIZES || !has_room(memory->count[step])) {
     free(head);
     return;
   }
