@@ -61,6 +61,27 @@ end
 return bound
 ]]
 
+-- What of the handshake is there once the tunnel is: in a frame phase, and at the end.
+local RECALL = [[
+local sluice = require "sluice"
+local recall = { version = "1.0.0", priority = 5 }
+local function all(exchange)
+  local request = exchange.request
+  return table.concat({ request:get_method(), request:get_path(), request:get_raw_query(), request:get_header("x-mine"),
+    request:get_host(), request:get_uri_captures().named.room, exchange.router:get_route().name }, " ")
+end
+function recall.access(conf, exchange) exchange.ctx.before = all(exchange) end
+function recall.header_filter(conf, exchange) exchange.response:set_header("X-Added", "1") end
+function recall.ws_client_frame(conf, exchange, frame)
+  if frame.type == "text" then frame:set_data(exchange.ctx.before .. "|" .. all(exchange)) end
+end
+function recall.log(conf, exchange)
+  sluice.log.notice(("recalled %s; %s %s %s"):format(all(exchange), exchange.response:get_status(),
+    exchange.response:get_header("x-added"), exchange.service.response:get_header("upgrade")))
+end
+return recall
+]]
+
 local function echo(_, connection)
   require("spec.support.websocket").echo(connection)
 end
@@ -121,6 +142,7 @@ services:
   - { name: watched, paths: [/watched], plugins: [{ name: actor, config: { note: true } }] }
   - { name: tunnel, paths: [/tunnel] }
   - { name: bound, paths: [/bound], plugins: [{ name: bound }] }
+  - { name: recall, paths: ["~/recall/(?<room>[a-z]+)$"], plugins: [{ name: recall }] }
   - { name: only, paths: [/only], protocols: [ws, wss] }
   - { name: secure, paths: [/secure], protocols: [wss] }
   - { name: both, paths: [/both], plugins: [{ name: actor }, { name: bound }] }
@@ -135,7 +157,7 @@ services:
   - { name: strange, paths: [/strange], plugins: [{ name: actor }] }
 ]]):format(echoing.port, echoing.port, odd.port), { plugins = {
       actor = { ["handler.lua"] = ACTOR, ["schema.lua"] = 'return { note = { type = "boolean", default = false } }' },
-      bound = { ["handler.lua"] = BOUND } } })
+      bound = { ["handler.lua"] = BOUND }, recall = { ["handler.lua"] = RECALL } } })
   end)
   teardown(function()
     gw:stop()
@@ -292,6 +314,15 @@ services:
       assert.same({ "close", 1000, "" }, { peer:receive() })
       assert.is_true(peer:is_ended(10))
     end)
+  end)
+
+  it("knows its request and its response as long as it lasts", function()
+    local peer = open("/recall/lobby?a=1", { ["X-Mine"] = "yes" })
+    local known = "GET /recall/lobby a=1 yes 127.0.0.1 lobby recall"
+    assert.equal(known .. "|" .. known, said(peer, "what do you know"))
+    peer:close(1000)
+    assert.equal("close", (peer:receive()))
+    gw:wait_log("recalled " .. known:gsub("%p", "%%%0") .. "; 101 1 websocket")
   end)
 
   describe("that breaks the rules", function()
