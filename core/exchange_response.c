@@ -324,6 +324,7 @@ static void tunnel_head(struct exchange *exchange) {
   exchange->no_body_out = false; // what comes now is no content, and passes
   if (!exchange->websocket) exchange_track_websocket(exchange);
   if (exchange->websocket) websocket_begin(exchange);
+  exchange->ops->flush(exchange); // before the memory goes that a stream may still read the head from
   exchange_slim(exchange);
   exchange->ops->tunnel(exchange);
   exchange->ops->flush(exchange);

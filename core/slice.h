@@ -20,10 +20,10 @@ enum { DIGITS_MOST = 20 };
 
 // The number in decimal digits, at the end of `room`.
 static inline struct slice slice_of_number(uint64_t number, char room[DIGITS_MOST]) {
-  char *at = room + DIGITS_MOST; // cppcheck-suppress ctuPointerArith ; one past the end, from where it goes back
-  do *--at = (char)('0' + number % 10);
+  uint32_t at = DIGITS_MOST;
+  do room[--at] = (char)('0' + number % 10);
   while (number /= 10);
-  return (struct slice){at, (uint32_t)(room + DIGITS_MOST - at)};
+  return (struct slice){room + at, DIGITS_MOST - at};
 }
 
 static inline bool slice_equal(struct slice a, struct slice b) {
