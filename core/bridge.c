@@ -399,11 +399,11 @@ int bridge_header_clear_alike(struct worker *worker, double handle, int message,
 
 // ---- Fields whose names are known ----
 
-enum { FIELD_NAMES_MOST = 1000 };
+enum { FIELD_NAMES_MOST = 1000, FIELD_NAME_BYTES = 128 };
 
 uint32_t bridge_field_name(struct worker *worker, const char *name, uint32_t len) {
   struct slice text = {name, len};
-  if (worker->field_name_count >= FIELD_NAMES_MOST || !headers_name_is_valid(text)) return 0;
+  if (worker->field_name_count >= FIELD_NAMES_MOST || len > FIELD_NAME_BYTES || !headers_name_is_valid(text)) return 0;
   if (!worker->field_names) worker->field_names = calloc(FIELD_NAMES_MOST, sizeof *worker->field_names);
   char *kept = worker->field_names ? malloc(len) : NULL;
   if (!kept) return 0;

@@ -162,7 +162,7 @@ int bridge_header_clear_alike(struct worker *worker, double exchange, int messag
 int bridge_identity_clear(struct worker *worker, double exchange);
 
 // A name of fields that is used again and again: checked, copied and hashed once for the life of the worker. Gives its
-// number; 0: it is no name of a field, or there are too many.
+// number; 0: it is no name of a field, it is long, or there are too many.
 uint32_t bridge_field_name(struct worker *worker, const char *name, uint32_t len);
 // As bridge_header_get, set and add. A number is written as Lua writes it.
 int bridge_field_get(struct worker *worker, double exchange, int message, uint32_t name, uint32_t nth,

@@ -293,6 +293,14 @@ describe("in a plugin", function()
       .. "header_filter, response", gw:wait_log("at=log:1"))
   end)
 
+  it("a name of a header field may be long", function()
+    local name = "X-" .. ("Long-"):rep(100) .. "Name"
+    local got, response = access(([[exchange.response:set_header(%q, 7)
+      return exchange.request:get_header(%q)]]):format(name, name), { headers = { [name] = "yes" } })
+    assert.same({ "yes" }, got)
+    assert.equal("7", response.headers[name:lower()])
+  end)
+
   it("any number of names of header fields can be used", function()
     local got, response = access([[for i = 1, 1100 do exchange.request:get_header("X-Name-" .. i) end
       exchange.response:set_header("X-New", "1") exchange.response:add_header("X-New", 2)
