@@ -117,7 +117,7 @@ static void exchange_free(struct exchange *exchange) {
   struct worker *worker = exchange->worker;
   if (exchange->websocket) websocket_free(exchange);
   exchange_move(exchange, EXCHANGE_ENDED);
-  worker_cancel(worker, &exchange->next_try);
+  queue_drop(&exchange->next_try);
   if (exchange->entered_lua) phase_forget(worker, exchange_handle(exchange));
   arena_reset(&exchange->arena);
   if (exchange->slim) { // its block is of no use to the next

@@ -566,7 +566,7 @@ void websocket_on_phase(struct exchange *exchange, enum phase phase, enum phase_
 void websocket_end(struct exchange *exchange) {
   struct websocket *ws = exchange->websocket;
   ws->exchange = NULL;
-  worker_cancel(ws->worker, &ws->job);
+  queue_drop(&ws->job);
   timer_cancel(&ws->worker->loop.timers, &ws->timer);
   for (int side = 0; side < SIDES; side++) {
     ws_reader_close(&ws->ways[side].reader);

@@ -66,7 +66,7 @@ static void client_close(struct h2_client *client) {
   struct worker *worker = client->worker;
   if (client->conn.closed) return;
   h2_client_unlist(client);
-  worker_cancel(worker, &client->turn);
+  queue_drop(&client->turn);
   conn_close(&client->conn);
   nghttp2_session_del(client->session);
   client->session = NULL;

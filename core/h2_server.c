@@ -36,9 +36,9 @@ static void end_streams(struct h2_server *h2) {
 void h2_server_close(struct h2_server *h2) {
   assert(!h2->inside);
   end_streams(h2);
-  worker_cancel(h2->worker, &h2->in_job);
-  worker_cancel(h2->worker, &h2->out_job);
-  worker_cancel(h2->worker, &h2->wake_job);
+  queue_drop(&h2->in_job);
+  queue_drop(&h2->out_job);
+  queue_drop(&h2->wake_job);
   if (h2->small) chunk_release(h2->small);
   nghttp2_session_del(h2->session);
   worker_bury(h2->worker, &h2->grave, h2);

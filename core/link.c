@@ -30,7 +30,7 @@ static void link_timeout(struct link *link, int64_t ms) {
 static void link_close(struct link *link) {
   if (link->idle) pool_remove(&link->worker->pool, link);
   if (link->conn.closed) return;
-  worker_cancel(link->worker, &link->flush_job);
+  queue_drop(&link->flush_job);
   conn_close(&link->conn);
   worker_bury(link->worker, &link->grave, link);
 }
@@ -145,7 +145,7 @@ static void link_release(struct link *link) {
     link_close(link);
     return;
   }
-  worker_cancel(worker, &link->flush_job);
+  queue_drop(&link->flush_job);
   conn_release_input(&link->conn);
   conn_resume(&link->conn);
   link->paused = link->head_sent = false;

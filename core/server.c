@@ -44,7 +44,7 @@ void server_close(struct server *server) {
   struct worker *worker = server->stream.worker;
   if (server->conn.closed) return;
   if (job_is_queued(&server->flush_job)) conn_flush(&server->conn);
-  worker_cancel(worker, &server->flush_job);
+  queue_drop(&server->flush_job);
   conn_close(&server->conn);
   struct exchange *exchange = server->exchange;
   server->exchange = NULL;
@@ -60,7 +60,7 @@ void server_close(struct server *server) {
   worker->board->connections_open--;
   stream_close(&server->stream);
   proxy_input_free(server->proxy);
-  worker_cancel(worker, &server->next_job);
+  queue_drop(&server->next_job);
   worker_bury(worker, &server->grave, server);
 }
 

@@ -108,11 +108,6 @@ void worker_give_way(struct worker *worker, void (*run)(struct worker *worker, v
   queue_put(&worker->yielded, job, run, data);
 }
 
-void worker_cancel(struct worker *worker, struct job *job) {
-  (void)worker;
-  queue_drop(job);
-}
-
 bool worker_has_work(const struct worker *worker) {
   return worker->jobs.first || worker->yielded.first || worker->writes.first;
 }

@@ -146,10 +146,8 @@ void worker_write_later(struct worker *worker, void (*run)(struct worker *worker
 // The same in the next turn of the loop, which then does not wait: for who has done enough in this one.
 void worker_give_way(struct worker *worker, void (*run)(struct worker *worker, void *data), void *data,
                      struct job *job);
-// Whether any of that is still to be done.
+// Whether any of that is still to be done. queue_drop takes a job back.
 bool worker_has_work(const struct worker *worker);
-// None of it happens.
-void worker_cancel(struct worker *worker, struct job *job);
 // Resumes a coroutine before the loop waits next. Safe inside a call from Lua.
 int worker_wake(struct worker *worker, double coroutine, int status, double number);
 void worker_generation_end(struct worker *worker, struct generation *generation);
