@@ -193,6 +193,7 @@ define("consumers", "consumer", {
     plugins = { "plugins", "consumer" }, keyauth_credentials = { "keyauth_credentials", "consumer" },
     basicauth_credentials = { "basicauth_credentials", "consumer" }, jwt_secrets = { "jwt_secrets", "consumer" },
     hmacauth_credentials = { "hmacauth_credentials", "consumer" }, acls = { "acls", "consumer" },
+    mtls_auth_credentials = { "mtls_auth_credentials", "consumer" },
     groups = { "consumer_group_consumers", "consumer", "consumer_group" },
   },
   fields = { { username = text() }, { custom_id = text() } },
@@ -239,6 +240,11 @@ credential("jwt_secrets", "key", {
   { conditional = { if_field = "algorithm", if_match = { match = "^[REP]" }, then_field = "rsa_public_key",
     then_match = { required = true } } },
 } })
+credential("mtls_auth_credentials", nil, { { subject_name = text { required = true } },
+  { ca_certificate = foreign("ca_certificates") } }, {
+  refs = { consumer = "consumers", ca_certificate = "ca_certificates" },
+  key = function(record) return record.subject_name .. ":" .. (record.ca_certificate or "") end,
+})
 credential("acls", nil, { { group = text { required = true } } },
   { key = function(record) return record.consumer .. ":" .. record.group end })
 
@@ -394,14 +400,14 @@ define("vaults", "vault", {
 entities.order = {
   "certificates", "ca_certificates", "snis", "upstreams", "targets", "services", "consumer_groups", "consumers",
   "consumer_group_consumers", "keyauth_credentials", "basicauth_credentials", "hmacauth_credentials", "jwt_secrets",
-  "acls", "routes", "plugins",
+  "mtls_auth_credentials", "acls", "routes", "plugins",
 }
 
 -- Collections of Kong's that this version has no use for: an entry is refused, not passed over, since it may have been
 -- there to protect something.
 entities.unsupported = {
   oauth2_credentials = true, oauth2_tokens = true, oauth2_authorization_codes = true, sessions = true, keys = true,
-  key_sets = true, filter_chains = true, mtls_auth_credentials = true, parameters = true, licenses = true,
+  key_sets = true, filter_chains = true, parameters = true, licenses = true,
   rbac_roles = true, partials = true,
 }
 

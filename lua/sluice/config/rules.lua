@@ -4,10 +4,10 @@
 local cjson = require "cjson"
 local entities = require "sluice.config.entities"
 local errors = require "sluice.config.errors"
+local password = require "sluice.config.password"
 local schema = require "sluice.schema"
 local snapshot = require "sluice.snapshot"
 local suggest = require "sluice.config.suggest"
-local uuid = require "sluice.config.uuid"
 local words = require "sluice.schema.words"
 
 local null = cjson.null
@@ -82,10 +82,19 @@ local function check_service(loader, entry)
   end
 end
 
--- As Kong keeps them: `_transform: false` says that they have been hashed already.
-local function hash_password(_, entry)
-  if not entry.source.transformed then return end
-  entry.record.password = uuid.sha1_hex(entry.record.password .. entry.record.consumer)
+-- What is no hash is a password, and hashed here: the records hold none. `_transform: false` says that all of them have
+-- been hashed already, which is how Kong writes out those of its own.
+local function hash_password(loader, entry)
+  local credential, text = entry.record, entry.record.password
+  local kind = password.kind(text)
+  if kind == "crypt" or kind == "sha1" and not entry.source.transformed then return end
+  if not entry.source.transformed then
+    return note(loader, entry, { "password" }, "a hash (because of _transform: false): that of Kong, or one as of "
+      .. "crypt(5)", "another text")
+  end
+  local hash, expected = password.hash(text, credential.id)
+  if not hash then return note(loader, entry, { "password" }, expected, "another text") end
+  credential.password = hash
 end
 
 -- ---- Plugins --------------------------------------------------------------------------------------------------------

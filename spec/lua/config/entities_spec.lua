@@ -110,12 +110,58 @@ consumers:
     assert.equal("HS256", loaded:list("jwt_secrets")[1].algorithm)
   end)
 
-  it("hash a password with the consumer's id, unless the file says that it is hashed", function()
-    local uuid = require "sluice.config.uuid"
-    local text = "consumers: [{username: bob, basicauth_credentials: [{username: bob, password: p}]}]"
-    local credential = only(text, "basicauth_credentials")
-    assert.equal(uuid.sha1_hex("p" .. credential.consumer), credential.password)
-    assert.equal("p", only("_transform: false\n" .. text, "basicauth_credentials").password)
+  describe("hash a password", function()
+    local password = require "sluice.config.password"
+    local ALICE = "consumers: [{username: alice, basicauth_credentials: [{username: alice, password: '%s'}]}]"
+
+    local function kept(text, file)
+      return only((file or "") .. ALICE:format(text), "basicauth_credentials").password
+    end
+
+    it("that stands there plain, the same each time", function()
+      local hash = kept "open sesame"
+      assert.matches("^%$y%$", hash)
+      assert.is_true(password.fits("open sesame", hash))
+      assert.is_false(password.fits("open sesame ", hash))
+      assert.equal(hash, kept "open sesame")
+    end)
+
+    it("unless it is a hash as of crypt(5)", function()
+      for _, hash in ipairs {
+        "$y$j75$k2XAnEHBqQ1Ct2aMXFKNa/$fRDbSkxs65cP4RhKcZ7GYsmkyu6u5zsJGJYWXLyA3v2",
+        "$2b$05$KBCwKxOzLha2MUDgW0PjXe5D9uuAp7I2O6z7376h1/7l92xkku5xL",
+        "$6$k2XAnEHBqQ1Ct2aM$kKgROJUwJ9G/QuCn3rHQCy45bkf0d1Hj6Z8mQmypPGlBabIdADjuYYxco4UaiYfKMFZyXykhbI8puWMNMYQqO.",
+      } do
+        assert.equal(hash, kept(hash))
+        assert.equal(hash, kept(hash, "_transform: false\n"))
+      end
+      assert.matches("^%$y%$j7T%$", kept "$y$j75$short")
+    end)
+
+    it("of 40 hex digits, which are Kong's hash only where the file says that nothing is plain", function()
+      local sha1 = ("0123456789"):rep(4)
+      assert.matches("^%$y%$", kept(sha1))
+      assert.equal(sha1, kept(sha1, "_transform: false\n"))
+    end)
+  end)
+
+  it("give consumers their keys of certificates", function()
+    local loaded = loading.good [[
+consumers:
+- username: alice
+  mtls_auth_credentials: [{subject_name: alice.example}, {subject_name: a, ca_certificate: {id:
+    5b1f0c7e-3d52-4a0b-9c61-2e8f47a0d319}}]
+ca_certificates:
+- id: 5b1f0c7e-3d52-4a0b-9c61-2e8f47a0d319
+  cert: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
+mtls_auth_credentials: [{subject_name: b, consumer: alice, tags: [old]}]
+]]
+    local credentials = loaded:list("mtls_auth_credentials")
+    local by_name = {}
+    for _, credential in ipairs(credentials) do by_name[credential.subject_name] = credential end
+    assert.equal(loaded:list("consumers")[1].id, by_name["alice.example"].consumer)
+    assert.equal("5b1f0c7e-3d52-4a0b-9c61-2e8f47a0d319", by_name.a.ca_certificate)
+    assert.same({ loaded:list("consumers")[1].id, { "old" } }, { by_name.b.consumer, by_name.b.tags })
   end)
 
   it("give a certificate its SNIs, written as texts or maps", function()

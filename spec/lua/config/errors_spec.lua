@@ -108,6 +108,25 @@ local CASES = {
     "key: expected a string, found nothing" },
   { "a JWT secret without a secret", "consumers:\n- username: a\n  jwt_secrets:\n  - key: k", 4,
     "secret: expected a value (because of algorithm)" },
+  { "a user name that two credentials have", "consumers:\n- username: a\n  basicauth_credentials:\n"
+    .. "  - {username: u, password: p}\n  - {username: u, password: q}", 5,
+    'username: expected a value that no other basicauth credential has, found "u", first at kong.yml:4' },
+  { "a password that is no hash where all are", "_transform: false\nconsumers:\n- username: a\n"
+    .. "  basicauth_credentials:\n  - username: u\n    password: sesame", 6,
+    "password: expected a hash (because of _transform: false)" },
+  { "a password too long", "consumers:\n- username: a\n  basicauth_credentials:\n  - username: u\n    password: "
+    .. ("x"):rep(512), 5, "password: expected a password of 1 to 511 bytes, none of them zero, found another text" },
+  { "a group that stands twice", "consumers:\n- username: a\n  acls:\n  - group: g\n  - group: g", 5,
+    "expected one such acl, found another, first at kong.yml:4" },
+  { "a membership that stands twice", "consumer_groups: [{name: g}]\nconsumers:\n- username: a\n  groups:\n"
+    .. "  - name: g\n  - name: g", 6, "expected one such consumer group consumer, found another, first at kong.yml:5" },
+  { "a group that nobody made", "consumers:\n- username: a\n  groups:\n  - name: g", 4,
+    'consumer_group: expected the id or name of a consumer group in the configuration, found "g"' },
+  { "a certificate's subject that two consumers have", "consumers:\n- username: a\n  mtls_auth_credentials:\n"
+    .. "  - subject_name: s\n- username: b\n  mtls_auth_credentials:\n  - subject_name: s", 7,
+    "expected one such mtls auth credential, found another, first at kong.yml:4" },
+  { "a key's life that is no number", "consumers:\n- username: a\n  keyauth_credentials:\n  - key: k\n    ttl: x", 5,
+    "ttl: expected an integer, found a string" },
   { "a target with a bad port", "upstreams:\n- name: u\n  targets:\n  - target: h:99999", 4,
     "target: expected a host name or an address, perhaps with a port" },
   { "a target that stands twice", "upstreams:\n- name: u\n  targets:\n  - target: h:80\n  - target: h:80", 5,
