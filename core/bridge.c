@@ -427,6 +427,19 @@ int bridge_field_get(struct worker *worker, double handle, int message, uint32_t
   return field ? give(out, field->value) : BRIDGE_NONE;
 }
 
+int bridge_field_only(struct worker *worker, double handle, int message, uint32_t name, struct bytes *out) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  const struct field_name *known = known_name(worker, name);
+  if (!exchange) return BRIDGE_STALE;
+  struct headers *headers = known ? fields_of(exchange, message) : NULL;
+  if (!headers) return BRIDGE_INVALID;
+  bool several;
+  struct field *field = headers_find_only(headers, known, &several);
+  if (!field) return BRIDGE_NONE;
+  give(out, field->value);
+  return several ? BRIDGE_SEVERAL : BRIDGE_OK;
+}
+
 static int change_known(struct worker *worker, double handle, int message, uint32_t name, struct slice value,
                         bool replace) {
   struct exchange *exchange = exchange_find(worker, handle);
@@ -468,6 +481,24 @@ int bridge_identity_clear(struct worker *worker, double handle) {
   if (!exchange) return BRIDGE_STALE;
   int status = fields_to_change(exchange, MESSAGE_REQUEST, &headers);
   if (status == BRIDGE_OK) headers_remove_all_alike(headers, names, sizeof names / sizeof *names);
+  return status;
+}
+
+static int tell(struct exchange *exchange, struct slice name, struct bytes value) {
+  if (!value.data) return BRIDGE_OK;
+  struct field_name whole = headers_name(name);
+  return put_field(exchange, MESSAGE_REQUEST, &whole, true, (struct slice){value.data, value.len}, false);
+}
+
+int bridge_identity_set(struct worker *worker, double handle, const struct identity *identity) {
+  static const struct bytes yes = {"true", 4}, no = {NULL, 0};
+  int status = bridge_identity_clear(worker, handle);
+  struct exchange *exchange = status == BRIDGE_OK ? exchange_find(worker, handle) : NULL;
+  if (status == BRIDGE_OK) status = tell(exchange, SLICE("X-Consumer-ID"), identity->consumer_id);
+  if (status == BRIDGE_OK) status = tell(exchange, SLICE("X-Consumer-Custom-ID"), identity->consumer_custom_id);
+  if (status == BRIDGE_OK) status = tell(exchange, SLICE("X-Consumer-Username"), identity->consumer_username);
+  if (status == BRIDGE_OK) status = tell(exchange, SLICE("X-Credential-Identifier"), identity->credential);
+  if (status == BRIDGE_OK) status = tell(exchange, SLICE("X-Anonymous-Consumer"), identity->anonymous ? yes : no);
   return status;
 }
 

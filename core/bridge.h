@@ -34,6 +34,7 @@ enum bridge_status {
   BRIDGE_OK = 0,
   BRIDGE_AGAIN = 1,    // yield now
   BRIDGE_NONE = 2,     // there is no such thing
+  BRIDGE_SEVERAL = 3,  // there is more than one
   BRIDGE_STALE = -1,   // the exchange or socket has ended
   BRIDGE_INVALID = -2, // an argument is out of range, or CR, LF or NUL in a field
   BRIDGE_FULL = -3,    // a bound was reached (arena, headers, body)
@@ -160,6 +161,13 @@ int bridge_header_clear_alike(struct worker *worker, double exchange, int messag
 // Takes out of the request every field that a service may take for an identity the gateway vouches for (Kong's
 // X-Consumer-*, X-Credential-*, X-Anonymous-Consumer), in any spelling.
 int bridge_identity_clear(struct worker *worker, double exchange);
+// Whom a request was authenticated as. What has no data is not told.
+struct identity {
+  struct bytes consumer_id, consumer_custom_id, consumer_username, credential;
+  bool anonymous;
+};
+// The same, and then tells the service this, in Kong's fields.
+int bridge_identity_set(struct worker *worker, double exchange, const struct identity *identity);
 
 // A name of fields that is used again and again: checked, copied and hashed once for the life of the worker. Gives its
 // number; 0: it is no name of a field, it is long, or there are too many.
@@ -167,6 +175,8 @@ uint32_t bridge_field_name(struct worker *worker, const char *name, uint32_t len
 // As bridge_header_get, set and add. A number is written as Lua writes it.
 int bridge_field_get(struct worker *worker, double exchange, int message, uint32_t name, uint32_t nth,
                      struct bytes *out);
+// The value of the only field of that name; SEVERAL when it is not the only one, and then the first's.
+int bridge_field_only(struct worker *worker, double exchange, int message, uint32_t name, struct bytes *out);
 int bridge_field_set(struct worker *worker, double exchange, int message, uint32_t name, const char *value,
                      uint32_t value_len);
 int bridge_field_set_number(struct worker *worker, double exchange, int message, uint32_t name, double value);

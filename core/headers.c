@@ -122,6 +122,20 @@ struct field *headers_find_name(const struct headers *headers, const struct fiel
   return NULL;
 }
 
+struct field *headers_find_only(const struct headers *headers, const struct field_name *name, bool *several) {
+  struct field *first = NULL;
+  *several = false;
+  for (uint32_t i = 0; i < headers->count && !*several; i++) {
+    struct field *field = &headers->fields[i];
+    if (field->hash != name->hash || !slice_equal_nocase(field->name, name->text)) continue;
+    if (first)
+      *several = true;
+    else
+      first = field;
+  }
+  return first;
+}
+
 struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth) {
   struct field_name known = {.text = name, .hash = headers_hash(name)};
   return headers_find_name(headers, &known, nth);

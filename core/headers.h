@@ -73,6 +73,8 @@ int headers_merge(struct headers *to, const struct headers *from, struct arena *
 // The `nth` (from 0) field of that name, or NULL.
 struct field *headers_find(const struct headers *headers, struct slice name, uint32_t nth);
 struct field *headers_find_name(const struct headers *headers, const struct field_name *name, uint32_t nth);
+// The first field of that name, or NULL; `several`: it is not the only one.
+struct field *headers_find_only(const struct headers *headers, const struct field_name *name, bool *several);
 struct field *headers_find_id(const struct headers *headers, enum field_id id);
 // Removes all fields of that name; the number removed.
 uint32_t headers_remove(struct headers *headers, struct slice name);

@@ -23,11 +23,6 @@ end
 
 -- Each of these gives the key, and whether there are several.
 
-local function in_header(request, name)
-  local value = request:get_header(name)
-  return value, value ~= nil and request:get_header(name, 2) ~= nil
-end
-
 local function in_arguments(arguments, name)
   local value = arguments[name]
   return type(value) == "string" and value or nil, type(value) == "table"
@@ -41,7 +36,7 @@ end
 
 local function under_name(conf, request, name)
   local key, several
-  if conf.key_in_header then key, several = in_header(request, name) end
+  if conf.key_in_header then key, several = request:get_only_header(name) end
   if not key and conf.key_in_query and request:get_raw_query() ~= "" then
     key, several = in_arguments(request:get_query(MOST_ARGUMENTS), name)
   end

@@ -50,6 +50,20 @@ describe("fields", function()
     assert.is_nil(find(""))
   end)
 
+  it("say whether they are the only ones of their name", function()
+    add("X-Many", "1")
+    add("Other", "o")
+    add("x-MANY", "2")
+    local several = ffi.new("bool[1]")
+    local function only(name)
+      local known = C.headers_name(slice(name))
+      return value(C.headers_find_only(headers, known, several)), several[0]
+    end
+    assert.same({ "1", true }, { only("x-many") })
+    assert.same({ "o", false }, { only("OTHER") })
+    assert.same({ nil, false }, { only("x-none") })
+  end)
+
   it("that the gateway looks at itself are known by number, however they are spelled", function()
     local known = { ["coNNection"] = C.FIELD_CONNECTION, ["Content-LENGTH"] = C.FIELD_CONTENT_LENGTH,
       ["tE"] = C.FIELD_TE, ["X-Forwarded-For"] = C.FIELD_X_FORWARDED_FOR, ["x-real-ip"] = C.FIELD_X_REAL_IP,

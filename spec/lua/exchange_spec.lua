@@ -49,6 +49,13 @@ describe("an exchange", function()
       assert.is_nil(exchange.request:get_header("x-none"))
     end)
 
+    it("says whether a field is the only one of its name", function()
+      fake.fields[0] = { { "Apikey", "one" }, { "X-Two", "a" }, { "x-two", "b" } }
+      assert.same({ "one", false }, { exchange.request:get_only_header("apikey") })
+      assert.same({ "a", true }, { exchange.request:get_only_header("X_Two") })
+      assert.same({ nil, false }, { exchange.request:get_only_header("x-none") })
+    end)
+
     it("finds each of several headers of one name", function()
       fake.fields[0] = { { "X-Another", "foo bar" }, { "X-Another", "baz" } }
       assert.equal("baz", exchange.request:get_header("x_another", 2))
@@ -295,6 +302,13 @@ describe("an exchange", function()
       exchange.client:authenticate({ id = "i", custom_id = "7" })
       exchange.client:forward_identity()
       assert.same({ { "X-Consumer-ID", "i" }, { "X-Consumer-Custom-ID", "7" }, { "X-Anonymous-Consumer", "true" } },
+        fake.fields[0])
+    end)
+
+    it("tells the service numbers that a plugin calls its consumer by", function()
+      exchange.client:authenticate({ id = 12, username = "bob" }, { id = "c" })
+      exchange.client:forward_identity("c")
+      assert.same({ { "X-Consumer-ID", "12" }, { "X-Consumer-Username", "bob" }, { "X-Credential-Identifier", "c" } },
         fake.fields[0])
     end)
 

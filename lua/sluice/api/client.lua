@@ -8,7 +8,6 @@ local check = require "sluice.api.check"
 local core = require "sluice.api.core"
 local entities = require "sluice.api.entities"
 local exchanges = require "sluice.exchanges"
-local fields = require "sluice.api.fields"
 local phases = require "sluice.phases"
 local tls = require "sluice.api.tls"
 local uuid = require "sluice.uuid"
@@ -17,7 +16,6 @@ local E = core.E
 local check_phase, must, text, number = core.check_phase, core.must, core.text, core.number
 local of = exchanges.of
 local rawget, rawset = rawget, rawset
-local MESSAGE_REQUEST = E.MESSAGE_REQUEST
 
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
   "response", "log", "frames", "streams")
@@ -134,8 +132,9 @@ function methods:clear_identity()
   must(core.clear_identity(self.handle), "exchange.client:clear_identity")
 end
 
-local function tell(handle, name, value)
-  if value then must(fields.add(handle, MESSAGE_REQUEST, name, value), "exchange.client:forward_identity") end
+-- Plugins make consumers of their own too.
+local function worded(value)
+  return type(value) == "number" and tostring(value) or value
 end
 
 -- Tells the service, in Kong's fields, whom the request was authenticated as; what the client said itself goes.
@@ -143,15 +142,14 @@ end
 function methods:forward_identity(identifier)
   check_phase(ACCESS, self.handle, "exchange.client:forward_identity")
   check.string_or_nil("exchange.client:forward_identity", "identifier", identifier)
-  self:clear_identity()
-  local handle, consumer = self.handle, rawget(of(self.handle), "consumer")
+  local exchange = of(self.handle)
+  local consumer, anonymous = exchange.consumer, not exchange.credential
   if consumer then
-    tell(handle, "X-Consumer-ID", consumer.id)
-    tell(handle, "X-Consumer-Custom-ID", consumer.custom_id)
-    tell(handle, "X-Consumer-Username", consumer.username)
+    must(core.set_identity(self.handle, worded(consumer.id), worded(consumer.custom_id), worded(consumer.username),
+      identifier, anonymous), "exchange.client:forward_identity")
+  else
+    must(core.set_identity(self.handle, nil, nil, nil, identifier, anonymous), "exchange.client:forward_identity")
   end
-  tell(handle, "X-Credential-Identifier", identifier)
-  if not rawget(of(self.handle), "credential") then tell(handle, "X-Anonymous-Consumer", "true") end
 end
 
 local function groups_of(exchange, consumer_id)

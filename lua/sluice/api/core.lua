@@ -20,7 +20,7 @@ local ffi_string = ffi.string
 local error = error
 local yield = coroutine.yield
 
-local OK, AGAIN, STALE, LATE = 0, 1, -1, -7
+local OK, AGAIN, SEVERAL, STALE, LATE = 0, 1, 3, -1, -7
 local NOT_BUFFERED = "the response is not buffered: see exchange.service.request:enable_buffering"
 
 local core = { C = C, worker = worker, E = E }
@@ -108,6 +108,39 @@ function core.field(handle, message, name, nth)
   if status == OK then return ffi_string(out[0].data, out[0].len) end
   if status == STALE then raise(status, nil, 3) end
   return nil
+end
+
+-- The same with whether there are several of that name.
+---@return string|nil
+---@return boolean several
+function core.field_only(handle, message, name)
+  local status = C.bridge_field_only(worker, handle, message, name, out)
+  if status == OK then return ffi_string(out[0].data, out[0].len), false end
+  if status == SEVERAL then return ffi_string(out[0].data, out[0].len), true end
+  if status == STALE then raise(status, nil, 3) end
+  return nil, false
+end
+
+local identity = ffi.new("struct identity[1]")
+
+local function put_bytes(at, value)
+  if value then
+    at.data, at.len = value, #value
+  else
+    at.data = nil
+  end
+end
+
+-- Tells the service whom the request was authenticated as; nil: that is not known.
+---@return integer status of the core
+function core.set_identity(handle, id, custom_id, username, credential, anonymous)
+  local it = identity[0]
+  put_bytes(it.consumer_id, id)
+  put_bytes(it.consumer_custom_id, custom_id)
+  put_bytes(it.consumer_username, username)
+  put_bytes(it.credential, credential)
+  it.anonymous = anonymous
+  return (C.bridge_identity_set(worker, handle, identity))
 end
 
 ---@return integer status of the core

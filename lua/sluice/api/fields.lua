@@ -75,6 +75,19 @@ function fields.get(handle, message, name, nth)
   return value
 end
 
+-- The value of the first field of that name, and whether it is not the only one.
+---@return string|nil
+---@return boolean several
+function fields.only(handle, message, name)
+  local number = known[name] or learn(name)
+  if number then
+    local value, several = core.field_only(handle, message, number)
+    if value ~= nil or not find(name, "_", 1, true) then return value, several end
+  end
+  local value = fields.get(handle, message, name)
+  return value, value ~= nil and fields.get(handle, message, name, 2) ~= nil
+end
+
 ---@param handle number
 ---@param message integer MESSAGE_*
 ---@param max integer|nil how many fields at most, 100 unless told

@@ -136,6 +136,17 @@ function Request:get_header(name, nth)
   return (fields.get(self.handle, MESSAGE_REQUEST, name, nth))
 end
 
+-- For what a request may say only once, such as who sends it.
+---@param name string in any spelling; "_" stands for "-" too
+---@return string|nil value of the first field of that name
+---@return boolean several whether there are more of that name
+function Request:get_only_header(name)
+  check_phase(HEAD, self.handle, "exchange.request:get_only_header")
+  check.string("exchange.request:get_only_header", "name", name)
+  local value, several = fields.only(self.handle, MESSAGE_REQUEST, name)
+  return value, several
+end
+
 ---@param max_headers? integer how many fields at most, 1 to 1000; 100 unless told
 ---@return table<string, string|string[]> by lower-case name, found in any spelling
 ---@return string|nil "truncated" when there were more

@@ -131,6 +131,20 @@ function C.bridge_identity_clear()
   return 0
 end
 
+function C.bridge_identity_set(_, _, identity)
+  local it = identity[0]
+  local function tell(name, value)
+    if value.data ~= nil then table.insert(fields(0), { name, ffi.string(value.data, value.len) }) end
+  end
+  C.bridge_identity_clear()
+  tell("X-Consumer-ID", it.consumer_id)
+  tell("X-Consumer-Custom-ID", it.consumer_custom_id)
+  tell("X-Consumer-Username", it.consumer_username)
+  tell("X-Credential-Identifier", it.credential)
+  if it.anonymous then table.insert(fields(0), { "X-Anonymous-Consumer", "true" }) end
+  return 0
+end
+
 function C.bridge_body(_, _, message, out)
   local body = fake.bodies[tonumber(message)]
   return body and put(out, body) or 2
