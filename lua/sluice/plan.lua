@@ -10,7 +10,11 @@
 -- instance that may run needs a phase, the plugin is left out of it, and the route pays nothing for it. (An instance
 -- for a consumer may still be called in a phase that another one needs.)
 --
---   plan = { [phase] = { item, ... } }, item = { run, place, conf, levels = { { group, confs = { [id] = conf } } } }
+-- An instance with a condition (`when`) takes its place among the others as one without; the runtime asks the
+-- condition when the instance is first to run in an exchange.
+--
+--   plan = { [phase] = { item, ... } }, item = { run, place, conf, levels = { { group, confs = { [id] = conf } } },
+--     conditions = { [conf] = function } }
 
 local bit = require "bit"
 local phases = require "sluice.phases"
@@ -48,6 +52,8 @@ local function id_of(reference)
 end
 
 -- ---- Instances by scope ---------------------------------------------------------------------------------------------
+
+local NONE = {}
 
 -- "route and service" as one key; a scope that is not given is empty.
 local function scope_key(route, service)
@@ -102,6 +108,7 @@ function plan.new(plugins, previous, needs, streams)
     ask = needs or function(plugin, conf) return plugin.handler.needs(conf) end,
     base = new_index(),                     -- instances that name no route
     base_list = {},
+    conditions = {},                        -- conf -> function(exchange), of the instances that have one
     own = {},                               -- route id -> instances that name it
     of_service = {},                        -- service id -> true when it has instances of its own
     shared = {},                            -- service id or "" -> plan
@@ -113,6 +120,9 @@ end
 ---@param instance table plugin entity with defaults: name, config, enabled, protocols, ordering, and its scopes
 function planner:add(instance)
   if instance.enabled == false or not is_for(instance, self.streams) then return end
+  if instance.when then
+    self.conditions[instance.config] = assert(require("sluice.expression").compile(instance.when))
+  end
   local route, service = id_of(instance.route), id_of(instance.service)
   if route then
     local own = child(self.own, route)
@@ -295,8 +305,6 @@ local function collect_names(lists)
   return names
 end
 
-local NONE = {}
-
 -- What one plugin has in the scopes of a route: its own, its service's, the globals.
 local function scopes_of(self, own, name, service)
   local base, mine = self.base.by_plugin[name] or NONE, own.by_plugin[name] or NONE
@@ -325,9 +333,29 @@ local function choose(self, own, route, service)
   return chosen, ordered
 end
 
-local function item_of(one, phase_name, conf)
-  return { run = one.plugin.handler[phase_name], place = one.plugin.place, conf = conf, levels = one.levels,
-    name = one.plugin.name, version = one.plugin.version }
+-- The conditions of those that may be called for an item, by configuration; nil: none has one.
+local function conditions_of(self, one)
+  if not next(self.conditions) then return nil end
+  local found
+  local function look(conf)
+    local condition = conf and self.conditions[conf]
+    if not condition then return end
+    found = found or {}
+    found[conf] = condition
+  end
+  look(one.conf)
+  for _, level in ipairs(one.levels or NONE) do
+    for _, conf in pairs(level.confs) do look(conf) end
+  end
+  return found
+end
+
+-- The runtime chooses among what has levels; so it does where there is a condition to ask.
+local function item_of(self, one, phase_name, conf)
+  local conditions = conditions_of(self, one)
+  local levels = one.levels or conditions and NONE
+  return { run = one.plugin.handler[phase_name], place = one.plugin.place, conf = conf, levels = levels,
+    conditions = conditions, name = one.plugin.name, version = one.plugin.version }
 end
 
 local function list_for(self, chosen, ordered, phase_name)
@@ -341,7 +369,7 @@ local function list_for(self, chosen, ordered, phase_name)
     local called, conf = wanted(self, one, phase_name)
     if called then
       list = list or {}
-      list[#list + 1] = item_of(one, phase_name, conf)
+      list[#list + 1] = item_of(self, one, phase_name, conf)
     end
   end
   return list

@@ -78,11 +78,21 @@ end
 ---@param wanted string decoded name
 ---@return string|boolean|nil
 function query.first(text, wanted)
+  return (query.nth(text, wanted, 1))
+end
+
+-- The nth value of one argument, from 1.
+---@param text string without "?"
+---@param wanted string decoded name
+---@param nth integer
+---@return string|boolean|nil
+function query.nth(text, wanted, nth)
   local from = 1
   while from <= #text do
     local after, name, value = next_pair(text, from)
     if name ~= "" and (name == wanted or query.unescape(name) == wanted) then
-      return value and query.unescape(value) or value == nil
+      if nth == 1 then return value and query.unescape(value) or value == nil end
+      nth = nth - 1
     end
     from = after
   end

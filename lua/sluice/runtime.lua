@@ -15,7 +15,8 @@ local phases = require "sluice.phases"
 
 local C, worker, on_error = native.C, native.worker, native.on_error
 local board = C.bridge_board(worker)
-local yield, xpcall, tostring, type, rawget = coroutine.yield, xpcall, tostring, type, rawget
+local yield, xpcall, tostring, type = coroutine.yield, xpcall, tostring, type
+local rawget, rawset = rawget, rawset
 local EXIT = phases.EXIT
 local LOG, STREAM_LOG = phases.numbers.log, phases.numbers["log (stream)"]
 local NO_ROUTE = 0
@@ -202,8 +203,25 @@ local function object_of(handle)
   return exchange
 end
 
+-- Whether the condition of an instance holds: asked once, when the instance is first to run for an exchange.
+local function condition_holds(item, conf, exchange)
+  local condition = item.conditions[conf]
+  if not condition then return true end
+  local known = rawget(exchange, "conditions")
+  if not known then
+    known = {}
+    rawset(exchange, "conditions", known)
+  end
+  local holds = known[conf]
+  if holds == nil then
+    holds = condition(exchange)
+    known[conf] = holds
+  end
+  return holds
+end
+
 -- Kong's precedence among the instances of one plugin; levels are in that order, made by sluice.plan.
-local function scoped_conf(item, exchange)
+local function most_specific(item, exchange)
   local consumer, groups = exchange.consumer, exchange.consumer_group_ids
   local levels = item.levels
   for i = 1, #levels do
@@ -219,6 +237,13 @@ local function scoped_conf(item, exchange)
     end
   end
   return item.conf
+end
+
+-- The configuration that a plugin runs with for an exchange; nil: it does not run.
+local function scoped_conf(item, exchange)
+  local conf = most_specific(item, exchange)
+  if conf and item.conditions and not condition_holds(item, conf, exchange) then return nil end
+  return conf
 end
 
 -- What a failed call means for the phase; nil: go on (a failing logger must not silence the others).
@@ -366,7 +391,7 @@ local function run_frame(job, handle, generation, route, phase, opcode, payload)
   job.exchange = nil
   -- The next message may be hours away: an object that holds nothing of plugins' is made anew then.
   if left == 0 and not rawget(exchange, "ctx") and not exchange.consumer and not exchange.credential
-    and not exchange.serialize_changes then
+    and not exchange.serialize_changes and not rawget(exchange, "conditions") then
     exchanges.keep(handle, nil)
   end
   return result, out

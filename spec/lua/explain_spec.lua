@@ -3,6 +3,7 @@
 local core = require "spec.support.core"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
+require "sluice.spec" -- conditions of plugins are compiled, which takes the core
 
 core.load("router.h", "uri.h", "stream_router.h")
 
@@ -36,7 +37,7 @@ services:
         methods: [GET]
         plugins:
           - { name: hello, config: { token: s3cret } }
-          - { name: late }
+          - { name: late, when: 'http.method == "GET"' }
       - { name: all-users, paths: [/users] }
       - { name: remove-user, paths: [/users], methods: [DELETE] }
       - { name: beta, paths: [/users], headers: { X-Beta: ["1", "yes"] }, preserve_host: true }
@@ -109,6 +110,10 @@ describe("sluice explain", function()
     assert.is_true(found)
     says(text, "route     one-user", "methods  GET", "a.example fits *.example",
       "regex ~/users/(?<id>\\d+)$; captures id = 42", "headers  not asked for")
+  end)
+
+  it("shows the condition of a plugin", function()
+    says(ask("GET", "http://a.example/users/42"), [[only when http.method == "GET"]])
   end)
 
   it("shows the canonical path where it differs", function()

@@ -236,4 +236,5 @@ return {
     return methods[key]
   end),
   group_ids = group_ids,
+  groups = groups,
 }

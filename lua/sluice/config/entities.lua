@@ -378,6 +378,9 @@ define("plugins", "plugin", {
     { service = foreign("services") }, { route = foreign("routes") }, { consumer = foreign("consumers") },
     { consumer_group = foreign("consumer_groups") },
     { config = { type = "any" } }, { enabled = switch(true) },
+    { when = { type = "string", custom_validator = function(value) -- Sluice's own
+      return require("sluice.expression").check(value)
+    end } },
     { protocols = { type = "set", elements = typedefs.protocol } },
     { ordering = { type = "record", fields = { { before = { type = "any" } }, { after = { type = "any" } } } } },
     { _config = { type = "any", tolerated = true } },

@@ -5,6 +5,7 @@ local cjson = require "cjson"
 local entities = require "sluice.config.entities"
 local errors = require "sluice.config.errors"
 local password = require "sluice.config.password"
+local phases = require "sluice.phases"
 local schema = require "sluice.schema"
 local snapshot = require "sluice.snapshot"
 local suggest = require "sluice.config.suggest"
@@ -185,6 +186,38 @@ local function check_plugin_fields(loader, entry, normal, code)
   check_protocols(loader, entry, schema.plugin_field(normal, "protocols") or {}, code)
 end
 
+local NO_EXCHANGE = { init_worker = true, configure = true, preread = true } -- or one that is not HTTP's
+local BEFORE_ROUTING = { certificate = true, rewrite = true }
+
+-- Whether a plugin's code has something to do in a phase for this instance.
+local function runs_in(entry, handler, phase)
+  local plugin = entry.record
+  if not handler[phase] then return false end
+  if BEFORE_ROUTING[phase] and (plugin.route or plugin.service or plugin.consumer or plugin.consumer_group) then
+    return false
+  end
+  if not handler.needs then return true end
+  local ok, needs = pcall(handler.needs, plugin.config)
+  return not ok or type(needs) ~= "table" or needs[phase] == true
+end
+
+-- A condition is asked in the first phase that the plugin runs in: what it looks at has to be known by then.
+local function check_condition(loader, entry, code)
+  local handler = code and code.handler
+  if not entry.record.when or not handler then return end
+  local expression = require "sluice.expression"
+  local since, field = expression.since(entry.record.when)
+  if not since then return end
+  for number = 0, #phases.names do
+    local phase = phases.names[number]
+    if phase == since then return end
+    if not NO_EXCHANGE[phase] and runs_in(entry, handler, phase) then
+      return note(loader, entry, { "when" }, ("what is known in phase %s, in which %s first runs"):format(phase,
+        entry.record.name), ("%s, known from %s on"):format(field, since))
+    end
+  end
+end
+
 local function merged(base, over)
   local result = {}
   for key, value in pairs(base) do result[key] = value end
@@ -243,6 +276,7 @@ local function check_plugin(loader, entry)
   entry.record.config = config
   if config then prepare(loader, entry, found.schema) end
   check_plugin_fields(loader, entry, found.schema, found.plugin)
+  if config then check_condition(loader, entry, found.plugin) end
 end
 
 -- ---- All ------------------------------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ local function instances_by_config(known)
 end
 
 local function use(known, instance, plugin)
-  return { scope = scope_of(known, instance), config = shown(instance.config, config_fields(plugin)) }
+  return { scope = scope_of(known, instance), when = instance.when,
+    config = shown(instance.config, config_fields(plugin)) }
 end
 
 -- Consumers' configurations first, as they are looked for first.

@@ -237,6 +237,7 @@ local function put_plugins(out, findings)
       table.concat(one.phases, ", "))
     for _, use in ipairs(one.uses) do
       out[#out + 1] = "     " .. use.scope
+      if use.when then out[#out + 1] = "       only when " .. use.when:gsub("%s+", " ") end
       put_config(out, use.config)
     end
   end
