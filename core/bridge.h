@@ -527,6 +527,11 @@ double bridge_counter_at(struct worker *worker, double handle);
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
                         double *value);
 void bridge_counter_usage(struct worker *worker, struct counter_usage *out);
+// Leases: see lease.h. Takes one of `most` for the exchange. OK; NONE: all are in use; FULL; STALE. `*held` gets how
+// many are in use.
+int bridge_lease_take(struct worker *worker, double exchange, const char *key, uint32_t len, double most, double *held);
+int bridge_lease_end(struct worker *worker, double exchange, const char *key, uint32_t len); // OK, NONE, STALE
+double bridge_lease_count(struct worker *worker, const char *key, uint32_t len);
 
 // ---- Regular expressions: bounded in time and memory ------------------------------------------------------------------
 

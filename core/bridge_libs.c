@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What Lua may call of counters, store, crypto and DNS: thin bodies over the modules.
+// What Lua may call of counters, leases, store, crypto and DNS: thin bodies over the modules.
 #include <arpa/inet.h>
 #include <math.h>
 #include <stdbool.h>
@@ -12,6 +12,8 @@
 #include "counters.h"
 #include "crypto.h"
 #include "dns.h"
+#include "exchange.h"
+#include "lease.h"
 #include "phase.h"
 #include "store.h"
 #include "worker.h"
@@ -137,6 +139,27 @@ void bridge_counter_usage(struct worker *worker, struct counter_usage *out) {
                                 .text_bytes = (double)use.text_bytes,
                                 .text_used = (double)use.text_used,
                                 .refused = (double)use.refused};
+}
+
+// ---- Leases ----
+
+int bridge_lease_take(struct worker *worker, double handle, const char *key, uint32_t len, double most, double *held) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  int64_t count;
+  int status = lease_take(exchange, slice_from(key, len), whole(most), &count);
+  *held = (double)count;
+  return status == COUNTERS_OK ? BRIDGE_OK : status == COUNTERS_TAKEN ? BRIDGE_NONE : BRIDGE_FULL;
+}
+
+int bridge_lease_end(struct worker *worker, double handle, const char *key, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  return lease_end(exchange, slice_from(key, len)) ? BRIDGE_OK : BRIDGE_NONE;
+}
+
+double bridge_lease_count(struct worker *worker, const char *key, uint32_t len) {
+  return (double)counters_leased(worker_counters(worker), key, len, now_us(worker));
 }
 
 // ---- Store ----

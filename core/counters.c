@@ -14,6 +14,9 @@
 // Two processes that miss the same key at the same time may take two slots for it. So each looks again once it has one;
 // at least one of them sees both, and pours the later slot (in the order in which all look) into the earlier.
 //
+// The end of a lease's counter is that of its holder, and stands as the holder's number below 0: a process that is gone
+// takes its leases with it. How many are in use is the sum over the holders there are.
+//
 // Named counters live in a part of the table of their own and never end, so their slots are only ever taken once.
 #include "counters.h"
 
@@ -31,7 +34,9 @@
 
 enum {
   WINDOW = 64, // how many slots from its home a key may lie
-  LIVES = 0xff
+  LIVES = 0xff,
+  HOLDERS = 1024,     // at a time
+  LEASE_ATTEMPTS = 4, // of one of several who want the last lease
 };
 
 union pair {
@@ -51,7 +56,10 @@ struct slot {
 struct shared {
   uint64_t text_used; // counts on past the end when full
   uint64_t refused;
-  uint64_t unused[6];
+  uint64_t joined;       // holders so far
+  uint64_t holders_used; // places up to the last one that was ever used
+  uint64_t unused[4];
+  int64_t holders[HOLDERS]; // numbers of those who are alive; a number modulo HOLDERS is its place. 0: nobody
 };
 
 struct counters {
@@ -141,12 +149,22 @@ static uint64_t next_life(uint64_t tag, uint64_t key_tag) {
 
 enum slot_state { SLOT_LIVE, SLOT_ENDED, SLOT_UNSET, SLOT_FREE };
 
-static enum slot_state state_of(const struct slot *slot, union pair count, int64_t now_us, int64_t *end_us) {
+static bool is_held(const struct counters *counters, int64_t holder) {
+  return __atomic_load_n(&counters->shared->holders[holder % HOLDERS], __ATOMIC_ACQUIRE) == holder;
+}
+
+static bool has_come(const struct counters *counters, int64_t end, int64_t now_us) {
+  if (end < 0) return !is_held(counters, -end);
+  return end != 0 && now_us >= end;
+}
+
+static enum slot_state state_of(const struct counters *counters, const struct slot *slot, union pair count,
+                                int64_t now_us, int64_t *end_us) {
   if (is_of(count.tag, 0)) return SLOT_FREE;
   union pair end = look(&slot->end);
   if (end.tag != count.tag) return SLOT_UNSET;
   *end_us = end.number;
-  return end.number == 0 || now_us < end.number ? SLOT_LIVE : SLOT_ENDED;
+  return has_come(counters, end.number, now_us) ? SLOT_ENDED : SLOT_LIVE;
 }
 
 struct place {
@@ -182,7 +200,7 @@ static struct place find(const struct counters *counters, uint64_t hash, int64_t
     struct slot *slot = slot_at(counters, hash, step);
     union pair count = look(&slot->count);
     int64_t end_us = 0;
-    enum slot_state state = state_of(slot, count, now_us, &end_us);
+    enum slot_state state = state_of(counters, slot, count, now_us, &end_us);
     if (is_of(count.tag, tag)) {
       place.slot = slot;
       place.count = count;
@@ -211,7 +229,7 @@ static int64_t pour_doubles(const struct counters *counters, uint64_t hash, int6
       continue;
     }
     int64_t end_us;
-    enum slot_state state = state_of(slot, count, now_us, &end_us);
+    enum slot_state state = state_of(counters, slot, count, now_us, &end_us);
     union pair free_pair = {.tag = next_life(count.tag, 0), .number = 0};
     if (!swap(&slot->count, count, free_pair))
       step--; // it has changed: look at it again
@@ -227,8 +245,12 @@ static bool take(const struct place *place, uint64_t hash) {
   return swap(&place->spare->count, place->spare_count, wanted);
 }
 
-static void set_end(struct slot *slot, uint64_t tag, int64_t ttl_us, int64_t now_us) {
-  union pair end = look(&slot->end), wanted = {.tag = tag, .number = ttl_us ? now_us + ttl_us : 0};
+static int64_t end_after(int64_t ttl_us, int64_t now_us) {
+  return ttl_us ? now_us + ttl_us : 0;
+}
+
+static void set_end(struct slot *slot, uint64_t tag, int64_t end_us) {
+  union pair end = look(&slot->end), wanted = {.tag = tag, .number = end_us};
   // Nothing is lost when it fails: somebody else has set it for this life, or the life is over.
   if (end.tag != tag) swap(&slot->end, end, wanted);
 }
@@ -245,7 +267,7 @@ struct begun {
 };
 
 // Brings the key one step nearer to a living slot. False when there is no room.
-static bool advance(struct counters *counters, struct place *place, uint64_t hash, int64_t ttl_us, int64_t now_us,
+static bool advance(struct counters *counters, struct place *place, uint64_t hash, int64_t end_us, int64_t now_us,
                     struct begun *begun) {
   if (!place->slot) {
     if (!place->spare) return false;
@@ -254,7 +276,7 @@ static bool advance(struct counters *counters, struct place *place, uint64_t has
       begun->poured += pour_doubles(counters, hash, now_us);
     }
   } else if (place->state == SLOT_UNSET) {
-    set_end(place->slot, place->count.tag, ttl_us, now_us);
+    set_end(place->slot, place->count.tag, end_us);
   } else {
     union pair anew = {.tag = next_life(place->count.tag, tag_of(hash)), .number = 0};
     begun->life |= swap(&place->slot->count, place->count, anew);
@@ -262,9 +284,8 @@ static bool advance(struct counters *counters, struct place *place, uint64_t has
   return true;
 }
 
-int64_t counters_add(struct counters *counters, const char *key, uint32_t len, int64_t delta, int64_t ttl_us,
-                     int64_t now_us, int *status) {
-  uint64_t hash = hash_key(counters, key, len);
+static int64_t add_at(struct counters *counters, uint64_t hash, int64_t delta, int64_t end_us, int64_t now_us,
+                      int *status) {
   struct begun begun = {0};
   for (;;) {
     struct place place = find(counters, hash, now_us);
@@ -276,11 +297,16 @@ int64_t counters_add(struct counters *counters, const char *key, uint32_t len, i
       if (swap(&place.slot->count, place.count, wanted)) return wanted.number;
       continue;
     }
-    if (advance(counters, &place, hash, ttl_us, now_us, &begun)) continue;
+    if (advance(counters, &place, hash, end_us, now_us, &begun)) continue;
     refuse(counters);
     *status = COUNTERS_FULL;
     return 0;
   }
+}
+
+int64_t counters_add(struct counters *counters, const char *key, uint32_t len, int64_t delta, int64_t ttl_us,
+                     int64_t now_us, int *status) {
+  return add_at(counters, hash_key(counters, key, len), delta, end_after(ttl_us, now_us), now_us, status);
 }
 
 int64_t counters_get(struct counters *counters, const char *key, uint32_t len, int64_t now_us, int64_t *expires_us,
@@ -299,14 +325,14 @@ int counters_set(struct counters *counters, const char *key, uint32_t len, int64
   for (;;) {
     struct place place = find(counters, hash, now_us);
     if (!place.slot) {
-      if (advance(counters, &place, hash, ttl_us, now_us, &begun)) continue;
+      if (advance(counters, &place, hash, end_after(ttl_us, now_us), now_us, &begun)) continue;
       refuse(counters);
       return COUNTERS_FULL;
     }
     // A new life that begins with the value, so that the end is set anew with it.
     union pair anew = {.tag = next_life(place.count.tag, tag_of(hash)), .number = value};
     if (!swap(&place.slot->count, place.count, anew)) continue;
-    set_end(place.slot, anew.tag, ttl_us, now_us);
+    set_end(place.slot, anew.tag, end_after(ttl_us, now_us));
     if (look(&place.slot->count).tag == anew.tag) return COUNTERS_OK; // nobody took it before it had its end
   }
 }
@@ -324,14 +350,89 @@ int counters_compare_set(struct counters *counters, const char *key, uint32_t le
   }
 }
 
-int counters_delete(struct counters *counters, const char *key, uint32_t len, int64_t now_us) {
-  uint64_t hash = hash_key(counters, key, len);
+static int delete_at(struct counters *counters, uint64_t hash, int64_t now_us) {
   for (;;) {
     struct place place = find(counters, hash, now_us);
     if (!place.slot || place.state != SLOT_LIVE) return COUNTERS_NONE;
     union pair free_pair = {.tag = next_life(place.count.tag, 0), .number = 0};
     if (swap(&place.slot->count, place.count, free_pair)) return COUNTERS_OK;
   }
+}
+
+int counters_delete(struct counters *counters, const char *key, uint32_t len, int64_t now_us) {
+  return delete_at(counters, hash_key(counters, key, len), now_us);
+}
+
+// ---- Leases ----
+
+// Each holder counts its own under a hash of its own, so that nobody else writes there.
+static uint64_t hash_of_holder(uint64_t hash, int64_t holder) {
+  uint64_t mixed = hash + (uint64_t)holder * 0x9e3779b97f4a7c15;
+  mixed = (mixed ^ mixed >> 33) * 0xff51afd7ed558ccd;
+  mixed = (mixed ^ mixed >> 33) * 0xc4ceb9fe1a85ec53;
+  return mixed ^ mixed >> 33;
+}
+
+// The master alone joins and leaves.
+int64_t counters_join(struct counters *counters) {
+  struct shared *shared = counters->shared;
+  for (int i = 0; i < HOLDERS; i++) {
+    int64_t holder = (int64_t)++shared->joined;
+    uint64_t place = (uint64_t)holder % HOLDERS;
+    if (shared->holders[place]) continue;
+    if (place >= shared->holders_used) __atomic_store_n(&shared->holders_used, place + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&shared->holders[place], holder, __ATOMIC_RELEASE);
+    return holder;
+  }
+  return 0;
+}
+
+void counters_leave(struct counters *counters, int64_t holder) {
+  if (is_held(counters, holder)) __atomic_store_n(&counters->shared->holders[holder % HOLDERS], 0, __ATOMIC_RELEASE);
+}
+
+static int64_t held_by(const struct counters *counters, uint64_t hash, int64_t holder, int64_t now_us) {
+  struct place place = find(counters, hash_of_holder(hash, holder), now_us);
+  return place.slot && place.state == SLOT_LIVE ? place.count.number : 0;
+}
+
+static int64_t held_by_all(const struct counters *counters, uint64_t hash, int64_t now_us) {
+  int64_t sum = 0;
+  uint64_t places = __atomic_load_n(&counters->shared->holders_used, __ATOMIC_ACQUIRE);
+  for (uint64_t i = 0; i < places; i++) {
+    int64_t holder = __atomic_load_n(&counters->shared->holders[i], __ATOMIC_ACQUIRE);
+    if (holder) sum += held_by(counters, hash, holder, now_us);
+  }
+  return sum;
+}
+
+void counters_release(struct counters *counters, int64_t holder, uint64_t lease, int64_t now_us) {
+  uint64_t hash = hash_of_holder(lease, holder);
+  int status;
+  // Only this process writes there, so nothing comes between the two.
+  if (add_at(counters, hash, -1, -holder, now_us, &status) <= 0) delete_at(counters, hash, now_us);
+}
+
+// Counts itself first and looks then: so two who want the last one see each other. Both step back, and look whether
+// the other has.
+int counters_lease(struct counters *counters, int64_t holder, const char *key, uint32_t len, int64_t most,
+                   int64_t now_us, uint64_t *lease, int64_t *held) {
+  int status;
+  *lease = hash_key(counters, key, len);
+  for (int i = 0; i < LEASE_ATTEMPTS; i++) {
+    add_at(counters, hash_of_holder(*lease, holder), 1, -holder, now_us, &status);
+    if (status == COUNTERS_FULL) return COUNTERS_FULL;
+    *held = held_by_all(counters, *lease, now_us);
+    if (*held <= most) return COUNTERS_OK;
+    counters_release(counters, holder, *lease, now_us);
+    *held = held_by_all(counters, *lease, now_us);
+    if (*held >= most) break;
+  }
+  return COUNTERS_TAKEN;
+}
+
+int64_t counters_leased(struct counters *counters, const char *key, uint32_t len, int64_t now_us) {
+  return held_by_all(counters, hash_key(counters, key, len), now_us);
 }
 
 // ---- Named counters ----
@@ -431,7 +532,7 @@ void counters_use(struct counters *counters, int64_t now_us, struct counters_use
   for (uint32_t i = counters->named; i < out->slots; i++) {
     int64_t end_us;
     union pair count = look(&counters->slots[i].count);
-    out->used += state_of(&counters->slots[i], count, now_us, &end_us) == SLOT_LIVE;
+    out->used += state_of(counters, &counters->slots[i], count, now_us, &end_us) == SLOT_LIVE;
   }
 }
 

@@ -59,3 +59,18 @@ bool counters_next(struct counters *counters, const char *prefix, uint32_t prefi
                    const char **key, uint32_t *len, int64_t *value);
 
 void counters_use(struct counters *counters, int64_t now_us, struct counters_use *out);
+
+// Leases: how many are in use of something, by all processes together. What a process holds is gone when it is: each
+// joins as a holder before it begins (the master does that for it), and leaves when it has been reaped.
+enum { COUNTERS_TAKEN = 4 }; // lease: all are in use
+
+// The number of a new holder; 0: there are too many.
+int64_t counters_join(struct counters *counters);
+void counters_leave(struct counters *counters, int64_t holder);
+// Takes one of `most` leases of that key. COUNTERS_OK, and `*lease` is what releases it; COUNTERS_TAKEN; COUNTERS_FULL.
+// Never are more than `most` held; of processes that want the last one at the same moment, none may get it at first.
+// `*held` gets how many are in use, this one included.
+int counters_lease(struct counters *counters, int64_t holder, const char *key, uint32_t len, int64_t most,
+                   int64_t now_us, uint64_t *lease, int64_t *held);
+void counters_release(struct counters *counters, int64_t holder, uint64_t lease, int64_t now_us);
+int64_t counters_leased(struct counters *counters, const char *key, uint32_t len, int64_t now_us);

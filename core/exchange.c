@@ -9,6 +9,7 @@
 
 #include "access_log.h"
 #include "exchange_parts.h"
+#include "lease.h"
 #include "stream.h"
 #include "try.h"
 #include "worker.h"
@@ -116,6 +117,7 @@ struct exchange *exchange_new(struct worker *worker, struct stream *stream, cons
 static void exchange_free(struct exchange *exchange) {
   struct worker *worker = exchange->worker;
   if (exchange->websocket) websocket_free(exchange);
+  if (exchange->leases) lease_end_all(exchange); // taken by a plugin that was still at work when the client had left
   exchange_move(exchange, EXCHANGE_ENDED);
   queue_drop(&exchange->next_try);
   if (exchange->entered_lua) phase_forget(worker, exchange_handle(exchange));
@@ -184,6 +186,7 @@ void exchange_finish(struct exchange *exchange) {
   exchange->stream = NULL;
   exchange->ended_us = exchange->worker->loop.clock.mono_us;
   if (exchange->deadline_us) exchange_drop_deadline(exchange);
+  if (exchange->leases) lease_end_all(exchange);
   if (exchange->generation && exchange->generation->access_log && exchange->ops) access_log_write(exchange);
   if (exchange->try) try_abandon(exchange);
   // A coroutine that waits for the body or for room to send will get none.

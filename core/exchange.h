@@ -21,6 +21,7 @@
 #include "target.h"
 
 struct exchange;
+struct lease;
 struct try;
 struct websocket;
 struct worker;
@@ -146,6 +147,7 @@ struct exchange {
   struct upstream *upstream;     // chosen by a plugin, else the service's
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct try *try;
+  struct lease *leases;        // that it holds, the latest first
   struct websocket *websocket; // NULL: none, or a tunnel
   uint32_t message_most[2];    // bytes of a message of the client's and the service's, set by plugins; 0: not set
   struct job next_try;

@@ -56,6 +56,7 @@ struct worker_options {
   uint32_t socket_count;
   struct board *board; // zeroed but for pid; heartbeat_us at least once a second, idle or not: the watchdog reads it
   struct counters *counters;
+  int64_t holder; // of leases, in `counters`
   const struct ticket_keys *tickets;
   const struct limit *limits;
   uint32_t limit_count;

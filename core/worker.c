@@ -19,6 +19,7 @@
 #include "exchange.h"
 #include "kafka.h"
 #include "kit_remote.h"
+#include "lease.h"
 #include "link.h"
 #include "phase.h"
 #include "server.h"
@@ -486,7 +487,9 @@ struct worker *worker_new(const struct worker_options *options, struct error *er
   }
   worker_init(worker, options);
   worker->counters = options->counters;
+  worker->holder = options->holder;
   if (!worker->counters) worker->counters = worker->own_counters = counters_new(COUNTER_SLOTS, COUNTER_TEXT, error);
+  if (worker->own_counters) worker->holder = counters_join(worker->own_counters);
   if (!worker->loop.ev || !worker->counters || worker_open(worker, error) < 0) {
     worker_free(worker);
     return NULL;
@@ -500,6 +503,7 @@ struct worker *worker_new(const struct worker_options *options, struct error *er
 static void free_exchanges(struct worker *worker) {
   for (uint32_t i = 0; i < worker->slot_count; i++) {
     if (!worker->slots[i]) continue;
+    lease_end_all(worker->slots[i]);
     arena_close(&worker->slots[i]->arena);
     free(worker->slots[i]);
   }
@@ -529,12 +533,12 @@ void worker_free(struct worker *worker) {
   if (worker->store) store_close(worker->store);
   if (worker->appender) appender_free(worker->appender);
   text_free(&worker->access_line);
-  if (worker->own_counters) counters_free(worker->own_counters);
   if (worker->control) control_close(worker->control);
   tls_cache_close(worker);
   run_jobs(worker);
   free_graves(worker);
   free_exchanges(worker);
+  if (worker->own_counters) counters_free(worker->own_counters);
   h2_memory_close(&worker->h2_memory);
   for (uint32_t i = 0; i < worker->field_name_count; i++) free((char *)worker->field_names[i].text.data);
   free(worker->field_names);

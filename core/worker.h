@@ -86,6 +86,7 @@ struct worker {
   struct dns *dns;
   struct dns_options dns_options;
   struct counters *counters, *own_counters;
+  int64_t holder; // of leases there
   struct store *store;
   struct appender *appender;
   struct text access_line; // of the access log, being made

@@ -16,6 +16,7 @@
 #include "bridge.h"
 #include "child.h"
 #include "control.h"
+#include "counters.h"
 #include "embedded.h"
 #include "text.h"
 #include "title.h"
@@ -54,6 +55,7 @@ struct process {
   int64_t still_since_us;
   int64_t kill_at_us; // end of its drain; 0: none
   bool stuck;         // killed by the watchdog
+  int64_t holder;     // of leases; they end when it has been reaped
 };
 
 // What is remembered of worker N over its restarts.
@@ -119,6 +121,7 @@ static void options_fill(struct workers *workers, const struct process *process,
       .worker_count = settings->workers,
       .board = process->board,
       .counters = workers->options.counters,
+      .holder = process->holder,
       .tickets = workers->options.tickets,
       .limits = settings->limits,
       .limit_count = settings->limit_count,
@@ -167,6 +170,7 @@ static bool process_fork(struct process *process, const struct workers_plan *pla
 static void process_free(struct process *process) {
   if (process->control) control_close(process->control);
   munmap(process->board, sizeof *process->board);
+  counters_leave(process->workers->options.counters, process->holder);
   free(process);
 }
 
@@ -177,6 +181,8 @@ static bool process_start(struct workers *workers, int32_t id, uint32_t set, con
   *process = (struct process){.workers = workers, .id = id, .set = set, .started_us = now, .still_since_us = now};
   process->board = mmap(NULL, sizeof *process->board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   assert(process->board != MAP_FAILED);
+  process->holder = counters_join(workers->options.counters);
+  assert(process->holder);
   if (!process_fork(process, plan)) {
     log_error(log_of(workers), "cannot start a worker", "reason", strerror(errno));
     process_free(process);

@@ -2,8 +2,8 @@
 -- What `require "sluice"` gives to plugins: all that needs no exchange. A part is loaded when it is first used.
 
 local PARTS = {}
-for name in ("counters crypto dns file grpc http ip json kafka lock log metrics multipart node protobuf query random "
-  .. "redis regex sleep store table time timer uuid vault"):gmatch("%S+") do
+for name in ("counters crypto dns file grpc http ip json kafka leases lock log metrics multipart node "
+  .. "protobuf query random redis regex sleep store table time timer uuid vault"):gmatch("%S+") do
   PARTS[name] = "sluice." .. name
 end
 PARTS.table = "sluice.tables"
@@ -21,6 +21,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, timer = t
 ---@field ip sluice.ip
 ---@field json table
 ---@field kafka table
+---@field leases sluice.leases
 ---@field lock sluice.lock
 ---@field log sluice.log
 ---@field metrics sluice.metrics

@@ -1,22 +1,14 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Limits TCP and TLS streams: how many are open, and how many begin in a time. See open.lua for how the former is
--- counted.
+-- Limits TCP and TLS streams: how many are open, and how many begin in a time.
 local counters = require "sluice.counters"
+local leases = require "sluice.leases"
 local log = require "sluice.log"
-local open = require "connection-limiting.open"
 local time = require "sluice.time"
-local timer = require "sluice.timer"
 
 local limiting = { version = "1.0.0", priority = 905 }
 
 local WINDOWS = { { "second", 1 }, { "minute", 60 }, { "hour", 3600 } }
 local STATUS = 429
-local CTX = "connection-limiting"
-
-function limiting.init_worker()
-  open.start()
-  timer.every(open.REFRESH_SECONDS, open.refresh)
-end
 
 local function subject(conf, exchange)
   if conf.limit_by == "ip" then return exchange.client:get_forwarded_ip() end
@@ -46,15 +38,9 @@ function limiting.preread(conf, exchange)
   local key = ("connection-limiting\1%s\1%s"):format(conf.__plugin_id, subject(conf, exchange))
   if began_too_often(conf, key) then exchange.response:exit(STATUS, conf.message) end
   if not conf.connections then return end
-  if open.count(key) >= conf.connections then exchange.response:exit(STATUS, conf.message) end
-  local added, why = open.add(key)
-  if not added then return log.warn("a stream is not counted", { error = why }) end
-  exchange.ctx[CTX] = key
-end
-
-function limiting.log(_, exchange)
-  local key = exchange.ctx[CTX]
-  if key then open.remove(key) end
+  local taken, why = leases.take(exchange, key, conf.connections)
+  if taken == false then exchange.response:exit(STATUS, conf.message) end
+  if not taken then log.warn("a stream is not counted", { error = why }) end
 end
 
 return limiting

@@ -16,7 +16,7 @@ if not registry["sluice.spec.core.counters"] then
   ]]
 end
 
-local OK, NEW, NONE, DIFFERS, FULL = 0, 1, 2, 3, -3
+local OK, NEW, NONE, DIFFERS, TAKEN, FULL = 0, 1, 2, 3, 4, -3
 local NOW, SECOND = 1700000000LL * 1000000, 1000000
 local failure = ffi.new("struct error")
 local status = ffi.new("int[1]")
@@ -203,6 +203,89 @@ describe("counters", function()
     local later = NOW + SECOND
     for i = 1, 500 do assert.same({ 1, NEW }, { add("after" .. i, 1, SECOND, later) }) end
     assert.equal(500, use(later).used)
+  end)
+
+  describe("leases", function()
+    local lease, held = ffi.new("uint64_t[1]"), ffi.new("int64_t[1]")
+
+    local function take(holder, key, most, now)
+      local result = C.counters_lease(table_of, holder, key, #key, most, now or NOW, lease, held)
+      return result, tonumber(held[0])
+    end
+
+    local function release(holder) C.counters_release(table_of, holder, lease[0], NOW) end
+    local function count(key) return tonumber(C.counters_leased(table_of, key, #key, NOW)) end
+
+    it("are as many as may be, over all holders", function()
+      local one, two = C.counters_join(table_of), C.counters_join(table_of)
+      assert.same({ OK, 1 }, { take(one, "a", 3) })
+      assert.same({ OK, 2 }, { take(two, "a", 3) })
+      assert.same({ OK, 3 }, { take(two, "a", 3) })
+      assert.same({ TAKEN, 3 }, { take(one, "a", 3) })
+      assert.same({ OK, 1 }, { take(one, "b", 3) })
+      assert.equal(3, count "a")
+      take(one, "a", 0)
+      release(two)
+      assert.same({ 2, 1 }, { count "a", count "b" })
+      assert.same({ OK, 3 }, { take(one, "a", 3) })
+    end)
+
+    it("of none are none", function()
+      assert.same({ TAKEN, 0 }, { take(C.counters_join(table_of), "a", 0) })
+      assert.equal(0, count "a")
+    end)
+
+    it("do not end with time, and leave nothing behind", function()
+      local holder = C.counters_join(table_of)
+      take(holder, "a", 1)
+      assert.same({ TAKEN, 1 }, { take(holder, "a", 1, NOW + 10LL * 366 * 86400 * SECOND) })
+      assert.equal(1, use().used)
+      release(holder)
+      assert.same({ 0, 0 }, { count "a", use().used })
+    end)
+
+    it("go with their holder, and so does their room in the table", function()
+      table_of = new(16)
+      for round = 1, 3 do
+        local holder = C.counters_join(table_of)
+        for i = 1, 12 do assert.equal(OK, (take(holder, "key" .. round .. "." .. i, 1))) end
+        assert.equal(FULL, (take(holder, "another", 1)))
+        assert.same({ 1, 12 }, { count("key" .. round .. ".1"), use().used })
+        C.counters_leave(table_of, holder)
+        assert.same({ 0, 0 }, { count("key" .. round .. ".1"), use().used })
+      end
+    end)
+
+    it("have a thousand holders at a time, and as many anew when they have gone", function()
+      local holders = {}
+      for i = 1, 1024 do holders[i] = C.counters_join(table_of) end
+      assert.is_true(C.counters_join(table_of) == 0)
+      for i = 1, 1024, 2 do
+        take(holders[i], "a", 1024)
+        C.counters_leave(table_of, holders[i])
+      end
+      assert.equal(0, count "a")
+      local place = C.counters_join(table_of)
+      assert.is_true(place ~= 0)
+      assert.same({ OK, 1 }, { take(place, "a", 1) })
+    end)
+
+    it("are never more than may be, whoever wants them at once", function()
+      local holders = {}
+      for i = 1, 4 do holders[i] = C.counters_join(table_of) end
+      wait_all(in_processes(4, function(i)
+        for _ = 1, 20000 do
+          if take(holders[i], "a", 2) == OK then
+            assert(add("at work", 1) <= 2)
+            add("taken", 1)
+            add("at work", -1)
+            release(holders[i])
+          end
+        end
+      end))
+      assert.is_truthy(get "taken")
+      assert.equal(0, count "a")
+    end)
   end)
 end)
 
