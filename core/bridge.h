@@ -663,12 +663,35 @@ uint32_t bridge_crypto_decoded_len(int encoding, uint32_t len);
 int bridge_crypto_encode(int encoding, const char *data, uint32_t len, char *out);
 int bridge_crypto_decode(int encoding, const char *text, uint32_t len, char *out);
 bool bridge_crypto_equal(const char *a, uint32_t a_len, const char *b, uint32_t b_len); // in constant time
-// Signs with a private key as PEM: bytes written (at most CRYPTO_SIGNATURE_MAX), or FAILED.
-int bridge_crypto_sign(struct worker *worker, int kind, int digest, const struct bytes *key, const struct bytes *data,
-                       char *out);
-// Verifies with a public key or certificate as PEM: OK, NONE when the signature is not good, or FAILED.
-int bridge_crypto_verify(struct worker *worker, int kind, int digest, const struct bytes *key, const struct bytes *data,
-                         const struct bytes *signature);
+
+struct crypto_key; // public, or a pair; freed by bridge_key_free
+
+struct key_info {
+  const char *type;  // "RSA", "RSA-PSS", "EC" or "OKP"
+  const char *curve; // "P-256", "P-384", "P-521", "Ed25519", "Ed448", "other"; NULL for RSA
+  int bits;
+  bool is_private;
+};
+
+// What a JWK is made of, decoded; what is not there is empty.
+struct jwk_parts {
+  struct bytes type, curve, n, e, d, p, q, dp, dq, qi, x, y;
+};
+
+// NULL, and `why` (a text) says why, when it is no key of use. A PEM holds a public key, a certificate or a private key.
+struct crypto_key *bridge_key_from_pem(const char *pem, uint32_t len, char *why, uint32_t why_bytes);
+struct crypto_key *bridge_key_from_certificate(const char *der, uint32_t len, char *why, uint32_t why_bytes);
+struct crypto_key *bridge_key_from_jwk(const struct jwk_parts *parts, char *why, uint32_t why_bytes);
+void bridge_key_free(struct crypto_key *key);
+void bridge_key_tell(const struct crypto_key *key, struct key_info *out);
+bool bridge_key_same(const struct crypto_key *a, const struct crypto_key *b); // whether the public halves are
+// Bytes written to `out` (CRYPTO_SIGNATURE_MAX); FAILED, and `why` says why.
+int bridge_key_sign(const struct crypto_key *key, int kind, int digest, const char *data, uint32_t len, char *out,
+                    char *why, uint32_t why_bytes);
+// OK; NONE when the signature is not good; INVALID when the key is of another kind.
+int bridge_key_verify(const struct crypto_key *key, int kind, int digest, const char *data, uint32_t len,
+                      const char *signature, uint32_t signature_len);
+
 // AES-GCM; the key has 16, 24 or 32 bytes, the IV CRYPTO_GCM_IV; sealed text is CRYPTO_GCM_TAG longer. Bytes written, or
 // FAILED. `associated` may be NULL.
 int bridge_crypto_seal(struct worker *worker, const struct bytes *key, const struct bytes *iv, const struct bytes *data,

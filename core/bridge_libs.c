@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What Lua may call of counters, leases, store, crypto and DNS: thin bodies over the modules.
+// What Lua may call of counters, leases, store and DNS: thin bodies over the modules.
 #include <arpa/inet.h>
 #include <math.h>
 #include <stdbool.h>
@@ -10,7 +10,6 @@
 
 #include "bridge.h"
 #include "counters.h"
-#include "crypto.h"
 #include "dns.h"
 #include "exchange.h"
 #include "lease.h"
@@ -22,10 +21,6 @@ enum { KEY_BYTES = 512 }; // of counters, that need no allocation
 
 static struct slice slice_from(const char *data, uint32_t len) {
   return (struct slice){data, len};
-}
-
-static struct slice slice_of_bytes(const struct bytes *bytes) {
-  return bytes ? (struct slice){bytes->data, bytes->len} : (struct slice){NULL, 0};
 }
 
 static int failed(struct worker *worker, const struct error *error) {
@@ -256,86 +251,6 @@ int bridge_store_usage(struct worker *worker, struct store_usage *out) {
   *out =
       (struct store_usage){(double)use.entries, (double)use.bytes_used, (double)use.bytes_limit, (double)use.evicted};
   return BRIDGE_OK;
-}
-
-// ---- Crypto ----
-
-int bridge_crypto_digest_parse(const char *name, uint32_t len) {
-  return crypto_digest_parse(slice_from(name, len));
-}
-
-int bridge_crypto_digest(int digest, const char *data, uint32_t len, char *out) {
-  int count = crypto_digest((enum crypto_digest)digest, slice_from(data, len), (uint8_t *)out);
-  return count < 0 ? BRIDGE_INVALID : count;
-}
-
-int bridge_crypto_hmac(int digest, const char *key, uint32_t key_len, const char *data, uint32_t len, char *out) {
-  int count = crypto_hmac((enum crypto_digest)digest, slice_from(key, key_len), slice_from(data, len), (uint8_t *)out);
-  return count < 0 ? BRIDGE_INVALID : count;
-}
-
-uint32_t bridge_crypto_encoded_len(int encoding, uint32_t len) {
-  return crypto_encoded_len((enum crypto_encoding)encoding, len);
-}
-
-uint32_t bridge_crypto_decoded_len(int encoding, uint32_t len) {
-  return crypto_decoded_len((enum crypto_encoding)encoding, len);
-}
-
-int bridge_crypto_encode(int encoding, const char *data, uint32_t len, char *out) {
-  if (len > INT32_MAX / 2) return BRIDGE_INVALID;
-  return (int)crypto_encode((enum crypto_encoding)encoding, slice_from(data, len), out);
-}
-
-int bridge_crypto_decode(int encoding, const char *text, uint32_t len, char *out) {
-  if (len > INT32_MAX) return BRIDGE_INVALID;
-  int64_t count = crypto_decode((enum crypto_encoding)encoding, slice_from(text, len), out);
-  return count < 0 ? BRIDGE_INVALID : (int)count;
-}
-
-bool bridge_crypto_equal(const char *a, uint32_t a_len, const char *b, uint32_t b_len) {
-  return crypto_equal(slice_from(a, a_len), slice_from(b, b_len));
-}
-
-int bridge_crypto_sign(struct worker *worker, int kind, int digest, const struct bytes *key, const struct bytes *data,
-                       char *out) {
-  struct error error;
-  int count = crypto_sign((enum crypto_signature)kind, (enum crypto_digest)digest, slice_of_bytes(key),
-                          slice_of_bytes(data), (uint8_t *)out, &error);
-  return count < 0 ? failed(worker, &error) : count;
-}
-
-int bridge_crypto_verify(struct worker *worker, int kind, int digest, const struct bytes *key, const struct bytes *data,
-                         const struct bytes *signature) {
-  struct error error;
-  int good = crypto_verify((enum crypto_signature)kind, (enum crypto_digest)digest, slice_of_bytes(key),
-                           slice_of_bytes(data), slice_of_bytes(signature), &error);
-  if (good < 0) return failed(worker, &error);
-  return good ? BRIDGE_OK : BRIDGE_NONE;
-}
-
-int bridge_crypto_seal(struct worker *worker, const struct bytes *key, const struct bytes *iv, const struct bytes *data,
-                       const struct bytes *associated, char *out) {
-  struct error error;
-  int64_t count = crypto_seal(slice_of_bytes(key), slice_of_bytes(iv), slice_of_bytes(data), slice_of_bytes(associated),
-                              (uint8_t *)out, &error);
-  return count < 0 ? failed(worker, &error) : (int)count;
-}
-
-int bridge_crypto_open(struct worker *worker, const struct bytes *key, const struct bytes *iv,
-                       const struct bytes *sealed, const struct bytes *associated, char *out) {
-  struct error error;
-  int64_t count = crypto_open(slice_of_bytes(key), slice_of_bytes(iv), slice_of_bytes(sealed),
-                              slice_of_bytes(associated), (uint8_t *)out, &error);
-  return count < 0 ? failed(worker, &error) : (int)count;
-}
-
-int bridge_crypto_scrypt(struct worker *worker, const struct bytes *password, const struct bytes *salt, double n,
-                         uint32_t r, uint32_t p, char *out, uint32_t len) {
-  struct error error;
-  int status = crypto_scrypt(slice_of_bytes(password), slice_of_bytes(salt), n > 0 ? (uint64_t)whole(n) : 0, r, p,
-                             (uint8_t *)out, len, &error);
-  return status < 0 ? failed(worker, &error) : BRIDGE_OK;
 }
 
 // ---- DNS ----

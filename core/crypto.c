@@ -1,22 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Digests, encodings, signatures and sealed text over OpenSSL.
+// Digests, encodings and sealed text over OpenSSL.
 #include "crypto.h"
 
 #include <assert.h>
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/kdf.h>
-#include <openssl/params.h>
-#include <openssl/pem.h>
 #include <openssl/rand.h>
-#include <openssl/rsa.h>
-#include <openssl/x509.h>
 #include <string.h>
 
-static int explain(struct error *error, const char *what) {
+#include "crypto_parts.h"
+
+int crypto_explain(struct error *error, const char *what) {
   unsigned long cause = ERR_get_error();
   const char *reason = cause ? ERR_reason_error_string(cause) : NULL;
   ERR_clear_error();
@@ -33,7 +30,7 @@ int crypto_digest_parse(struct slice name) {
   return -1;
 }
 
-static const EVP_MD *method_of(enum crypto_digest digest) {
+const EVP_MD *crypto_method(enum crypto_digest digest) {
   switch (digest) {
   case CRYPTO_MD5: return EVP_md5();
   case CRYPTO_SHA1: return EVP_sha1();
@@ -46,14 +43,14 @@ static const EVP_MD *method_of(enum crypto_digest digest) {
 
 int crypto_digest(enum crypto_digest digest, struct slice data, uint8_t *out) {
   unsigned len = 0;
-  const EVP_MD *method = method_of(digest);
+  const EVP_MD *method = crypto_method(digest);
   if (!method || !EVP_Digest(data.data, data.len, out, &len, method, NULL)) return ERROR_INVALID;
   return (int)len;
 }
 
 int crypto_hmac(enum crypto_digest digest, struct slice key, struct slice data, uint8_t *out) {
   unsigned len = 0;
-  const EVP_MD *method = method_of(digest);
+  const EVP_MD *method = crypto_method(digest);
   const char *key_data = key.len ? key.data : "";
   if (!method || key.len > INT32_MAX) return ERROR_INVALID;
   if (!HMAC(method, key_data, (int)key.len, (const unsigned char *)data.data, data.len, out, &len))
@@ -171,156 +168,6 @@ bool crypto_equal(struct slice a, struct slice b) {
   return a.len == b.len && CRYPTO_memcmp(a.data, b.data, a.len) == 0;
 }
 
-// ---- Signatures ----
-
-static int no_passphrase(char *buffer, int size, int writing, void *data) {
-  (void)buffer;
-  (void)size;
-  (void)writing;
-  (void)data;
-  return -1;
-}
-
-static EVP_PKEY *read_private(struct slice pem) {
-  BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
-  EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
-  BIO_free(bio);
-  return key;
-}
-
-static bool says(struct slice text, const char *word) {
-  return memmem(text.data, text.len, word, strlen(word)) != NULL;
-}
-
-// A public key ("PUBLIC KEY", or RSA's own form), that of a certificate, or the public half of a private one.
-static EVP_PKEY *read_public(struct slice pem) {
-  EVP_PKEY *key = NULL;
-  BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
-  if (bio && says(pem, "BEGIN CERTIFICATE")) {
-    X509 *certificate = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL);
-    key = certificate ? X509_get_pubkey(certificate) : NULL;
-    X509_free(certificate);
-  } else if (bio && says(pem, "PRIVATE KEY")) {
-    key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
-  } else if (bio) {
-    key = PEM_read_bio_PUBKEY(bio, NULL, no_passphrase, NULL);
-  }
-  BIO_free(bio);
-  return key;
-}
-
-// A key must be of the kind that the caller asked for: who verifies with a key of another kind has been tricked.
-static bool fits(enum crypto_signature kind, const EVP_PKEY *key) {
-  switch (kind) {
-  case CRYPTO_RSA: return EVP_PKEY_is_a(key, "RSA");
-  case CRYPTO_RSA_PSS: return EVP_PKEY_is_a(key, "RSA") || EVP_PKEY_is_a(key, "RSA-PSS");
-  case CRYPTO_ECDSA:
-  case CRYPTO_ECDSA_DER: return EVP_PKEY_is_a(key, "EC");
-  case CRYPTO_EDDSA: return EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448");
-  default: return false;
-  }
-}
-
-static bool set_padding(EVP_PKEY_CTX *parameters, enum crypto_signature kind) {
-  if (kind != CRYPTO_RSA_PSS) return true;
-  return EVP_PKEY_CTX_set_rsa_padding(parameters, RSA_PKCS1_PSS_PADDING) > 0 &&
-         EVP_PKEY_CTX_set_rsa_pss_saltlen(parameters, RSA_PSS_SALTLEN_DIGEST) > 0;
-}
-
-// Bytes of r, and of s.
-static int half_size(const EVP_PKEY *key) {
-  return (EVP_PKEY_get_bits(key) + 7) / 8;
-}
-
-// r and s side by side, from DER, in place. Bytes, or -1.
-static int der_to_raw(const EVP_PKEY *key, uint8_t *out, size_t len) {
-  const unsigned char *at = out;
-  int half = half_size(key);
-  ECDSA_SIG *pair = d2i_ECDSA_SIG(NULL, &at, (long)len);
-  bool good = pair && half * 2 <= CRYPTO_SIGNATURE_MAX && BN_bn2binpad(ECDSA_SIG_get0_r(pair), out, half) == half &&
-              BN_bn2binpad(ECDSA_SIG_get0_s(pair), out + half, half) == half;
-  ECDSA_SIG_free(pair);
-  return good ? half * 2 : -1;
-}
-
-static int raw_to_der(const EVP_PKEY *key, struct slice raw, uint8_t out[CRYPTO_SIGNATURE_MAX]) {
-  int half = half_size(key), len = -1;
-  const unsigned char *bytes = (const unsigned char *)raw.data;
-  if (raw.len != (uint32_t)half * 2) return -1;
-  ECDSA_SIG *pair = ECDSA_SIG_new();
-  BIGNUM *r = BN_bin2bn(bytes, half, NULL), *s = BN_bin2bn(bytes + half, half, NULL);
-  if (pair && r && s && ECDSA_SIG_set0(pair, r, s)) {
-    r = s = NULL; // the pair's now
-    len = i2d_ECDSA_SIG(pair, NULL);
-    if (len > 0 && len <= CRYPTO_SIGNATURE_MAX) len = i2d_ECDSA_SIG(pair, &out);
-  }
-  BN_free(r);
-  BN_free(s);
-  ECDSA_SIG_free(pair);
-  return len;
-}
-
-static int sign_with(EVP_PKEY *key, enum crypto_signature kind, const EVP_MD *method, struct slice data, uint8_t *out) {
-  EVP_MD_CTX *context = EVP_MD_CTX_new();
-  EVP_PKEY_CTX *parameters;
-  size_t len = CRYPTO_SIGNATURE_MAX;
-  bool good = context && EVP_DigestSignInit(context, &parameters, method, NULL, key) > 0 &&
-              set_padding(parameters, kind) &&
-              EVP_DigestSign(context, out, &len, (const unsigned char *)data.data, data.len) > 0;
-  EVP_MD_CTX_free(context);
-  if (!good) return -1;
-  return kind == CRYPTO_ECDSA ? der_to_raw(key, out, len) : (int)len;
-}
-
-int crypto_sign(enum crypto_signature kind, enum crypto_digest digest, struct slice key_pem, struct slice data,
-                uint8_t *out, struct error *error) {
-  const EVP_MD *method = kind == CRYPTO_EDDSA ? NULL : method_of(digest);
-  ERR_clear_error();
-  EVP_PKEY *key = read_private(key_pem);
-  if (!key) return explain(error, "private key");
-  int len = -1;
-  if (!fits(kind, key) || (!method && kind != CRYPTO_EDDSA))
-    error_set(error, ERROR_INVALID, "private key: of another kind than the signature");
-  else if ((len = sign_with(key, kind, method, data, out)) < 0)
-    explain(error, "signing");
-  EVP_PKEY_free(key);
-  ERR_clear_error();
-  return len < 0 ? ERROR_INVALID : len;
-}
-
-static bool verify_with(EVP_PKEY *key, enum crypto_signature kind, const EVP_MD *method, struct slice data,
-                        struct slice signature) {
-  EVP_MD_CTX *context = EVP_MD_CTX_new();
-  EVP_PKEY_CTX *parameters;
-  uint8_t der[CRYPTO_SIGNATURE_MAX];
-  if (kind == CRYPTO_ECDSA) {
-    int len = raw_to_der(key, signature, der);
-    signature = (struct slice){(const char *)der, len > 0 ? (uint32_t)len : 0};
-  }
-  bool good = context && signature.len > 0 && EVP_DigestVerifyInit(context, &parameters, method, NULL, key) > 0 &&
-              set_padding(parameters, kind) &&
-              EVP_DigestVerify(context, (const unsigned char *)signature.data, signature.len,
-                               (const unsigned char *)data.data, data.len) == 1;
-  EVP_MD_CTX_free(context);
-  return good;
-}
-
-int crypto_verify(enum crypto_signature kind, enum crypto_digest digest, struct slice key_pem, struct slice data,
-                  struct slice signature, struct error *error) {
-  const EVP_MD *method = kind == CRYPTO_EDDSA ? NULL : method_of(digest);
-  ERR_clear_error();
-  EVP_PKEY *key = read_public(key_pem);
-  if (!key) return explain(error, "public key");
-  int good = ERROR_INVALID;
-  if (!fits(kind, key) || (!method && kind != CRYPTO_EDDSA))
-    error_set(error, ERROR_INVALID, "public key: of another kind than the signature");
-  else
-    good = verify_with(key, kind, method, data, signature);
-  EVP_PKEY_free(key);
-  ERR_clear_error();
-  return good;
-}
-
 // ---- Sealed text ----
 
 static const EVP_CIPHER *cipher_of(uint32_t key_len) {
@@ -357,7 +204,7 @@ int64_t crypto_seal(struct slice key, struct slice iv, struct slice data, struct
               EVP_CipherFinal_ex(context, out + len, &last) &&
               EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, CRYPTO_GCM_TAG, out + len + last);
   EVP_CIPHER_CTX_free(context);
-  return good ? len + last + CRYPTO_GCM_TAG : explain(error, "sealing");
+  return good ? len + last + CRYPTO_GCM_TAG : crypto_explain(error, "sealing");
 }
 
 int64_t crypto_open(struct slice key, struct slice iv, struct slice sealed, struct slice associated, uint8_t *out,
@@ -384,5 +231,5 @@ int crypto_scrypt(struct slice password, struct slice salt, uint64_t n, uint32_t
   enum { MEMORY_MOST = 256 << 20 };
   ERR_clear_error();
   int good = EVP_PBE_scrypt(password.data, password.len, bytes_of(salt), salt.len, n, r, p, MEMORY_MOST, out, len);
-  return good ? 0 : explain(error, "scrypt");
+  return good ? 0 : crypto_explain(error, "scrypt");
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Digests, codes, encodings, signatures and sealed text over OpenSSL, in the caller's buffers. Nothing keeps state.
+// Digests, codes, encodings and sealed text over OpenSSL, in the caller's buffers. Nothing keeps state.
+// Signatures are in crypto_key.h.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,13 +28,6 @@ int64_t crypto_decode(enum crypto_encoding encoding, struct slice text, char *ou
 int crypto_random(void *out, uint32_t len);
 // In a time that depends on the lengths only.
 bool crypto_equal(struct slice a, struct slice b);
-
-// Signs with a private key as PEM. Bytes written to `out` (CRYPTO_SIGNATURE_MAX), or a negative error.
-int crypto_sign(enum crypto_signature kind, enum crypto_digest digest, struct slice key_pem, struct slice data,
-                uint8_t *out, struct error *error);
-// Verifies with a public key or certificate as PEM. 1: it is good, 0: it is not, negative: the key is of no use.
-int crypto_verify(enum crypto_signature kind, enum crypto_digest digest, struct slice key_pem, struct slice data,
-                  struct slice signature, struct error *error);
 
 // AES-GCM with a key of 16, 24 or 32 bytes and an IV of CRYPTO_GCM_IV bytes, never used twice with a key. The tag
 // follows the sealed text: `out` has room for CRYPTO_GCM_TAG bytes more than the text. Bytes written, or negative.

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Digests, codes, encodings, signatures and sealed text. All of it is done by OpenSSL in the core.
+-- Digests, codes, encodings, keys, signatures and sealed text. All of it is done by OpenSSL in the core.
 
 local ffi = require "ffi"
 local core = require "sluice.api.core"
@@ -127,6 +127,113 @@ function crypto.random(count)
   return ffi_string(out, count)
 end
 
+-- ---- Keys ----
+
+local WHY_BYTES = 256
+
+local why = ffi_new("char[?]", WHY_BYTES)
+local info = ffi_new("struct key_info[1]")
+local pointers = setmetatable({}, { __mode = "k" }) -- by object, so that no plugin holds a pointer
+
+---@class sluice.crypto.key
+---@field type "RSA"|"RSA-PSS"|"EC"|"OKP"
+---@field curve string|nil "P-256", "P-384", "P-521", "Ed25519", "Ed448" or "other"; nil for RSA
+---@field bits integer
+---@field private boolean whether it can sign
+local Key = {}
+local key_mt = { __index = Key, __metatable = false }
+
+local function new_key(pointer)
+  if pointer == nil then return nil, ffi_string(why) end
+  pointer = ffi.gc(pointer, pure.bridge_key_free)
+  pure.bridge_key_tell(pointer, info)
+  local it = info[0]
+  local key = setmetatable({ type = ffi_string(it.type), curve = it.curve ~= nil and ffi_string(it.curve) or nil,
+    bits = it.bits, private = it.is_private }, key_mt)
+  pointers[key] = pointer
+  return key
+end
+
+-- Reads a key once, for many signatures: reading takes longer than some of them, so it belongs into `configure`.
+---@param pem string public key, certificate or private key
+---@return sluice.crypto.key|nil
+---@return string|nil err
+function crypto.key(pem)
+  check.string("sluice.crypto.key", "pem", pem)
+  return new_key(pure.bridge_key_from_pem(pem, #pem, why, WHY_BYTES))
+end
+
+-- Members of a JWK that are numbers, and where they stand in struct jwk_parts.
+local JWK_NUMBERS = {
+  RSA = { n = "n", e = "e", d = "d", p = "p", q = "q", dp = "dp", dq = "dq", qi = "qi" },
+  EC = { x = "x", y = "y", d = "d" },
+  OKP = { x = "x", d = "d" },
+}
+local JWK_NEEDED = { RSA = { "n", "e" }, EC = { "x", "y" }, OKP = { "x" } }
+
+local function jwk_parts(jwk, held)
+  local parts = ffi_new("struct jwk_parts[1]")
+  local function put(field, text)
+    held[#held + 1] = text -- until C has read it
+    parts[0][field].data, parts[0][field].len = text, #text
+  end
+  for member, field in pairs(JWK_NUMBERS[jwk.kty]) do
+    local value = jwk[member]
+    if value ~= nil then
+      local bytes = type(value) == "string" and decode(BASE64URL, value)
+      if not bytes then return nil, "key: member " .. member .. " is not base64url" end
+      put(field, bytes)
+    end
+  end
+  put("type", jwk.kty)
+  if type(jwk.crv) == "string" then put("curve", jwk.crv) end
+  return parts
+end
+
+local function key_of_numbers(jwk)
+  for _, member in ipairs(JWK_NEEDED[jwk.kty]) do
+    if jwk[member] == nil then return nil, "key: member " .. member .. " is missing" end
+  end
+  local held = {}
+  local parts, err = jwk_parts(jwk, held)
+  if not parts then return nil, err end
+  local key
+  key, err = new_key(pure.bridge_key_from_jwk(parts, why, WHY_BYTES))
+  return key, err, held
+end
+
+local function key_of_chain(chain)
+  local first = type(chain) == "table" and chain[1]
+  local der = type(first) == "string" and decode(BASE64, first)
+  if not der then return nil, "key: x5c holds no certificate in base64" end
+  return new_key(pure.bridge_key_from_certificate(der, #der, why, WHY_BYTES))
+end
+
+-- The key of a JWK (RFC 7517): RSA, EC or OKP, by its numbers or the first certificate of its `x5c`; where it has both
+-- they must be the same key. The chain of certificates is not checked: whoever publishes the JWK vouches for it.
+---@param jwk table decoded JSON
+---@return sluice.crypto.key|nil
+---@return string|nil err
+function crypto.key_from_jwk(jwk)
+  check.table("sluice.crypto.key_from_jwk", "jwk", jwk)
+  local kty = jwk.kty
+  if not JWK_NEEDED[kty] then return nil, "key: kty is neither RSA, EC nor OKP" end
+  local chain, numbers = jwk.x5c, jwk[JWK_NEEDED[kty][1]] ~= nil
+  local of_chain, of_numbers, err
+  if chain ~= nil then
+    of_chain, err = key_of_chain(chain)
+    if not of_chain then return nil, err end
+    if of_chain.type:sub(1, #kty) ~= kty then return nil, "key: x5c holds a key of another kind" end
+    if not numbers then return of_chain end
+  end
+  of_numbers, err = key_of_numbers(jwk)
+  if not of_numbers then return nil, err end
+  if of_chain and not pure.bridge_key_same(pointers[of_chain], pointers[of_numbers]) then
+    return nil, "key: x5c holds another key than the JWK"
+  end
+  return of_numbers
+end
+
 -- ---- Signatures ----
 
 -- Points into the text, which a variable of the caller must hold until C is done.
@@ -144,40 +251,55 @@ local function kind_number(name, kind)
   return number
 end
 
+-- A key, or what it is read from.
+local function pointer_of(key, name)
+  local pointer = pointers[key]
+  if pointer then return pointer end
+  if type(key) ~= "string" then
+    check.fail(name, "key must be a key or a string of PEM, got a " .. type(key), 4)
+  end
+  local made, err = crypto.key(key)
+  if not made then return nil, err end
+  return pointers[made], made -- whose pointer it is: so that it lives
+end
+
 ---@param kind "rsa"|"rsa_pss"|"ecdsa"|"ecdsa_der"|"eddsa" ecdsa: r and s side by side, as JOSE has it
 ---@param digest string not used by eddsa
----@param key_pem string private key
+---@param key sluice.crypto.key|string private key, or its PEM
 ---@param data string
 ---@return string|nil signature
 ---@return string|nil err
-function crypto.sign(kind, digest, key_pem, data)
-  check.string("sluice.crypto.sign", "key_pem", key_pem)
-  check.string("sluice.crypto.sign", "data", data)
-  local number = kind_number("sluice.crypto.sign", kind)
-  local digest_kind = kind == "eddsa" and 0 or digest_number("sluice.crypto.sign", digest)
-  local written = C.bridge_crypto_sign(worker, number, digest_kind, bytes_of(key_pem), bytes_of(data), scratch)
-  if written < 0 then return nil, core.reason(written) end
+function crypto.sign(kind, digest, key, data)
+  local name = "sluice.crypto.sign"
+  check.string(name, "data", data)
+  local number = kind_number(name, kind)
+  local digest_kind = kind == "eddsa" and 0 or digest_number(name, digest)
+  local pointer, made = pointer_of(key, name)
+  if not pointer then return nil, made end
+  local written = pure.bridge_key_sign(pointer, number, digest_kind, data, #data, scratch, why, WHY_BYTES)
+  if written < 0 then return nil, ffi_string(why) end
   return ffi_string(scratch, written)
 end
 
 ---@param kind "rsa"|"rsa_pss"|"ecdsa"|"ecdsa_der"|"eddsa"
 ---@param digest string not used by eddsa
----@param key_pem string public key or certificate
+---@param key sluice.crypto.key|string public key, or the PEM of one or of a certificate
 ---@param data string
 ---@param signature string
 ---@return boolean|nil whether the signature is good; nil when the key is of no use
 ---@return string|nil err
-function crypto.verify(kind, digest, key_pem, data, signature)
+function crypto.verify(kind, digest, key, data, signature)
   local name = "sluice.crypto.verify"
-  check.string(name, "key_pem", key_pem)
   check.string(name, "data", data)
   check.string(name, "signature", signature)
+  local number = kind_number(name, kind)
   local digest_kind = kind == "eddsa" and 0 or digest_number(name, digest)
-  local status = C.bridge_crypto_verify(worker, kind_number(name, kind), digest_kind, bytes_of(key_pem),
-    bytes_of(data), bytes_of(signature))
-  if status == E.BRIDGE_OK then return true end
+  local pointer, made = pointer_of(key, name)
+  if not pointer then return nil, made end
+  local status = pure.bridge_key_verify(pointer, number, digest_kind, data, #data, signature, #signature)
+  if status == 0 then return true end
   if status == E.BRIDGE_NONE then return false end
-  return nil, core.reason(status)
+  return nil, "key: of another kind than the signature"
 end
 
 -- ---- Sealed text ----

@@ -289,6 +289,7 @@ local function read_object(text, at, options, depth)
     if bad then return nil, past, bad end
     at = skip(text, past)
     if byte(text, at) ~= 58 then return fail(at, "expected :") end
+    if options.unique and object[name] ~= nil then return fail(past, "a second member of that name") end
     local value, after, err = read_value(text, skip(text, at + 1), options, depth)
     if err then return nil, after, err end
     object[name] = value
@@ -338,7 +339,8 @@ local function may_hold_empty_array(text)
 end
 
 ---@param text string
----@param options? { exact: boolean } exact: integers beyond 2^53 become int64_t or uint64_t
+---@param options? { exact: boolean, unique: boolean } exact: integers beyond 2^53 become int64_t or uint64_t; unique:
+---  an object with two members of one name is refused, for others may read the one that is not read here
 ---@return any value json.null for null
 ---@return string|nil err
 function json.decode(text, options)

@@ -30,6 +30,14 @@ describe("json", function()
     end
   end)
 
+  it("refuses a second member of one name when asked to", function()
+    for _, text in ipairs { '{"a":1,"a":1}', '{"a":null,"b":2,"a":3}', '[{"a":false,"a":1}]', [[{"a":1,"\u0061":2}]] } do
+      assert.matches("a second member of that name at byte", select(2, json.decode(text, { unique = true })))
+      assert.is_not_nil(json.decode(text))
+    end
+    assert.same({ a = { a = 1 }, b = { a = 1 } }, json.decode('{"a":{"a":1},"b":{"a":1}}', { unique = true }))
+  end)
+
   it("keeps integers beyond 2^53 when asked to be exact", function()
     assert.equal("[12345678901234567890,-9223372036854775808,9007199254740993]",
       again("[12345678901234567890,-9223372036854775808,9007199254740993]", { exact = true }))
