@@ -31,7 +31,8 @@ describe("json", function()
   end)
 
   it("refuses a second member of one name when asked to", function()
-    for _, text in ipairs { '{"a":1,"a":1}', '{"a":null,"b":2,"a":3}', '[{"a":false,"a":1}]', [[{"a":1,"\u0061":2}]] } do
+    for _, text in ipairs { '{"a":1,"a":1}', '{"a":null,"b":2,"a":3}', '[{"a":false,"a":1}]',
+      [[{"a":1,"\u0061":2}]] } do
       assert.matches("a second member of that name at byte", select(2, json.decode(text, { unique = true })))
       assert.is_not_nil(json.decode(text))
     end
