@@ -523,6 +523,8 @@ int bridge_counter_delete(struct worker *worker, const char *key, uint32_t len);
 double bridge_counter_name(struct worker *worker, const char *key, uint32_t len);
 double bridge_counter_add_at(struct worker *worker, double handle, double delta); // the new value; NaN: no such handle
 double bridge_counter_at(struct worker *worker, double handle);
+// OK, BRIDGE_DIFFERS, or NONE: no such handle.
+int bridge_counter_swap_at(struct worker *worker, double handle, double expected, double value);
 // The named counters whose key begins with `prefix`, in no particular order: begin with *cursor 0. OK or NONE.
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
                         double *value);

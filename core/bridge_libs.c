@@ -115,6 +115,13 @@ double bridge_counter_at(struct worker *worker, double handle) {
   return counters_is_handle(counters, place) ? (double)counters_at(counters, place) : NAN;
 }
 
+int bridge_counter_swap_at(struct worker *worker, double handle, double expected, double value) {
+  struct counters *counters = worker_counters(worker);
+  int64_t place = whole(handle);
+  if (!counters_is_handle(counters, place)) return BRIDGE_NONE;
+  return counters_swap_at(counters, place, whole(expected), whole(value)) ? BRIDGE_OK : BRIDGE_DIFFERS;
+}
+
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
                         double *value) {
   uint64_t at = (uint64_t)(*cursor > 0 ? whole(*cursor) : 0);

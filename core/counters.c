@@ -505,6 +505,12 @@ int64_t counters_at(struct counters *counters, int64_t handle) {
   return __atomic_load_n(&counters->slots[handle - 1].count.number, __ATOMIC_RELAXED);
 }
 
+bool counters_swap_at(struct counters *counters, int64_t handle, int64_t expected, int64_t value) {
+  assert(counters_is_handle(counters, handle));
+  return __atomic_compare_exchange_n(&counters->slots[handle - 1].count.number, &expected, value, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
 bool counters_next(struct counters *counters, const char *prefix, uint32_t prefix_len, uint64_t *cursor,
                    const char **key, uint32_t *len, int64_t *value) {
   while (*cursor < counters->named) {

@@ -52,6 +52,8 @@ int64_t counters_name(struct counters *counters, const char *key, uint32_t len);
 bool counters_is_handle(const struct counters *counters, int64_t handle);
 int64_t counters_add_at(struct counters *counters, int64_t handle, int64_t delta); // the handle must be one
 int64_t counters_at(struct counters *counters, int64_t handle);
+// Sets the value where it is `expected`. False: another one stands there.
+bool counters_swap_at(struct counters *counters, int64_t handle, int64_t expected, int64_t value);
 
 // Walks the named counters whose text begins with `prefix`, in no particular order: begin with *cursor 0.
 // False at the end. `*key` points into the shared text and stays good.

@@ -104,6 +104,15 @@ function counters.at(handle)
   return (C.bridge_counter_at(worker, handle))
 end
 
+-- Sets the value where it still is `expected`.
+---@param handle number
+---@param expected integer
+---@param value integer
+---@return boolean done
+function counters.swap_at(handle, expected, value)
+  return C.bridge_counter_swap_at(worker, handle, expected, value) == OK
+end
+
 -- The named counters whose key begins with `prefix`, in the order of their making.
 ---@param prefix string
 ---@return fun(): string|nil, integer|nil

@@ -412,6 +412,11 @@ local function target_states()
   return states
 end
 
+local function circuit_states()
+  local circuit = package.loaded["sluice.circuit"]
+  return live and circuit and circuit.list(live) or nil
+end
+
 local function kafka_state()
   local kafka = package.loaded["sluice.kafka"]
   return type(kafka) == "table" and kafka.status and kafka.status() or nil
@@ -426,6 +431,7 @@ function generation.status()
     worker = C.bridge_worker_id(worker), revision = live and live.revision, live_at = live and live.live_at,
     generations = held, building = staging ~= nil, last_failure = last_failure, plugins = plugin_states(),
     lua_bytes = collectgarbage("count") * 1024, targets = target_states(), kafka = kafka_state(),
+    circuits = circuit_states(),
   }
 end
 

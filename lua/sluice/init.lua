@@ -2,7 +2,7 @@
 -- What `require "sluice"` gives to plugins: all that needs no exchange. A part is loaded when it is first used.
 
 local PARTS = {}
-for name in ("counters crypto dns file grpc http ip json kafka leases lock log metrics multipart node "
+for name in ("circuit counters crypto dns file grpc http ip json kafka leases lock log metrics multipart node "
   .. "protobuf query random redis regex sleep store table time timer uuid vault"):gmatch("%S+") do
   PARTS[name] = "sluice." .. name
 end
@@ -12,6 +12,7 @@ PARTS.table = "sluice.tables"
 local BOUND = { file = true, grpc = true, log = true, protobuf = true, timer = true }
 
 ---@class sluice
+---@field circuit table
 ---@field counters sluice.counters
 ---@field crypto sluice.crypto
 ---@field dns sluice.dns

@@ -4,6 +4,7 @@
 
 local address = require "sluice.config.address"
 local buffer = require "string.buffer"
+local circuit = require "sluice.circuit"
 local counters = require "sluice.counters"
 local node = require "sluice.node"
 local store = require "sluice.store"
@@ -126,6 +127,16 @@ local function put_targets(out)
   end
 end
 
+-- ---- Circuits ----
+
+local function put_circuits(out)
+  local generation = require("sluice.generation").current()
+  local list = generation and circuit.list(generation) or {}
+  local name = "sluice_circuit_breaker_state"
+  if list[1] then head(out, name, "State of a circuit: 0 closed, 1 half-open, 2 open") end
+  for _, one in ipairs(list) do line(out, name, one.number, "kind", one.kind, "name", one.name) end
+end
+
 -- Text in Prometheus' format.
 ---@return string
 function node_metrics.text()
@@ -139,6 +150,7 @@ function node_metrics.text()
   put_memory(out, id)
   put_shared(out, id)
   put_targets(out)
+  put_circuits(out)
   return out:get()
 end
 

@@ -13,6 +13,7 @@ local check_phase = core.check_phase
 local MESSAGE, TRAILERS = E.MESSAGE_SERVICE_RESPONSE, E.MESSAGE_SERVICE_TRAILERS
 
 local HEAD = phases.mask("header_filter", "response", "body_filter", "log")
+local LOG = phases.mask("log")
 local BODY = phases.mask("header_filter", "response")
 
 ---@class sluice.service.response
@@ -22,6 +23,14 @@ local Response = {}
 function Response:get_status()
   check_phase(HEAD, self.handle, "exchange.service.response:get_status")
   return (core.number(self.handle, E.NUMBER_SERVICE_STATUS))
+end
+
+-- How long the service took: from the request's going out to the head of its response, of the last try.
+---@return number|nil milliseconds; nil when it did not answer
+function Response:get_latency()
+  check_phase(HEAD, self.handle, "exchange.service.response:get_latency")
+  local us = core.number(self.handle, E.NUMBER_SERVICE_US)
+  return us and us / 1000
 end
 
 ---@param name string in any case; `_` also finds `-`
@@ -39,6 +48,14 @@ function Response:get_headers(max_headers)
   check_phase(HEAD, self.handle, "exchange.service.response:get_headers")
   local all, err = fields.all(self.handle, MESSAGE, max_headers, "exchange.service.response:get_headers")
   return all, err
+end
+
+-- Whether it broke off in the middle.
+---@return boolean
+function Response:is_broken()
+  check_phase(LOG, self.handle, "exchange.service.response:is_broken")
+  if not core.number(self.handle, E.NUMBER_SERVICE_STATUS) then return false end
+  return (core.text(self.handle, E.TEXT_ERROR) or "") ~= ""
 end
 
 -- Fields behind the body, which gRPC has its status in: in response and log, and in body_filter with the last chunk.

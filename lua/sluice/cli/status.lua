@@ -88,6 +88,17 @@ local function put_targets(out, worker)
   out[#out + 1] = "\n" .. columns.format({ "UPSTREAM", "TARGET", "WEIGHT", "HEALTH" }, rows, { [3] = true })
 end
 
+local function put_circuits(out, worker, now)
+  local rows = {}
+  for _, circuit in ipairs(list(worker.circuits)) do
+    local when = circuit.moment > now and "for " .. columns.duration(circuit.moment - now)
+      or circuit.moment > 0 and "since " .. columns.duration(now - circuit.moment) or ""
+    rows[#rows + 1] = { circuit.name, circuit.kind, circuit.state, when }
+  end
+  if #rows == 0 then return end
+  out[#out + 1] = "\n" .. columns.format({ "CIRCUIT", "OF", "STATE", "" }, rows)
+end
+
 local function put_kafka(out, worker)
   local rows = {}
   for _, cluster in ipairs(list(worker.kafka)) do
@@ -113,6 +124,7 @@ function status.screen(state)
   if worker then
     put_plugins(out, worker, now)
     put_targets(out, worker)
+    put_circuits(out, worker, now)
     put_kafka(out, worker)
   else
     out[#out + 1] = "\nNo worker answered: plugins and targets are not known.\n"
