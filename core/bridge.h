@@ -254,6 +254,8 @@ int bridge_wake(struct worker *worker, double coroutine, int status, double numb
 // Fires once: the VM runs timer `id` (a number Lua chose) in a coroutine of its own.
 int bridge_timer(struct worker *worker, double id, double seconds);
 int bridge_timer_cancel(struct worker *worker, double id);
+// While anybody holds the worker it does not end before the limit of its drain: `delta` 1 takes hold, -1 lets go.
+void bridge_hold(struct worker *worker, int delta);
 double bridge_now(struct worker *worker);                          // seconds since 1970, as of this turn
 double bridge_mono(struct worker *worker);                         // seconds, monotonic, as of this turn
 double bridge_mono_fresh(struct worker *worker);                   // the same, read anew: for measuring slices
@@ -285,6 +287,11 @@ int bridge_socket_receive(struct worker *worker, double socket, int mode, uint32
 int bridge_socket_timeout(struct worker *worker, double socket, double seconds);
 int bridge_socket_alive(struct worker *worker, double socket); // OK: open and nothing unread, fit for reuse
 int bridge_socket_close(struct worker *worker, double socket);
+
+// Sends a datagram (UDP, or to a local socket) to an address or "unix:/path"; names are the caller's to resolve. OK;
+// INVALID: no address; FULL: the kernel has no room now; FAILED: bridge_error says why.
+int bridge_datagram_send(struct worker *worker, const char *host, uint32_t host_len, uint32_t port, const char *data,
+                         uint32_t len);
 
 // ---- Generations: how Lua builds what the core runs ------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 // coroutine that asked. Slots and serials make a stale number harmless.
 #include <stddef.h>
 #include <stdlib.h>
-#include <sys/un.h>
 
 #include "conn.h"
 #include "dns.h"
@@ -226,17 +225,6 @@ static void client_resolve(struct worker *worker, double handle) {
     client_on_dns(&client->query);
 }
 
-static bool take_unix_path(struct slice host, struct address *out) {
-  static const struct slice prefix = SLICE("unix:");
-  if (host.len <= prefix.len || memcmp(host.data, prefix.data, prefix.len) != 0) return false;
-  uint32_t len = host.len - prefix.len;
-  if (len >= sizeof out->socket.local.sun_path) return false;
-  *out = (struct address){.len = (uint32_t)offsetof(struct sockaddr_un, sun_path) + len + 1};
-  out->socket.local.sun_family = AF_UNIX;
-  memcpy(out->socket.local.sun_path, host.data + prefix.len, len);
-  return true;
-}
-
 static int take_options(struct client *client, struct slice host, const struct socket_options *options) {
   client->connect_timeout_s = options->connect_timeout_s;
   client->timeout_s = options->timeout_s;
@@ -272,7 +260,7 @@ int bridge_socket_connect(struct worker *worker, const char *host, uint32_t len,
     client_free(client);
     return status;
   }
-  if (address_parse(name, (uint16_t)port, &client->addresses[0]) || take_unix_path(name, &client->addresses[0]))
+  if (address_parse(name, (uint16_t)port, &client->addresses[0]) || address_unix(name, &client->addresses[0]))
     client->address_count = 1;
   // The first step is taken by the loop: no wait may end before its coroutine has yielded.
   if (worker_later(worker, client_resolve, client_handle(client)) == 0) return BRIDGE_AGAIN;

@@ -77,6 +77,13 @@ int bridge_wake(struct worker *worker, double coroutine, int status, double numb
   return worker_wake(worker, coroutine, status, number) < 0 ? BRIDGE_FULL : BRIDGE_OK;
 }
 
+void bridge_hold(struct worker *worker, int delta) {
+  if (delta > 0)
+    worker->holds++;
+  else if (worker->holds > 0)
+    worker->holds--;
+}
+
 int bridge_timer(struct worker *worker, double id, double seconds) {
   return wait_begin(worker, id, true, seconds, BRIDGE_OK);
 }

@@ -3,6 +3,7 @@
 #include "target.h"
 
 #include <arpa/inet.h>
+#include <stddef.h>
 
 #include "dns.h"
 #include "error.h"
@@ -30,6 +31,17 @@ bool address_parse(struct slice host, uint16_t port, struct address *out) {
     return true;
   }
   return false;
+}
+
+bool address_unix(struct slice host, struct address *out) {
+  static const struct slice prefix = SLICE("unix:");
+  if (host.len <= prefix.len || memcmp(host.data, prefix.data, prefix.len) != 0) return false;
+  uint32_t len = host.len - prefix.len;
+  if (len >= sizeof out->socket.local.sun_path) return false;
+  *out = (struct address){.len = (uint32_t)offsetof(struct sockaddr_un, sun_path) + len + 1};
+  out->socket.local.sun_family = AF_UNIX;
+  memcpy(out->socket.local.sun_path, host.data + prefix.len, len);
+  return true;
 }
 
 const char *address_text(const struct sockaddr *address, char *out) {

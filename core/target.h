@@ -46,6 +46,8 @@ struct upstream {
 
 // Parses "10.0.0.1" or "[::1]" or "::1". False when it is a name.
 bool address_parse(struct slice host, uint16_t port, struct address *out);
+// Parses "unix:/path". False when it is anything else.
+bool address_unix(struct slice host, struct address *out);
 // The address without port as text; `out` has room for INET6_ADDRSTRLEN bytes.
 const char *address_text(const struct sockaddr *address, char *out);
 uint16_t address_port(const struct sockaddr *address);

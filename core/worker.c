@@ -141,7 +141,10 @@ int worker_later(struct worker *worker, void (*run)(struct worker *worker, doubl
   return later_queue(worker, (struct later){.run = run, .number = number});
 }
 
+// While the worker is taken apart nobody wakes any more: the sockets that Lua leaves behind would wake coroutines that
+// have gone.
 int worker_wake(struct worker *worker, double coroutine, int status, double number) {
+  if (worker->closing) return 0;
   return later_queue(worker, (struct later){.coroutine = coroutine, .status = status, .number = number});
 }
 
@@ -346,7 +349,7 @@ static void drain_step(struct worker *worker) {
     }
   }
   tcp_servers_drain(worker, past_limit);
-  if (worker->server_count == 0 && (worker->board->exchanges_open == 0 || past_limit)) {
+  if (worker->server_count == 0 && ((worker->board->exchanges_open == 0 && worker->holds == 0) || past_limit)) {
     worker->stopped = true;
     ev_break(worker->loop.ev, EVBREAK_ALL);
     return;
@@ -524,6 +527,7 @@ void worker_free(struct worker *worker) {
   worker->kafka = NULL;
   if (worker->vm) vm_free(worker->vm);
   clients_close(worker);
+  datagrams_close(worker);
   websockets_close(worker);
   waits_close(worker);
   free(worker->last_report);

@@ -36,7 +36,7 @@ struct vm;
 struct wait;
 struct websockets;
 
-enum { WAIT_BUCKETS = 256 };
+enum { WAIT_BUCKETS = 256, DATAGRAM_FAMILIES = 3 };
 
 struct listener {
   struct worker *worker;
@@ -82,6 +82,7 @@ struct worker {
   struct client **clients; // sockets of Lua, by slot
   uint32_t client_count;
   uint32_t client_serial;
+  int datagrams[DATAGRAM_FAMILIES]; // of bridge_datagram.c, each opened when first used; 0: not yet
   struct wait *waits[WAIT_BUCKETS]; // coroutines that sleep or wait to be woken; timers of Lua
   struct dns *dns;
   struct dns_options dns_options;
@@ -110,6 +111,7 @@ struct worker {
   uint64_t random[2];            // state of the quick generator, for ids
   bool seeded;                   // by a spec: ids and random bytes repeat
   bool listening, draining, stopped, closing;
+  uint32_t holds; // what a drain waits for besides exchanges: bridge_hold
   int64_t drain_from_us, drain_until_us, accept_logged_us;
   struct h2_bucket offence_lines; // of h2_server.c: what the log may still tell, and how many it did not
   uint32_t offences_untold;
@@ -161,6 +163,7 @@ uint64_t worker_random(struct worker *worker);
 
 // Of bridge_socket.c and bridge_wait.c: what Lua left open.
 void clients_close(struct worker *worker);
+void datagrams_close(struct worker *worker); // of bridge_datagram.c
 void waits_close(struct worker *worker);
 void websockets_close(struct worker *worker); // of exchange_websocket.c
 
