@@ -2,19 +2,24 @@
 -- What `require "sluice"` gives to plugins: all that needs no exchange. A part is loaded when it is first used.
 
 local PARTS = {}
-for name in ("circuit counters crypto dns file grpc http ip json kafka leases lock log metrics multipart node "
-  .. "protobuf query random redis regex sleep store table time timer uuid vault"):gmatch("%S+") do
+for name in ([[
+  circuit counters crypto datagram dns file grpc http ip
+  json kafka leases lock log metrics multipart node protobuf
+  query queue random redis regex sleep store table tcp time
+  timer uuid vault
+]]):gmatch("%S+") do
   PARTS[name] = "sluice." .. name
 end
 PARTS.table = "sluice.tables"
 
 -- Modules that know whom they work for: their functions are bound to the plugin.
-local BOUND = { file = true, grpc = true, log = true, protobuf = true, timer = true }
+local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = true, timer = true }
 
 ---@class sluice
 ---@field circuit table
 ---@field counters sluice.counters
 ---@field crypto sluice.crypto
+---@field datagram sluice.datagram
 ---@field dns sluice.dns
 ---@field file sluice.file
 ---@field grpc sluice.grpc
@@ -30,12 +35,14 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, timer = t
 ---@field node table
 ---@field protobuf sluice.protobuf
 ---@field query table
+---@field queue sluice.queue
 ---@field random fun(low?: integer, high?: integer): number
 ---@field redis sluice.redis
 ---@field regex sluice.regex
 ---@field sleep fun(seconds: number)
 ---@field store sluice.store
 ---@field table table
+---@field tcp sluice.tcp
 ---@field time table
 ---@field timer sluice.timer
 ---@field uuid table

@@ -258,9 +258,13 @@ local WITH_SETTINGS = { cjson = true, ["cjson.safe"] = true } -- each plugin get
 
 -- What plugins use of the gateway; everything else under `sluice.` is the runtime's own.
 local PUBLIC = {}
-for name in ("circuit code cookie counters crypto dns expression file functions grpc http ip json kafka leases limits "
-  .. "lock log metrics multipart node protobuf query random redis regex sleep store tables time timer uuid "
-  .. "vault"):gmatch("%S+") do
+for name in ([[
+  circuit code cookie counters crypto datagram dns
+  expression file functions grpc http ip json kafka leases
+  limits lock log logging metrics multipart node protobuf
+  query queue random redis regex sleep store tables tcp time
+  timer uuid vault
+]]):gmatch("%S+") do
   PUBLIC["sluice." .. name] = true
 end
 

@@ -106,7 +106,7 @@ define("services", "service", {
   names = { "name" }, key = by_name,
   refs = { client_certificate = "certificates" },
   nested = { routes = { "routes", "service" }, plugins = { "plugins", "service" } },
-  shorthand_fields = { { url = { type = "string", custom_validator = typedefs.url.custom_validator,
+  shorthand_fields = { { url = { type = "string", custom_validator = typedefs.url_without_user.custom_validator,
     func = expand_url } } },
   fields = {
     { name = typedefs.utf8_name }, { retries = integer(0, 32767, 5) },

@@ -44,8 +44,9 @@ local function is_host_with_port(value)
   return address.split(value) ~= nil
 end
 
+-- Perhaps with "user:password@", for who sends that on.
 local function is_url(value)
-  return address.url(value) ~= nil
+  return address.url((value:gsub("^(%a[%w+.-]*://)[^/?#@]*@", "%1"))) ~= nil
 end
 
 local function has_good_escapes(path)
@@ -128,6 +129,7 @@ define("ip_or_cidr_v4", typedefs.ip_or_cidr)
 define("port", { type = "integer", between = { 0, 65535 } })
 define("timeout", { type = "integer", between = { 0, 2147483646 } })
 define("url", text(is_url, "a URL such as http://host:port/path"))
+define("url_without_user", text(function(v) return address.url(v) ~= nil end, "a URL such as http://host:port/path"))
 define("path", text(is_path, "a path that starts with /"))
 define("router_path", text(is_router_path, "a path that starts with /, or a regular expression that starts with ~/"))
 define("header_name", { type = "string", match = TOKEN, err = "a header name" })
@@ -147,6 +149,27 @@ define("paths", { type = "array", elements = typedefs.router_path })
 define("methods", { type = "set", elements = typedefs.http_method })
 define("headers", { type = "map", keys = typedefs.header_name, values = { type = "array", elements = { type =
   "string" } } })
+
+-- How a plugin's entries wait for their sink, see sluice.queue.
+define("queue", { type = "record", required = true,
+  about = "how entries wait for the server and are sent again", fields = {
+  { max_batch_size = { type = "integer", default = 1, between = { 1, 1000000 },
+    about = "entries that are sent at once" } },
+  { max_coalescing_delay = { type = "number", default = 1, between = { 0, 3600 },
+    about = "seconds that an entry may wait for others to be sent with" } },
+  { max_entries = { type = "integer", default = 10000, between = { 1, 1000000 },
+    about = "entries that may wait; past it the oldest is dropped" } },
+  { max_bytes = { type = "integer", about = "bytes of entries that may wait, 64 MiB unless told; past it the oldest is "
+    .. "dropped" } },
+  { max_retry_time = { type = "number", default = 60,
+    about = "seconds after which a batch that could not be sent is given up" } },
+  { initial_retry_delay = { type = "number", default = 0.01, between = { 0.001, 1000000 },
+    about = "seconds before a batch is sent for the second time; each further wait is twice as long" } },
+  { max_retry_delay = { type = "number", default = 60, between = { 0.001, 1000000 },
+    about = "seconds that such a wait has at most" } },
+  { concurrency_limit = { type = "integer", default = 1, one_of = { 1, -1 },
+    about = "1: a batch after the other; -1: side by side" } },
+} })
 
 typedefs.all_protocols = { "grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp", "ws", "wss" }
 define("protocol", { type = "string", one_of = typedefs.all_protocols })
