@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Each exchange as a line in a file, as JSON or text.
-local code = require "sluice.code"
 local file = require "sluice.file"
 local json = require "sluice.json"
 local log = require "sluice.log"
+local logging = require "sluice.logging"
 local text = require "file-log.text"
 local time = require "sluice.time"
 
@@ -13,19 +13,10 @@ local SAY_EVERY_S = 10
 
 local states = setmetatable({}, { __mode = "k" }) -- by configuration: custom fields, lines lost
 
-local function compile(conf)
-  local fields, compiler = {}, code.compiler()
-  for name, lua in pairs(conf.custom_fields_by_lua or {}) do
-    local chunk, why = compiler(lua, "custom_fields_by_lua." .. name)
-    if not chunk then error(why, 0) end
-    fields[#fields + 1] = { name = name, chunk = chunk }
-  end
-  table.sort(fields, function(a, b) return a.name < b.name end)
-  return { fields = fields, lost = 0, said_at = 0 }
-end
-
 function file_log.configure(confs)
-  for _, conf in ipairs(confs or {}) do states[conf] = states[conf] or compile(conf) end
+  for _, conf in ipairs(confs or {}) do
+    states[conf] = states[conf] or { fields = logging.fields(conf), lost = 0, said_at = 0 }
+  end
 end
 
 local function lose(conf, state, why)
@@ -38,8 +29,7 @@ end
 
 function file_log.log(conf, exchange)
   local state = states[conf]
-  for _, field in ipairs(state.fields) do exchange:set_serialize_value(field.name, field.chunk(exchange)) end
-  local record = exchange:serialize()
+  local record = logging.record(state.fields, exchange)
   local line, err
   if conf.format == "text" then
     line = text.line(record, exchange, state.fields)

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Kong's fields with Kong's defaults, and `format`.
-local code = require "sluice.code"
+local logging = require "sluice.logging"
 local typedefs = require "sluice.typedefs"
 
 return {
@@ -14,9 +14,7 @@ return {
         about = "json: Kong's log format; text: one line as web servers write it" } },
       { reopen = { type = "boolean", default = false,
         about = "close the file after writing, and open it again for the next lines" } },
-      { custom_fields_by_lua = { type = "map", keys = { type = "string", len_min = 1 },
-        values = { type = "string", len_min = 1, custom_validator = code.check },
-        about = "more fields, each by Lua code that returns its value; nil removes a field" } },
+      { custom_fields_by_lua = logging.custom_fields_by_lua },
     } } },
   },
 }

@@ -97,7 +97,9 @@ describe("the README of", function()
       it(path:match("plugins/([^/]+)") .. " shows what comes of its commands", function()
         local service = config:find("grpc://localhost:9000", 1, true) and greeter.start()
         if service then config = config:gsub("localhost:9000", "127.0.0.1:" .. service.port) end
-        local gw = gateway.start(config, { files = files_of(text) })
+        local gw = gateway.start(function(self)
+          return (config:gsub("localhost:8000", "127.0.0.1:" .. self.port))
+        end, { files = files_of(text) })
         local ok, why = pcall(function()
           for _, entry in ipairs(commands) do assert_shows(gw, entry) end
         end)
