@@ -711,6 +711,11 @@ int bridge_crypto_open(struct worker *worker, const struct bytes *key, const str
 int bridge_crypto_scrypt(struct worker *worker, const struct bytes *password, const struct bytes *salt, double n,
                          uint32_t r, uint32_t p, char *out, uint32_t len);
 
+// Whether a password (up to 511 bytes) is the one of a hash as of crypt(5), found out on a helper thread: AGAIN, and the
+// coroutine is resumed with OK or NONE; INVALID: it cannot be one; FULL: too many wait.
+int bridge_password_check(struct worker *worker, const char *password, uint32_t len, const char *hash,
+                          uint32_t hash_len);
+
 // ---- DNS -----------------------------------------------------------------------------------------------------------------
 
 enum dns_kind {

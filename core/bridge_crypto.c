@@ -8,6 +8,8 @@
 #include "bridge.h"
 #include "crypto.h"
 #include "crypto_key.h"
+#include "passwords.h"
+#include "phase.h"
 #include "worker.h"
 
 static struct slice slice_from(const char *data, uint32_t len) {
@@ -138,4 +140,16 @@ int bridge_crypto_scrypt(struct worker *worker, const struct bytes *password, co
   int status = crypto_scrypt(slice_of_bytes(password), slice_of_bytes(salt), n > 0 && n < 0x1p53 ? (uint64_t)n : 0, r,
                              p, (uint8_t *)out, len, &error);
   return status < 0 ? failed(worker, &error) : BRIDGE_OK;
+}
+
+// ---- Passwords ----
+
+int bridge_password_check(struct worker *worker, const char *password, uint32_t len, const char *hash,
+                          uint32_t hash_len) {
+  struct passwords *passwords = worker_passwords(worker);
+  double coroutine = phase_self(worker);
+  if (coroutine == 0) return BRIDGE_INVALID;
+  if (!passwords) return BRIDGE_FULL;
+  int status = passwords_check(passwords, slice_from(password, len), slice_from(hash, hash_len), coroutine);
+  return status == PASSWORDS_OK ? BRIDGE_AGAIN : status;
 }

@@ -12,6 +12,7 @@
 #include "kit_parts.h"
 
 #include "appender.h"
+#include "passwords.h"
 #include "phase.h"
 #include "server.h"
 #include "topics.h"
@@ -221,19 +222,22 @@ static void on_pending(struct ev_loop *ev) {
   ev_invoke_pending(ev);
 }
 
-static bool is_writing(const struct kit *kit) {
-  return kit->worker->appender && appender_is_writing(kit->worker->appender);
+// A helper thread is at work, of which the loop will hear.
+static bool is_helped(const struct kit *kit) {
+  const struct worker *worker = kit->worker;
+  return (worker->appender && appender_is_writing(worker->appender)) ||
+         (worker->passwords && passwords_are_checked(worker->passwords));
 }
 
 bool kit_is_busy(const struct kit *kit) {
   const struct loop *loop = &kit->worker->loop;
-  return worker_has_work(kit->worker) || timers_next(&loop->timers) <= loop->clock.mono_us || is_writing(kit);
+  return worker_has_work(kit->worker) || timers_next(&loop->timers) <= loop->clock.mono_us || is_helped(kit);
 }
 
 bool kit_turn(struct kit *kit) {
   bool due = kit_is_busy(kit);
   kit->events = 0;
-  worker_turn(kit->worker, is_writing(kit) && !worker_has_work(kit->worker));
+  worker_turn(kit->worker, is_helped(kit) && !worker_has_work(kit->worker));
   return due || kit->events > 0 || worker_has_work(kit->worker);
 }
 

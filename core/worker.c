@@ -21,6 +21,7 @@
 #include "kit_remote.h"
 #include "lease.h"
 #include "link.h"
+#include "passwords.h"
 #include "phase.h"
 #include "server.h"
 #include "store.h"
@@ -81,6 +82,16 @@ struct kafka *worker_kafka(struct worker *worker) {
 struct appender *worker_appender(struct worker *worker) {
   if (!worker->appender) worker->appender = appender_new(&worker->loop);
   return worker->appender;
+}
+
+// A coroutine waits for it, which may be gone by now: then nobody hears of it.
+static void on_password(void *owner, double coroutine, bool fits) {
+  phase_resume(owner, coroutine, fits ? BRIDGE_OK : BRIDGE_NONE, 0);
+}
+
+struct passwords *worker_passwords(struct worker *worker) {
+  if (!worker->passwords) worker->passwords = passwords_new(&worker->loop, on_password, worker);
+  return worker->passwords;
 }
 
 // xorshift128+: for ids, not for secrets.
@@ -525,6 +536,8 @@ void worker_free(struct worker *worker) {
   if (worker->generation) generation_release(worker->generation);
   if (worker->kafka) kafka_close(worker->kafka, KAFKA_FLUSH_MS);
   worker->kafka = NULL;
+  if (worker->passwords) passwords_free(worker->passwords);
+  worker->passwords = NULL;
   if (worker->vm) vm_free(worker->vm);
   clients_close(worker);
   datagrams_close(worker);

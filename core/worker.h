@@ -26,6 +26,7 @@ struct dns;
 struct exchange;
 struct kafka;
 struct link;
+struct passwords;
 struct server;
 struct tcp_server;
 struct kit;
@@ -90,7 +91,8 @@ struct worker {
   int64_t holder; // of leases there
   struct store *store;
   struct appender *appender;
-  struct text access_line; // of the access log, being made
+  struct passwords *passwords; // being checked; NULL until there is one
+  struct text access_line;     // of the access log, being made
   struct kafka *kafka;
   struct vm *vm;
   struct control *control;
@@ -173,3 +175,4 @@ struct store *worker_store(struct worker *worker); // NULL, with worker->error, 
 struct dns *worker_dns(struct worker *worker);
 struct kafka *worker_kafka(struct worker *worker);
 struct appender *worker_appender(struct worker *worker);
+struct passwords *worker_passwords(struct worker *worker); // NULL: no memory

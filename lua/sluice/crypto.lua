@@ -362,4 +362,19 @@ function crypto.scrypt(password, salt, options)
   return ffi_string(scratch, len)
 end
 
+-- Whether a password is the one that a hash as of crypt(5) was made of. It waits: the work takes 20 ms, which a helper
+-- thread does.
+---@param password string
+---@param hash string such as "$y$j9T$..."
+---@return boolean|nil fits nil when it could not be found out
+---@return string|nil err
+function crypto.check_password(password, hash)
+  check.string("sluice.crypto.check_password", "password", password)
+  check.string("sluice.crypto.check_password", "hash", hash)
+  local status = core.wait(C.bridge_password_check(worker, password, #password, hash, #hash))
+  if status == E.BRIDGE_OK then return true end
+  if status == E.BRIDGE_NONE or status == E.BRIDGE_INVALID then return false end
+  return nil, core.reason(status)
+end
+
 return crypto

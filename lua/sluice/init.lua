@@ -3,7 +3,7 @@
 
 local PARTS = {}
 for name in ([[
-  circuit counters crypto datagram dns file grpc http ip
+  authentication circuit counters crypto datagram dns file grpc http ip
   json kafka leases lock log metrics multipart node protobuf
   query queue random redis regex sleep store table tcp time
   timer uuid vault
@@ -16,6 +16,7 @@ PARTS.table = "sluice.tables"
 local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = true, timer = true }
 
 ---@class sluice
+---@field authentication table
 ---@field circuit table
 ---@field counters sluice.counters
 ---@field crypto sluice.crypto

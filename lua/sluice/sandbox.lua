@@ -259,7 +259,7 @@ local WITH_SETTINGS = { cjson = true, ["cjson.safe"] = true } -- each plugin get
 -- What plugins use of the gateway; everything else under `sluice.` is the runtime's own.
 local PUBLIC = {}
 for name in ([[
-  circuit code cookie counters crypto datagram dns
+  authentication circuit code cookie counters crypto datagram dns
   expression file functions grpc http ip json kafka leases
   limits lock log logging metrics multipart node protobuf
   query queue random redis regex sleep store tables tcp time

@@ -104,6 +104,33 @@ describe("sluice.cli.gateway", function()
   end)
 end)
 
+describe("sluice password", function()
+  local password = require "sluice.config.password"
+  local binary = require("spec.support.gateway").binary
+
+  local function run(text, arguments)
+    local command = ("printf '%s' | %s password %s"):format(text, binary, arguments or "")
+    return process.run { "sh", "-c", command }
+  end
+
+  it("makes a hash of the line that it reads, another one each time", function()
+    local status, hash = run("open sesame\nrest", "--cost 1")
+    assert.equal(0, status)
+    assert.is_true(password.fits("open sesame", hash:match("^(.*)\n$")))
+    assert.equal("crypt", password.kind(hash:match("^(.*)\n$")))
+    assert.not_equal(hash, select(2, run("open sesame\n", "--cost 1")))
+    assert.matches("^%$y%$j9T%$", select(2, run("x")))
+  end)
+
+  it("says what is no password, and no cost", function()
+    local status, _, err = run("")
+    assert.same({ 1, "sluice: expected a password of 1 to 511 bytes, none of them zero\n" }, { status, err })
+    status, _, err = run("x", "--cost 12")
+    assert.equal(2, status)
+    assert.matches("--cost: expected an integer from 1 to 11, found 12", err, 1, true)
+  end)
+end)
+
 describe("sluice.cli.status", function()
   local json = require "sluice.json"
   local status = require "sluice.cli.status"

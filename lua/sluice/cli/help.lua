@@ -58,6 +58,12 @@ local pages = {
       "  docs NAME [--write]       the table of its options, from its schema; --write puts it into its README\n\n" ..
       "  --dir DIR                 folder of plugins, ./plugins by default\n",
   },
+  {
+    name = "password", usage = "[--cost N]", brief = "make the hash of a password, for basicauth_credentials",
+    text = "Reads the password from the terminal, or one line of standard input, and prints a yescrypt hash as of\n" ..
+      "crypt(5).\n\n" ..
+      "  --cost N            1 to 11, 5 by default (20 ms, 16 MB); each more takes twice of both\n",
+  },
   { name = "version", usage = "", brief = "version of this binary", text = "" },
   { name = "help", usage = "[COMMAND]", brief = "this list, or one command", text = "" },
 }
