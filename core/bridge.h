@@ -390,6 +390,87 @@ int bridge_gen_route_ended(struct worker *worker, int gen, uint32_t route);
 int bridge_gen_end_tunnels(struct worker *worker, int gen);
 int bridge_gen_drop(struct worker *worker, int gen); // one that never went live
 
+// ---- Targets: which take requests, shared by all workers ----------------------------------------------------------------
+
+// An endpoint is one address (ip and port) of an upstream's targets. It takes no requests while there is any reason for
+// that; each reason is set and taken back by whoever it belongs to.
+enum endpoint_reason {
+  REASON_CHECKS = 1,  // active and passive health checks
+  REASON_BREAKER = 2, // a circuit breaker is open
+  REASON_OUTLIER = 4, // it does worse than the others
+  REASON_OPERATOR = 8 // somebody has said so
+};
+
+enum endpoint_event { ENDPOINT_SUCCESS, ENDPOINT_TCP_FAILURE, ENDPOINT_HTTP_FAILURE, ENDPOINT_TIMEOUT };
+
+// Among the addresses of one target, of those that take requests.
+enum spread { SPREAD_TURNS, SPREAD_LOAD, SPREAD_LATENCY, SPREAD_HASH };
+
+// How many in a row change an endpoint's health; 0: none do.
+struct check_limits {
+  uint8_t successes, tcp_failures, http_failures, timeouts;
+};
+
+struct upstream_watch {
+  uint32_t heeds; // bits of enum endpoint_reason that count here
+  uint32_t
+      checks; // tells one configuration of health checks from another: with another one, health begins anew. 0: none
+  uint32_t spread;  // enum spread
+  bool loads;       // its policy goes by requests in flight or latencies
+  double threshold; // percent of the weight that must take requests, or the upstream takes none
+  double slow_start_s;
+  struct check_limits passive, active;
+  const uint16_t *healthy, *unhealthy; // statuses of responses, for passive checks
+  uint32_t healthy_count, unhealthy_count;
+};
+
+// What a policy chooses by.
+struct target_state {
+  bool usable; // choose among these: they take requests, and this exchange has not tried them (else: has, too)
+  double weight, in_flight, latency_us; // of all workers; 0: no latency is known
+};
+
+struct endpoint_info {
+  const char *upstream, *target, *address; // "api", "api.example:80", "10.0.0.1:80"; static
+  uint32_t out;                            // bits of enum endpoint_reason, 0: it takes requests
+  double since_s;                          // how long that has been so
+  double in_flight, latency_us;
+};
+
+// Before the generation goes live, when the upstream has its targets: whether these are well matters from now on.
+// Again: reasons are added, the rest is as it was. OK, or FULL.
+int bridge_gen_watch(struct worker *worker, int gen, uint32_t upstream, const struct upstream_watch *conf);
+// The same for a service that goes to a host, by its index; its endpoints belong to an upstream of that host's name.
+int bridge_gen_watch_service(struct worker *worker, int gen, uint32_t service, uint32_t heeds);
+// Health checks of that upstream are no more: what they found is forgotten.
+void bridge_endpoint_forget(struct worker *worker, int gen, const char *upstream, uint32_t len);
+// The addresses that a target (from 1) has now, as texts with their ports; `endpoints` gets a number for each.
+int bridge_target_bind(struct worker *worker, int gen, uint32_t upstream, uint32_t target, const char *const *texts,
+                       const uint32_t *ports, uint32_t count, double *endpoints);
+
+// For policies: the targets in the order of their making, until the next call for this upstream; how many there are,
+// 0 when none takes requests.
+uint32_t bridge_target_states(struct worker *worker, double exchange, int gen, uint32_t upstream,
+                              const struct target_state **out);
+// The target (from 1, 0: none) that this text prefers; each text has its own order among the targets, by their weight.
+uint32_t bridge_target_by_hash(struct worker *worker, double exchange, int gen, uint32_t upstream, const char *text,
+                               uint32_t len);
+
+// The endpoint of the exchange's last try; 0: none, or its upstream is not watched.
+double bridge_endpoint(struct worker *worker, double exchange);
+// The endpoints of an upstream (of all, when the name is empty): begin with *cursor 0; 0: the end.
+double bridge_endpoint_next(struct worker *worker, const char *upstream, uint32_t len, double *cursor);
+int bridge_endpoint_info(struct worker *worker, double endpoint, struct endpoint_info *out); // OK or NONE
+// Sets a reason for so many seconds (0: until it is taken back), or takes it back, and logs it with `why`. OK; NONE: that
+// changed nothing, but for the time.
+int bridge_endpoint_set(struct worker *worker, double endpoint, uint32_t reason, bool out, double seconds,
+                        const char *why);
+// Active checks. Claim: OK for one worker when a check is due; the next one is due in `lease_s`, unless _check_in says.
+int bridge_endpoint_claim(struct worker *worker, double endpoint, double lease_s);
+void bridge_endpoint_check_in(struct worker *worker, double endpoint, double seconds);
+void bridge_endpoint_count(struct worker *worker, int gen, uint32_t upstream, double endpoint, int event,
+                           const char *why);
+
 // ---- Process: the master and the board ----------------------------------------------------------------------------------
 
 enum { BOARD_PLUGINS = 256, BOARD_NAME_BYTES = 48 };

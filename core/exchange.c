@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "access_log.h"
+#include "balance.h"
 #include "exchange_parts.h"
 #include "lease.h"
 #include "stream.h"
@@ -189,6 +190,7 @@ void exchange_finish(struct exchange *exchange) {
   if (exchange->leases) lease_end_all(exchange);
   if (exchange->generation && exchange->generation->access_log && exchange->ops) access_log_write(exchange);
   if (exchange->try) try_abandon(exchange);
+  if (exchange->endpoint) balance_leave(exchange);
   // A coroutine that waits for the body or for room to send will get none.
   exchange_wake(exchange, &exchange->body_waiter, BRIDGE_CLOSED);
   exchange_wake(exchange, &exchange->stream_waiter, BRIDGE_CLOSED);

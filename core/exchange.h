@@ -80,6 +80,8 @@ struct peer {
   uint64_t number;   // of the connection in its worker, from 1
 };
 
+struct endpoint;
+
 struct exchange {
   struct worker *worker;
   struct exchange *spare; // next of those that ended
@@ -157,9 +159,13 @@ struct exchange {
   uint32_t tries, moves;
   struct failed_try *failed_tries, **failed_end; // the first ones that failed, in order
   uint32_t failed_count;
-  int64_t try_begun_us; // of the last one
-  bool last_failed;     // the last try is one of those that failed
-  struct buffer replay; // references to request content already sent, while a retry is possible
+  int64_t try_begun_us;      // of the last one
+  bool last_failed;          // the last try is one of those that failed
+  struct endpoint *endpoint; // that the running try counts at; NULL: none, see balance.h
+  bool judged;               // the try has been counted
+  uint64_t tried;            // targets, by their place modulo 64
+  uint64_t hash;             // of what the policy chose by; 0: it chose otherwise
+  struct buffer replay;      // references to request content already sent, while a retry is possible
   bool replayable;
   char target_ip[46];
   uint16_t target_port;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "answer.h"
+#include "balance.h"
 #include "exchange_parts.h"
 #include "forward.h"
 #include "try.h"
@@ -332,6 +333,7 @@ static void tunnel_head(struct exchange *exchange) {
 
 void exchange_on_service_head(struct exchange *exchange) {
   struct h1_message *message = &exchange->service_message;
+  if (exchange->endpoint) balance_on_head(exchange);
   if (exchange->grpc && exchange_retry_grpc(exchange)) return;
   exchange->first_byte_us = exchange->worker->loop.clock.mono_us;
   exchange->status = exchange->service_status = message->status;
@@ -378,6 +380,7 @@ void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, st
 
 void exchange_on_service_end(struct exchange *exchange) {
   exchange->last_byte_us = exchange->worker->loop.clock.mono_us;
+  if (exchange->endpoint) balance_on_end(exchange);
   take_trailers(exchange);
   if (exchange->state == EXCHANGE_RESPONSE) {
     enum phase_result result = PHASE_DONE;

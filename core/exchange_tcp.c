@@ -2,6 +2,7 @@
 // A TCP or TLS stream as an exchange: routed, let through by plugins of preread, then bytes both ways.
 #include <string.h>
 
+#include "balance.h"
 #include "exchange_parts.h"
 #include "stream_router.h"
 #include "worker.h"
@@ -68,6 +69,7 @@ void exchange_on_connection(struct exchange *exchange, const struct ends *ends, 
 void exchange_on_service_connected(struct exchange *exchange) {
   exchange_move(exchange, EXCHANGE_TUNNEL);
   exchange->first_byte_us = exchange->worker->loop.clock.mono_us;
+  if (exchange->endpoint) balance_on_connected(exchange);
   exchange->status = 200;
   exchange->source = SOURCE_SERVICE;
   exchange->head_sent = true; // no other target from here on

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "balance.h"
 #include "clock.h"
 #include "router.h"
 #include "stream_router.h"
@@ -241,14 +242,32 @@ struct upstream *generation_find_upstream(const struct generation *generation, s
   return NULL;
 }
 
+// An upstream of the service's own, that its endpoints are known by: what else goes to the host shares them.
+static int name_upstream(struct generation *generation, const struct service *service) {
+  char name[ENDPOINT_UPSTREAM_ROOM];
+  int len = snprintf(name, sizeof name, "%.*s:%u", (int)service->host.len, service->host.data, service->port);
+  if (len >= (int)sizeof name) len = sizeof name - 1;
+  service->upstream->name = arena_copy(&generation->arena, name, (uint32_t)len);
+  return service->upstream->name.data ? 0 : ERROR_MEMORY;
+}
+
+int generation_watch_service(struct generation *generation, struct service *service, uint32_t heeds) {
+  struct upstream_watch conf = {.heeds = heeds};
+  service->heeds |= heeds;
+  if (!service->upstream || heeds == 0) return 0; // not compiled yet
+  if (service->upstream->name.len == 0 && name_upstream(generation, service) < 0) return ERROR_MEMORY;
+  return balance_watch(generation, service->upstream, &conf);
+}
+
 static int service_resolve(struct generation *generation, struct service *service) {
   service->upstream = generation_find_upstream(generation, service->host);
-  if (service->upstream) return 0;
-  service->upstream = upstream_make(generation);
-  if (!service->upstream) return ERROR_MEMORY;
-  return upstream_add_target(service->upstream, &generation->arena, service->host, service->port, 100) < 0
-             ? ERROR_MEMORY
-             : 0;
+  if (!service->upstream) {
+    service->upstream = upstream_make(generation);
+    if (!service->upstream ||
+        upstream_add_target(service->upstream, &generation->arena, service->host, service->port, 100) < 0)
+      return ERROR_MEMORY;
+  }
+  return generation_watch_service(generation, service, service->heeds);
 }
 
 int generation_compile(struct generation *generation, double budget_us, struct error *error) {

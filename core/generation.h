@@ -40,6 +40,7 @@ struct service {
   struct client_tls client_tls;
   struct slice host_field; // Host sent when the client's is not preserved
   uint8_t proxy_protocol;  // version that a stream to it begins with, 0: none
+  uint32_t heeds;          // of its host's endpoints (enum endpoint_reason), when that is no upstream; 0: not watched
 };
 
 struct route {
@@ -113,6 +114,8 @@ int generation_route_match(struct generation *generation, uint32_t route, int ki
                            struct error *error);
 int generation_upstream(struct generation *generation, struct slice name, struct slice host_header);
 struct upstream *generation_find_upstream(const struct generation *generation, struct slice name);
+// The endpoints of the service's host are watched, for these reasons (enum endpoint_reason). 0, or ERROR_MEMORY.
+int generation_watch_service(struct generation *generation, struct service *service, uint32_t heeds);
 // A number of `gateway.limits` by its name. BRIDGE_NONE when the core has no use for it.
 int generation_setting(struct generation *generation, struct slice name, double value);
 // Where the access log goes. 0, or ERROR_MEMORY.

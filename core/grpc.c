@@ -37,6 +37,17 @@ enum grpc_status grpc_status_of(int http_status) {
   }
 }
 
+int grpc_http_status(struct slice status) {
+  static const struct {
+    struct slice text;
+    int http;
+  } failures[] = {{SLICE("2"), 500},  {SLICE("4"), 504},  {SLICE("8"), 429}, {SLICE("12"), 501},
+                  {SLICE("13"), 500}, {SLICE("14"), 503}, {SLICE("15"), 500}};
+  for (size_t i = 0; i < sizeof failures / sizeof *failures; i++)
+    if (slice_equal(failures[i].text, status)) return failures[i].http;
+  return 200;
+}
+
 uint32_t grpc_message_encode(struct slice message, char *out, uint32_t room) {
   static const char digits[] = "0123456789ABCDEF";
   uint32_t len = 0;

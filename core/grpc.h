@@ -34,6 +34,8 @@ enum { GRPC_TIMEOUT_BYTES = 16, GRPC_TIMEOUT_MALFORMED = -1 };
 bool grpc_is_content_type(struct slice type);
 // The status that tells what an HTTP status of the gateway means.
 enum grpc_status grpc_status_of(int http_status);
+// The HTTP status that says the same of a service's health; 200 for errors that are the caller's.
+int grpc_http_status(struct slice status);
 // A message as grpc-message holds it: everything but visible ASCII, and the percent sign, as %XX. Writes up to `room`
 // bytes (whole characters) to `out`; how many.
 uint32_t grpc_message_encode(struct slice message, char *out, uint32_t room);

@@ -16,6 +16,7 @@
 
 #include "counters.h"
 #include "desk.h"
+#include "endpoint.h"
 #include "reload.h"
 #include "statedir.h"
 #include "status.h"
@@ -29,6 +30,7 @@
 enum {
   COUNTER_SLOTS = 262144, // 16 MB of address space, memory only where used
   COUNTER_TEXT_BYTES = 8388608,
+  ENDPOINT_SLOTS = 16384, // 10 MB of address space, likewise
   CHECK_MS = 60000,
   STAGE_MS = 60000,
   UPGRADE_MS = 120000,
@@ -55,6 +57,7 @@ struct master {
   int tickets_fd, lock_fd;
   struct ticket_keys *tickets;
   struct counters *counters;
+  struct endpoints *endpoints;
   struct reload reload;
   struct workers *workers; // NULL before the first configuration was good
   struct watch *watch;
@@ -189,11 +192,14 @@ static void on_status(void *context, int64_t id, const char *json);
 static struct workers *workers_make(struct master *master, struct error *error) {
   master->counters = counters_new(COUNTER_SLOTS, COUNTER_TEXT_BYTES, error);
   if (!master->counters) return NULL;
+  master->endpoints = endpoints_new(ENDPOINT_SLOTS, error);
+  if (!master->endpoints) return NULL;
   struct workers_options options = {.loop = &master->loop,
                                     .title = master->options.title,
                                     .home = master->options.home,
                                     .log_path = *master->log_path ? master->log_path : NULL,
                                     .counters = master->counters,
+                                    .endpoints = master->endpoints,
                                     .tickets = master->tickets,
                                     .embedded = &master->reload.embedded,
                                     .stage_ms = STAGE_MS,
@@ -512,6 +518,7 @@ static void master_close(struct master *master) {
   if (master->watch) watch_free(master->watch);
   reload_close(&master->reload);
   if (master->counters) counters_free(master->counters);
+  if (master->endpoints) endpoints_free(master->endpoints);
   timers_close(&master->loop.timers);
   ev_loop_destroy(master->loop.ev);
 }

@@ -7,8 +7,9 @@
 
 #include "log.h"
 
-struct board;    // bridge.h
-struct counters; // counters.h
+struct board;     // bridge.h
+struct counters;  // counters.h
+struct endpoints; // endpoint.h
 
 enum listen_kind { LISTEN_PROXY, LISTEN_STATUS, LISTEN_STREAM };
 
@@ -57,6 +58,7 @@ struct worker_options {
   struct board *board; // zeroed but for pid; heartbeat_us at least once a second, idle or not: the watchdog reads it
   struct counters *counters;
   int64_t holder; // of leases, in `counters`
+  struct endpoints *endpoints;
   const struct ticket_keys *tickets;
   const struct limit *limits;
   uint32_t limit_count;

@@ -11,6 +11,7 @@
 #include "slice.h"
 
 struct dns_query;
+struct endpoint;
 
 // An address as the kernel takes it.
 struct address {
@@ -32,6 +33,10 @@ struct target {
   bool literal; // `host` is an address: no DNS
   struct address fixed;
   uint32_t turn; // round-robin over the addresses of a name
+  // Of an upstream that is watched: its addresses as they were last known; see balance.h.
+  struct bound *bound;
+  uint32_t bound_count;
+  uint64_t hash; // of host and port
 };
 
 struct upstream {
@@ -41,7 +46,8 @@ struct upstream {
   uint32_t *schedule; // indexes from 1, walked round; NULL: Lua picks
   uint32_t schedule_count;
   uint32_t cursor;
-  uint32_t index; // in the generation, from 1; 0: the implicit upstream of a service
+  uint32_t index;      // in the generation, from 1; 0: the implicit upstream of a service
+  struct watch *watch; // NULL: whether its targets are well does not matter, and nothing is looked up
 };
 
 // Parses "10.0.0.1" or "[::1]" or "::1". False when it is a name.

@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "balance.h"
 #include "dns.h"
 #include "exchange.h"
 #include "forward.h"
@@ -52,6 +53,7 @@ static bool method_is_idempotent(struct slice method) {
 
 // Whatever this try was at ends.
 static void try_drop(struct try *try) {
+  if (try->exchange->endpoint) balance_leave(try->exchange);
   if (try->carrier) try->carrier->abandon(try->exchange);
   try->carrier = NULL;
   if (try->query) dns_cancel(try->exchange->worker->dns, try->query);
@@ -95,6 +97,7 @@ static void note_failure(struct exchange *exchange, int status, bool answered) {
   struct failed_try *failed = arena_alloc(&exchange->arena, sizeof *failed);
   if (!failed) return;
   *failed = (struct failed_try){.begun_us = exchange->try->begun_us, .status = status, .answered = answered};
+  failed->endpoint = exchange->endpoint;
   if (exchange->try->carrier) {
     memcpy(failed->ip, exchange->target_ip, sizeof failed->ip);
     failed->port = exchange->target_port;
@@ -112,6 +115,7 @@ void try_failed(struct exchange *exchange, int status, const char *message, bool
            exchange->service ? exchange->service->name.data : "", "address", exchange->target_ip, "request",
            exchange_id(exchange), "retrying", again ? "yes" : "no");
   note_failure(exchange, status, false);
+  if (exchange->endpoint) balance_on_failed(exchange, status, try->reused && !try->response_seen && status == 502);
   try_drop(try);
   if (!again) {
     exchange->try = NULL;
@@ -167,10 +171,20 @@ static void try_connect(struct exchange *exchange) {
   struct pool_key key = {.address = try->addresses[try->address_at % try->address_count], .tls = try->tls_key};
   address_text(&key.address.socket.base, exchange->target_ip);
   exchange->target_port = address_port(&key.address.socket.base);
+  if (try->upstream && try->upstream->watch) balance_enter(exchange, &key.address);
   try->carrier = exchange->tcp                                   ? &tcp_carrier
                  : exchange->service && exchange->service->http2 ? &h2_carrier
                                                                  : &link_carrier;
   try->carrier->begin(exchange, &key);
+}
+
+// Of an upstream that is watched. False: none of them takes requests.
+static bool choose_address(struct exchange *exchange) {
+  struct try *try = exchange->try;
+  balance_bind(exchange->worker, try->upstream->watch, try->target, try->addresses, try->address_count);
+  int at = balance_address(exchange);
+  if (at >= 0) try->address_at = (uint32_t)at;
+  return at >= 0;
 }
 
 static void try_resolved(struct exchange *exchange) {
@@ -186,6 +200,10 @@ static void try_resolved(struct exchange *exchange) {
   }
   try->address_count = addresses_take(try->addresses, query, try->target->port);
   try->address_at = try->target->turn++;
+  if (try->upstream && try->upstream->watch && !choose_address(exchange)) {
+    try_failed(exchange, 503, "No address of the target takes requests", true);
+    return;
+  }
   try_connect(exchange);
 }
 
@@ -229,9 +247,10 @@ static struct target *own_target(struct exchange *exchange) {
 static struct target *choose_target(struct exchange *exchange, struct upstream *upstream) {
   if (!upstream) return NULL;
   bool ask = upstream->index > 0 && (upstream->schedule_count == 0);
-  if (!ask) return upstream_next(upstream);
+  if (!ask) return upstream->watch ? balance_next(exchange, upstream) : upstream_next(upstream);
   exchange->entered_lua = true;
   uint32_t index = phase_pick(exchange->worker, exchange_handle(exchange), exchange->generation->id, upstream->index);
+  if (upstream->watch) return balance_chosen(exchange, upstream, index);
   return index > 0 && index <= upstream->target_count ? &upstream->targets[index - 1] : NULL;
 }
 
@@ -305,7 +324,7 @@ void try_begin(struct exchange *exchange) {
   try->upstream = exchange->service_host.len ? NULL : exchange->upstream;
   try->target = exchange->service_host.len ? own_target(exchange) : choose_target(exchange, exchange->upstream);
   if (!try->target)
-    try_refused(exchange, 503, "failure to get a peer from the balancer");
+    try_refused(exchange, 503, "failure to get a peer from the ring-balancer");
   else if (!choose_tls(exchange))
     try_refused(exchange, 500, "An unexpected error occurred");
   else

@@ -61,7 +61,8 @@ struct failed_try {
   int status;       // that the client would have been told
   uint16_t port;
   bool answered; // by the service, which could not serve
-  char ip[46];   // "": none was found
+  const struct endpoint *endpoint;
+  char ip[46]; // "": none was found
 };
 
 // A DNS query and whose it is; in the exchange's arena.

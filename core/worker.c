@@ -13,9 +13,11 @@
 #include <unistd.h>
 
 #include "appender.h"
+#include "balance.h"
 #include "control.h"
 #include "counters.h"
 #include "dns.h"
+#include "endpoint.h"
 #include "exchange.h"
 #include "kafka.h"
 #include "kit_remote.h"
@@ -40,7 +42,9 @@ enum {
   KAFKA_FLUSH_MS = 5000,
   STORE_BYTES = 1 << 30,
   COUNTER_SLOTS = 1 << 14,
-  COUNTER_TEXT = 1 << 20
+  COUNTER_TEXT = 1 << 20,
+  ENDPOINT_SLOTS = 1 << 10,
+  TOUCH_PULSES = 60
 };
 
 extern const char bridge_declarations[]; // bridge.h, as text
@@ -234,6 +238,7 @@ static void on_after(struct ev_loop *ev, ev_check *watcher, int events) {
 static void on_pulse(struct timer *timer) {
   struct worker *worker = (struct worker *)(void *)((char *)timer - offsetof(struct worker, pulse));
   timer_set(&worker->loop.timers, timer, worker->loop.clock.mono_us + PULSE_US);
+  if (++worker->pulses % TOUCH_PULSES == 0) balance_touch(worker);
 }
 
 static void on_clock(struct ev_loop *ev, ev_timer *watcher, int events) {
@@ -504,10 +509,14 @@ struct worker *worker_new(const struct worker_options *options, struct error *er
   worker->holder = options->holder;
   if (!worker->counters) worker->counters = worker->own_counters = counters_new(COUNTER_SLOTS, COUNTER_TEXT, error);
   if (worker->own_counters) worker->holder = counters_join(worker->own_counters);
-  if (!worker->loop.ev || !worker->counters || worker_open(worker, error) < 0) {
+  worker->endpoints = options->endpoints;
+  if (!worker->endpoints && worker->counters)
+    worker->endpoints = worker->own_endpoints = endpoints_new(ENDPOINT_SLOTS, error);
+  if (!worker->loop.ev || !worker->endpoints || worker_open(worker, error) < 0) {
     worker_free(worker);
     return NULL;
   }
+  endpoints_begin_worker(worker->endpoints, (uint32_t)options->id);
   ev_prepare_start(worker->loop.ev, &worker->before);
   ev_check_start(worker->loop.ev, &worker->after);
   phase_event(worker, EVENT_START, options->id, (struct slice){NULL, 0});
@@ -556,6 +565,7 @@ void worker_free(struct worker *worker) {
   free_graves(worker);
   free_exchanges(worker);
   if (worker->own_counters) counters_free(worker->own_counters);
+  if (worker->own_endpoints) endpoints_free(worker->own_endpoints);
   h2_memory_close(&worker->h2_memory);
   for (uint32_t i = 0; i < worker->field_name_count; i++) free((char *)worker->field_names[i].text.data);
   free(worker->field_names);

@@ -22,6 +22,7 @@
 struct appender;
 struct control;
 struct counters;
+struct endpoints;
 struct dns;
 struct exchange;
 struct kafka;
@@ -89,6 +90,8 @@ struct worker {
   struct dns_options dns_options;
   struct counters *counters, *own_counters;
   int64_t holder; // of leases there
+  struct endpoints *endpoints, *own_endpoints;
+  uint32_t pulses;
   struct store *store;
   struct appender *appender;
   struct passwords *passwords; // being checked; NULL until there is one

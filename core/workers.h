@@ -15,6 +15,7 @@
 #include "settings.h"
 
 struct counters;
+struct endpoints;
 struct embedded;
 struct text;
 struct title;
@@ -32,6 +33,7 @@ struct workers_options {
   const char *home;
   const char *log_path; // NULL: stderr
   struct counters *counters;
+  struct endpoints *endpoints;
   const struct ticket_keys *tickets;
   const struct embedded *embedded; // Kafka clusters, as they are when a worker is forked
   int64_t stage_ms;                // a staging that takes longer has failed

@@ -9,6 +9,7 @@ local address = require "sluice.config.address"
 local native = require "sluice.ffi"
 local plan = require "sluice.plan"
 local runtime = require "sluice.runtime"
+local watch = require "sluice.balancer.watch"
 
 local C, worker = native.C, native.worker
 
@@ -126,6 +127,7 @@ function build.upstreams(held, pace)
     local policy = require("sluice.balancer").new(upstream, its_targets)
     held.upstreams[index] = policy
     give_schedule(held, upstream, index, policy)
+    must(watch.start(held.id, index, upstream, policy), upstream, "upstream")
     pace()
   end
 end

@@ -13,6 +13,7 @@ local cjson = require "cjson"
 local table_new = require "table.new"
 local native = require "sluice.ffi"
 local build = require "sluice.build"
+local health = require "sluice.balancer.health"
 local indexes = require "sluice.indexes"
 local plugins = require "sluice.plugins"
 local runtime = require "sluice.runtime"
@@ -401,17 +402,6 @@ end
 
 local MOST_TARGETS = 500 -- of one answer
 
-local function target_states()
-  local names, states = {}, {}
-  for _, upstream in ipairs(live and live.entities.upstreams or {}) do names[upstream.id] = upstream.name end
-  for i, target in ipairs(live and live.entities.targets or {}) do
-    if i > MOST_TARGETS then break end
-    states[i] = { upstream = names[target.upstream], target = target.target, weight = target.weight,
-      health = "unchecked" }
-  end
-  return states
-end
-
 local function circuit_states()
   local circuit = package.loaded["sluice.circuit"]
   return live and circuit and circuit.list(live) or nil
@@ -430,7 +420,7 @@ function generation.status()
   return {
     worker = C.bridge_worker_id(worker), revision = live and live.revision, live_at = live and live.live_at,
     generations = held, building = staging ~= nil, last_failure = last_failure, plugins = plugin_states(),
-    lua_bytes = collectgarbage("count") * 1024, targets = target_states(), kafka = kafka_state(),
+    lua_bytes = collectgarbage("count") * 1024, targets = health.targets(live, MOST_TARGETS), kafka = kafka_state(),
     circuits = circuit_states(),
   }
 end

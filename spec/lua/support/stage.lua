@@ -75,6 +75,7 @@ local function core_of(world)
     return world.now
   end
   function C.bridge_worker_id() return 1 end
+  function C.bridge_endpoint_next() return 0 end
   function C.bridge_sleep()
     world.sleeps = world.sleeps + 1
     return 1
