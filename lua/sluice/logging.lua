@@ -3,10 +3,17 @@
 
 local code = require "sluice.code"
 local json = require "sluice.json"
+local log = require "sluice.log"
+local metrics = require "sluice.metrics"
+local time = require "sluice.time"
 
 local error, pairs, sort = error, pairs, table.sort
 
 local logging = {}
+
+local SAY_EVERY_S = 10
+
+local lost = metrics.counter("sluice_log_lost_total", "Log lines that could not be written or sent", { "plugin" })
 
 -- The field of a schema, Kong's.
 logging.custom_fields_by_lua = { type = "map", keys = { type = "string", len_min = 1 },
@@ -48,6 +55,24 @@ function logging.bind(owner)
   ---@return string|nil err
   function bound.line(fields, exchange)
     return json.encode(bound.record(fields, exchange))
+  end
+
+  -- What an instance keeps to tell of its losses, now and then.
+  ---@param facts table<string, any> of the instance, for the log
+  function bound.losses(facts)
+    return { facts = facts, count = 0, told_at = -SAY_EVERY_S }
+  end
+
+  -- A line is lost: counted, and told at a bounded rate.
+  function bound.lose(losses, why)
+    lost:add(1, owner.name)
+    losses.count = losses.count + 1
+    local now = time.monotonic()
+    if now - losses.told_at < SAY_EVERY_S then return end
+    local facts = { lines = losses.count, error = why }
+    for name, value in pairs(losses.facts) do facts[name] = value end
+    log.bind(owner.name).warn("log lines dropped", facts)
+    losses.count, losses.told_at = 0, now
   end
 
   return bound

@@ -2,7 +2,6 @@
 -- Each exchange as JSON to an HTTP server, by way of a queue: no request waits for that server, and what it does not
 -- take is sent again.
 local http = require "sluice.http"
-local log = require "sluice.log"
 local logging = require "sluice.logging"
 local queue = require "sluice.queue"
 
@@ -41,7 +40,7 @@ end
 
 function http_log.configure(confs)
   for _, conf in ipairs(confs or {}) do
-    local state = states[conf] or { fields = logging.fields(conf) }
+    local state = states[conf] or { fields = logging.fields(conf), losses = logging.losses {} }
     state.queue = queue.open(conf, send, context_of(conf))
     states[conf] = state
   end
@@ -50,11 +49,11 @@ end
 function http_log.log(conf, exchange)
   local state = states[conf]
   local line, err = logging.line(state.fields, exchange)
-  if not line then
-    log.warn("the record cannot be written as JSON", { error = err })
-    return
+  if line then
+    state.queue:add(line)
+  else
+    logging.lose(state.losses, err)
   end
-  state.queue:add(line)
 end
 
 return http_log
