@@ -195,7 +195,7 @@ double bridge_number(struct worker *worker, double handle, int what) {
   case NUMBER_RECEIVE_US:
     return span_us(exchange->first_byte_us, exchange->last_byte_us ? exchange->last_byte_us : now);
   case NUMBER_ROUTE: return exchange->route_index == ROUTE_STATUS ? 0 : exchange->route_index;
-  case NUMBER_SERVICE: return exchange->service ? exchange->route->service : 0;
+  case NUMBER_SERVICE: return exchange->service ? (double)(exchange->service - exchange->generation->services) : 0;
   case NUMBER_GENERATION: return exchange->generation ? exchange->generation->id : 0;
   case NUMBER_TARGET_PORT: return exchange->target_port ? exchange->target_port : (double)NAN;
   case NUMBER_TRIES: return exchange->tries;
@@ -650,6 +650,15 @@ int bridge_service_upstream(struct worker *worker, double handle, const char *na
   exchange->upstream = upstream;
   exchange->service_host = (struct slice){NULL, 0};
   return BRIDGE_OK;
+}
+
+int bridge_service_use(struct worker *worker, double handle, uint32_t service) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (!exchange->route || service == 0 || service > exchange->generation->service_count) return BRIDGE_INVALID;
+  if (exchange_is_over(exchange)) return BRIDGE_OK;
+  if (exchange->state > EXCHANGE_SERVICE) return BRIDGE_LATE;
+  return exchange_use_service(exchange, service);
 }
 
 static double real_time(const struct exchange *exchange, int64_t mono_us) {

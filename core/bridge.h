@@ -223,6 +223,9 @@ int bridge_websocket_is_code(int code);
 int bridge_service_target(struct worker *worker, double exchange, const char *host, uint32_t len, uint32_t port);
 // Use the upstream of this name; NONE when the generation has none.
 int bridge_service_upstream(struct worker *worker, double exchange, const char *name, uint32_t len);
+// Call another service of the generation (its index) than the route's: all that it says takes the place of what the
+// route's does, and of what plugins have said before of target, protocol and timeouts.
+int bridge_service_use(struct worker *worker, double exchange, uint32_t service);
 // A try of the exchange, from 0 in their order: those that failed (the first 32 of them), then the one that did not.
 struct try_info {
   struct bytes ip; // none when its name was not found

@@ -233,6 +233,7 @@ void exchange_on_service_drained(struct exchange *exchange);
 // From the bridge.
 int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len);
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
+int exchange_use_service(struct exchange *exchange, uint32_t index); // OK or FULL
 int exchange_early_hints(struct exchange *exchange);
 void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len);
 int exchange_fork_response(struct exchange *exchange);   // before the response's fields are changed

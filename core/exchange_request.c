@@ -76,6 +76,14 @@ static bool find_header(const void *context, struct slice name, uint32_t nth, st
   return field != NULL;
 }
 
+static void take_service(struct exchange *exchange, uint32_t index) {
+  exchange->service = &exchange->generation->services[index];
+  exchange->connect_timeout_ms = exchange->service->connect_timeout_ms;
+  exchange->send_timeout_ms = exchange->service->send_timeout_ms;
+  exchange->read_timeout_ms = exchange->service->read_timeout_ms;
+  exchange->retries = exchange->service->retries;
+}
+
 void exchange_take_route(struct exchange *exchange, uint32_t index) {
   struct generation *generation = exchange->generation;
   exchange->route_index = index;
@@ -84,12 +92,25 @@ void exchange_take_route(struct exchange *exchange, uint32_t index) {
   // Without a service a plugin may say where to go; Kong's defaults of a service hold there.
   exchange->connect_timeout_ms = exchange->send_timeout_ms = exchange->read_timeout_ms = SERVICE_TIMEOUT_MS;
   exchange->retries = SERVICE_RETRIES;
-  if (!exchange->route->service) return;
-  exchange->service = &generation->services[exchange->route->service];
-  exchange->connect_timeout_ms = exchange->service->connect_timeout_ms;
-  exchange->send_timeout_ms = exchange->service->send_timeout_ms;
-  exchange->read_timeout_ms = exchange->service->read_timeout_ms;
-  exchange->retries = exchange->service->retries;
+  if (exchange->route->service) take_service(exchange, exchange->route->service);
+}
+
+int exchange_use_service(struct exchange *exchange, uint32_t index) {
+  // A path that somebody has looked at is kept on the exchange, and is the old service's: one that a plugin has set
+  // stays.
+  if (exchange->service_path.data && exchange->match) {
+    struct slice set = exchange->service_path, path, query;
+    bool has_query;
+    exchange->service_path = (struct slice){NULL, 0};
+    if (forward_target(exchange, &path, &query, &has_query) < 0) return BRIDGE_FULL;
+    exchange->service_path = slice_equal(path, set) ? (struct slice){NULL, 0} : set;
+  }
+  exchange->upstream = NULL;
+  exchange->service_host = (struct slice){NULL, 0};
+  exchange->service_port = 0;
+  exchange->service_tls = -1;
+  take_service(exchange, index);
+  return BRIDGE_OK;
 }
 
 // The gateway's own answer where the router gives no route to go by. False: it does.

@@ -166,9 +166,10 @@ local function fill_service(conf, service, certificates, authorities, alive)
   conf.read_timeout_ms, conf.retries = service.read_timeout, service.retries
 end
 
--- Fills held.services by index and gives indexes by id.
+-- Fills held.services by index and held.service_indexes by id, which it gives.
 function build.services(held, pace)
   local conf, alive, indexes = ffi.new("struct service_conf"), {}, {}
+  held.service_indexes = indexes
   local certificates, authorities = by_id(list(held, "certificates")), by_id(list(held, "ca_certificates"))
   for _, service in ipairs(list(held, "services")) do
     if service.enabled ~= false then

@@ -260,7 +260,7 @@ local WITH_SETTINGS = { cjson = true, ["cjson.safe"] = true } -- each plugin get
 local PUBLIC = {}
 for name in ([[
   authentication circuit code cookie counters crypto datagram dns
-  expression file functions grpc http ip json kafka leases
+  expression file functions grpc hash http ip json kafka leases
   limits lock log logging metrics multipart node protobuf
   query queue random redis regex sleep store tables tcp time
   timer uuid vault

@@ -206,11 +206,12 @@ end
 
 -- Has the schema's own `prepare` put into a valid configuration what it refers to outside of it, such as the content of
 -- files: workers get the configuration, and read no files. `files`: path(name) gives the absolute path of a name in the
--- configuration, read(path) notes a file that was read, a change to which is a change of the configuration. Members
--- that are added are named `__something`. Returns nil, or an error { field, expected, found } or { field, message }.
+-- configuration; read(path) notes a file that was read, a change to which is a change of the configuration;
+-- has(collection, name) says whether there is an entity ("services") of that name or id. Members that are added are
+-- named `__something`. Returns nil, or an error { field, expected, found } or { field, message }.
 ---@param normal table
 ---@param config table
----@param files { path: (fun(name: string): string), read: fun(path: string) }
+---@param files { path: (fun(name: string): string), read: fun(path: string), has: fun(string, string): boolean }
 function schema.prepare(normal, config, files)
   if not normal.prepare then return nil end
   local ok, fault = pcall(normal.prepare, config, files)

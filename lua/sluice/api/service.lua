@@ -3,6 +3,8 @@
 
 local check = require "sluice.api.check"
 local core = require "sluice.api.core"
+local entities = require "sluice.api.entities"
+local exchanges = require "sluice.exchanges"
 local phases = require "sluice.phases"
 local service_request = require "sluice.api.service_request"
 local service_response = require "sluice.api.service_response"
@@ -10,6 +12,7 @@ local service_response = require "sluice.api.service_response"
 local E, C, worker = core.E, core.C, core.worker
 local check_phase, must = core.check_phase, core.must
 
+local ACCESS = phases.mask("access")
 local BEFORE = phases.mask("preread", "rewrite", "access")
 local TARGET = phases.mask("preread", "rewrite", "access", "balancer", "balancer (stream)")
 local TRIED = phases.mask("balancer", "balancer (stream)", "header_filter", "body_filter", "response", "log")
@@ -32,6 +35,22 @@ function methods:set_upstream(name)
   local status = C.bridge_service_upstream(worker, self.handle, name, #name)
   if status == E.BRIDGE_NONE then return nil, "could not find an upstream named '" .. name .. "'" end
   must(status, "exchange.service:set_upstream")
+  return true
+end
+
+-- Calls another service of the configuration in place of the route's: with its protocol, host, path, timeouts and
+-- certificates.
+---@param name string or id
+---@return boolean|nil true
+---@return string|nil err when there is no such service, or it is disabled
+function methods:set_service(name)
+  check_phase(ACCESS, self.handle, "exchange.service:set_service")
+  check.string("exchange.service:set_service", "name", name)
+  local exchange = exchanges.of(self.handle)
+  local service = entities.find(exchange, "services", "name", name) or entities.find(exchange, "services", "id", name)
+  local index = service and entities.generation(exchange).service_indexes[service.id]
+  if not index then return nil, "could not find a service named '" .. name .. "'" end
+  must(C.bridge_service_use(worker, self.handle, index), "exchange.service:set_service")
   return true
 end
 

@@ -33,7 +33,7 @@ end
 -- Tells one version of this code from another: names, times and sizes of the files that make records.
 local function fingerprint(home)
   local parts = { "2" }
-  for _, folder in ipairs { "/lua/sluice/config", "/lua/sluice/schema", "/lua/sluice" } do
+  for _, folder in ipairs { "/lua/sluice/config", "/lua/sluice/schema", "/lua/sluice/expression", "/lua/sluice" } do
     local names = {}
     if lfs.attributes(home .. folder, "mode") ~= "directory" then return nil end
     for name in lfs.dir(home .. folder) do names[#names + 1] = name end

@@ -242,16 +242,26 @@ local function given_config(loader, entry)
   return type(config) == "table" and merged(shared, config) or shared
 end
 
+local function is_known(loader, collection, name)
+  local index = loader.index[collection]
+  if index.by_id[name] then return true end
+  for _, entries in pairs(index.by_field) do
+    if entries[name] then return true end
+  end
+  return false
+end
+
 -- A name in a configuration is relative to the folder of the file that it stands in.
 local function prepare(loader, entry, normal)
   local base = entry.source.base or loader.base
   local fault = schema.prepare(normal, entry.record.config, {
     path = function(name) return name:sub(1, 1) == "/" and name or base .. "/" .. name:gsub("^%./", "") end,
     read = function(path) table.insert(loader.watch, path) end,
+    has = function(collection, name) return is_known(loader, collection, name) end,
   })
   if not fault then return end
   local keys = { "config" }
-  for key in (fault.field or ""):gmatch("[^.]+") do keys[#keys + 1] = key end
+  for key in (fault.field or ""):gmatch("[^.]+") do keys[#keys + 1] = tonumber(key) or key end
   errors.add(loader.errors, { entry = entry, keys = keys, expected = fault.expected, found = fault.found,
     message = fault.message })
 end
