@@ -732,7 +732,15 @@ int bridge_file_append(struct worker *worker, const char *path, const char *line
 
 // ---- Crypto: everything in the caller's buffers ----------------------------------------------------------------------------
 
-enum crypto_digest { CRYPTO_MD5, CRYPTO_SHA1, CRYPTO_SHA256, CRYPTO_SHA384, CRYPTO_SHA512, CRYPTO_DIGESTS };
+enum crypto_digest {
+  CRYPTO_MD5,
+  CRYPTO_SHA1,
+  CRYPTO_SHA256,
+  CRYPTO_SHA384,
+  CRYPTO_SHA512,
+  CRYPTO_SHA224,
+  CRYPTO_DIGESTS
+};
 
 enum crypto_encoding { CRYPTO_HEX, CRYPTO_BASE64, CRYPTO_BASE64URL }; // base64url is written without padding
 

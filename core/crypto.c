@@ -22,7 +22,7 @@ int crypto_explain(struct error *error, const char *what) {
 
 // ---- Digests ----
 
-static const char *const digest_names[CRYPTO_DIGESTS] = {"md5", "sha1", "sha256", "sha384", "sha512"};
+static const char *const digest_names[CRYPTO_DIGESTS] = {"md5", "sha1", "sha256", "sha384", "sha512", "sha224"};
 
 int crypto_digest_parse(struct slice name) {
   for (int i = 0; i < CRYPTO_DIGESTS; i++)
@@ -37,6 +37,7 @@ const EVP_MD *crypto_method(enum crypto_digest digest) {
   case CRYPTO_SHA256: return EVP_sha256();
   case CRYPTO_SHA384: return EVP_sha384();
   case CRYPTO_SHA512: return EVP_sha512();
+  case CRYPTO_SHA224: return EVP_sha224();
   default: return NULL;
   }
 }

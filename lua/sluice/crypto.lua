@@ -14,7 +14,7 @@ local ffi_new, ffi_string = ffi.new, ffi.string
 ---@class sluice.crypto
 local crypto = {}
 
-local DIGESTS = { md5 = 0, sha1 = 1, sha256 = 2, sha384 = 3, sha512 = 4 } -- enum crypto_digest
+local DIGESTS = { md5 = 0, sha1 = 1, sha256 = 2, sha384 = 3, sha512 = 4, sha224 = 5 } -- enum crypto_digest
 local KINDS = { rsa = 0, rsa_pss = 1, ecdsa = 2, ecdsa_der = 3, eddsa = 4 } -- enum crypto_signature
 local HEX, BASE64, BASE64URL = 0, 1, 2 -- enum crypto_encoding
 
@@ -23,12 +23,12 @@ local scratch = ffi_new("char[?]", 1024) -- CRYPTO_SIGNATURE_MAX, the longest of
 local function digest_number(name, kind)
   local number = DIGESTS[kind]
   if not number then
-    check.fail(name, "digest must be md5, sha1, sha256, sha384 or sha512, got " .. tostring(kind), 4)
+    check.fail(name, "digest must be md5, sha1, sha224, sha256, sha384 or sha512, got " .. tostring(kind), 4)
   end
   return number
 end
 
----@param kind "md5"|"sha1"|"sha256"|"sha384"|"sha512"
+---@param kind "md5"|"sha1"|"sha224"|"sha256"|"sha384"|"sha512"
 ---@param data string
 ---@return string bytes
 function crypto.digest(kind, data)
@@ -37,7 +37,7 @@ function crypto.digest(kind, data)
   return ffi_string(scratch, written)
 end
 
----@param kind "md5"|"sha1"|"sha256"|"sha384"|"sha512"
+---@param kind "md5"|"sha1"|"sha224"|"sha256"|"sha384"|"sha512"
 ---@param key string
 ---@param data string
 ---@return string bytes

@@ -29,10 +29,10 @@ local function read(exchange, name)
   return text:match("^([^:]+):(.*)$")
 end
 
--- Other schemes are other plugins' business, or the service's.
+-- Other schemes are other plugins' business, or the service's. Of two fields nobody knows which one counts.
 local function hide(exchange, name)
-  local value = exchange.request:get_header(name)
-  if value and value:find("^%s*[Bb][Aa][Ss][Ii][Cc]%s") then exchange.service.request:clear_alike(name) end
+  local value, several = authentication.field(exchange, name)
+  if several or value and value:find("^%s*[Bb][Aa][Ss][Ii][Cc]%s") then exchange.service.request:clear_alike(name) end
 end
 
 -- The credential of a request and the password that came with it; nil and the name that nobody has.
