@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "answer.h"
+#include "budget.h"
 #include "control.h"
 #include "exchange.h"
 #include "forward.h"
@@ -659,6 +660,16 @@ int bridge_service_use(struct worker *worker, double handle, uint32_t service) {
   if (exchange_is_over(exchange)) return BRIDGE_OK;
   if (exchange->state > EXCHANGE_SERVICE) return BRIDGE_LATE;
   return exchange_use_service(exchange, service);
+}
+
+int bridge_service_retry_budget(struct worker *worker, double handle, double number) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  struct budget *budget = number >= 1 && number <= UINT32_MAX ? budget_find(worker, (uint32_t)number) : NULL;
+  if (!exchange) return BRIDGE_STALE;
+  if (!budget) return BRIDGE_INVALID;
+  exchange->retry_budget = budget;
+  budget_earn(worker, budget);
+  return BRIDGE_OK;
 }
 
 static double real_time(const struct exchange *exchange, int64_t mono_us) {

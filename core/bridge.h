@@ -235,6 +235,12 @@ struct try_info {
   double begun_us; // since 1970
 };
 int bridge_try(struct worker *worker, double exchange, uint32_t index, struct try_info *out); // OK or NONE
+// A budget (see budget.h) of that name, of this worker; as often as wanted. `spent` and `refused` are handles of named
+// counters, or 0. Its number, 0: there are too many.
+double bridge_budget(struct worker *worker, const char *name, uint32_t len, double share, double per_second,
+                     double window_s, double spent, double refused);
+// Retries of this exchange are bound by the budget; the request counts.
+int bridge_service_retry_budget(struct worker *worker, double exchange, double budget);
 int bridge_service_tls_verify(struct worker *worker, double exchange, int verify);
 int bridge_service_tls_depth(struct worker *worker, double exchange, int depth); // intermediate certificates allowed
 // The client's certificate (its chain behind it) towards the service. INVALID: bridge_error says what is wrong with it.

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bridge.h"
+#include "budget.h"
 #include "counters.h"
 #include "dns.h"
 #include "exchange.h"
@@ -120,6 +121,13 @@ int bridge_counter_swap_at(struct worker *worker, double handle, double expected
   int64_t place = whole(handle);
   if (!counters_is_handle(counters, place)) return BRIDGE_NONE;
   return counters_swap_at(counters, place, whole(expected), whole(value)) ? BRIDGE_OK : BRIDGE_DIFFERS;
+}
+
+double bridge_budget(struct worker *worker, const char *name, uint32_t len, double share, double per_second,
+                     double window_s, double spent, double refused) {
+  uint32_t number = budget_define(worker, (struct slice){name, len}, share, per_second, microseconds(window_s));
+  budget_count_in(worker, number, whole(spent), whole(refused));
+  return number;
 }
 
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,

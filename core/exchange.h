@@ -20,6 +20,7 @@
 #include "slice.h"
 #include "target.h"
 
+struct budget;
 struct exchange;
 struct lease;
 struct try;
@@ -152,6 +153,7 @@ struct exchange {
   struct lease *leases;        // that it holds, the latest first
   struct websocket *websocket; // NULL: none, or a tunnel
   uint32_t message_most[2];    // bytes of a message of the client's and the service's, set by plugins; 0: not set
+  struct budget *retry_budget; // NULL: none
   struct job next_try;
   int64_t deadline_us; // of the whole exchange, as its client set it (grpc-timeout); 0: none
   struct timer deadline;

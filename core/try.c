@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "balance.h"
+#include "budget.h"
 #include "dns.h"
 #include "exchange.h"
 #include "forward.h"
@@ -76,13 +77,18 @@ static void rewind_content(struct exchange *exchange) {
   buffer_clear(&exchange->replay);
 }
 
+static bool has_budget(struct exchange *exchange) {
+  return !exchange->retry_budget || budget_spend(exchange->worker, exchange->retry_budget);
+}
+
 // Kong's `retries`: another try when the request has not been sent, or when sending it twice does no harm.
-static bool may_retry(const struct exchange *exchange, bool unsent) {
+static bool take_retry(struct exchange *exchange, bool unsent) {
   if (exchange->head_sent || exchange->try->response_seen || !exchange->stream) return false;
   bool stale = exchange->try->reused && !unsent && exchange->tries <= 1; // an idle connection that died under us
   if (exchange->tries > exchange->retries && !stale) return false;
   if (exchange->try->content_taken && !exchange->replayable) return false;
-  return unsent || method_is_idempotent(forward_method(exchange));
+  if (!unsent && !method_is_idempotent(forward_method(exchange))) return false;
+  return stale || has_budget(exchange);
 }
 
 static void try_again(struct worker *worker, void *data) {
@@ -110,7 +116,7 @@ void try_failed(struct exchange *exchange, int status, const char *message, bool
   struct try *try = exchange->try;
   char text[320];
   snprintf(text, sizeof text, "%s", message);
-  bool again = may_retry(exchange, unsent);
+  bool again = take_retry(exchange, unsent);
   log_warn(&exchange->worker->log, "a try failed", "cause", text, "service",
            exchange->service ? exchange->service->name.data : "", "address", exchange->target_ip, "request",
            exchange_id(exchange), "retrying", again ? "yes" : "no");
@@ -132,6 +138,7 @@ bool try_elsewhere(struct exchange *exchange, const char *cause) {
   uint32_t places = try->upstream && try->upstream->target_count > 1 ? try->upstream->target_count : try->address_count;
   if (!exchange->stream || !exchange->replayable || exchange->tries > exchange->retries || exchange->tries >= places)
     return false;
+  if (!has_budget(exchange)) return false;
   log_warn(&exchange->worker->log, "a try failed", "cause", cause, "service",
            exchange->service ? exchange->service->name.data : "", "address", exchange->target_ip, "request",
            exchange_id(exchange), "retrying", "yes");

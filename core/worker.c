@@ -14,6 +14,7 @@
 
 #include "appender.h"
 #include "balance.h"
+#include "budget.h"
 #include "control.h"
 #include "counters.h"
 #include "dns.h"
@@ -552,6 +553,7 @@ void worker_free(struct worker *worker) {
   datagrams_close(worker);
   websockets_close(worker);
   waits_close(worker);
+  budgets_close(worker);
   free(worker->last_report);
   free(worker->self_certificate);
   free(worker->self_key);

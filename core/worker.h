@@ -20,6 +20,7 @@
 #include "text.h"
 
 struct appender;
+struct budget;
 struct control;
 struct counters;
 struct endpoints;
@@ -93,6 +94,8 @@ struct worker {
   struct endpoints *endpoints, *own_endpoints;
   uint32_t pulses;
   struct store *store;
+  struct budget **budgets; // by their numbers from 1
+  uint32_t budget_count;
   struct appender *appender;
   struct passwords *passwords; // being checked; NULL until there is one
   struct text access_line;     // of the access log, being made

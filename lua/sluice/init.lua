@@ -3,7 +3,7 @@
 
 local PARTS = {}
 for name in ([[
-  authentication circuit counters crypto datagram dns file grpc http ip
+  authentication budget circuit counters crypto datagram dns file grpc http ip
   json kafka leases lock log metrics multipart node protobuf
   query queue random redis regex sleep store table tcp time
   timer uuid vault
@@ -17,6 +17,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 
 ---@class sluice
 ---@field authentication table
+---@field budget sluice.budget
 ---@field circuit table
 ---@field counters sluice.counters
 ---@field crypto sluice.crypto

@@ -114,6 +114,13 @@ function Counter:add(amount, a, b, c, d, e, f, g, h)
   counters.add_at(series.handle, self.scale == 1 and amount or floor(amount * self.scale + 0.5))
 end
 
+-- The named counter of a series, for the core to add to; nil: there is no room for it.
+---@param ... string|number values of the labels, in their order
+---@return number|nil
+function Counter:handle(a, b, c, d, e, f, g, h)
+  return (series_of(self, a, b, c, d, e, f, g, h).handle)
+end
+
 ---@param ... string|number values of the labels, in their order
 function Counter:increment(a, b, c, d, e, f, g, h)
   self:add(1, a, b, c, d, e, f, g, h)

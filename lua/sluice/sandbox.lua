@@ -259,7 +259,7 @@ local WITH_SETTINGS = { cjson = true, ["cjson.safe"] = true } -- each plugin get
 -- What plugins use of the gateway; everything else under `sluice.` is the runtime's own.
 local PUBLIC = {}
 for name in ([[
-  authentication circuit code cookie counters crypto datagram dns
+  authentication budget circuit code cookie counters crypto datagram dns
   expression file functions grpc hash http ip json kafka leases
   limits lock log logging metrics multipart node protobuf
   query queue random redis regex sleep store tables tcp time

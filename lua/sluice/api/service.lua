@@ -71,6 +71,13 @@ function methods:set_retries(retries)
   core.set_number(self.handle, E.NUMBER_RETRIES, retries, "exchange.service:set_retries")
 end
 
+-- Retries of this request are bound by a budget, which the request counts for.
+---@param budget integer see sluice.budget
+function methods:set_retry_budget(budget)
+  check_phase(BEFORE, self.handle, "exchange.service:set_retry_budget")
+  must(C.bridge_service_retry_budget(worker, self.handle, budget), "exchange.service:set_retry_budget")
+end
+
 ---@param connect_timeout integer milliseconds
 ---@param write_timeout integer milliseconds
 ---@param read_timeout integer milliseconds
