@@ -708,6 +708,26 @@ int bridge_protobuf_to_json(struct protobuf *protobuf, const char *message, cons
 int bridge_protobuf_to_binary(struct protobuf *protobuf, const char *message, const char *field, const struct bytes *in,
                               uint32_t flags, struct bytes *out);
 
+// ---- JSON: edits of texts, by core/json_edit.h ------------------------------------------------------------------------------
+
+enum json_step {
+  JSON_REMOVE,
+  JSON_RENAME,  // a member
+  JSON_REPLACE, // what is there
+  JSON_ADD,     // a member that is not there
+  JSON_APPEND,  // to a list; what is there becomes one
+  JSON_ALLOW    // of the members of the whole only these stay
+};
+
+struct json_edits *bridge_json_edits_new(void); // NULL: no memory
+void bridge_json_edits_free(struct json_edits *edits);
+int bridge_json_edits_add(struct json_edits *edits, int step, const struct bytes *path, uint32_t count,
+                          const char *value, uint32_t len);
+int bridge_json_edits_value(struct json_edits *edits, uint32_t number, const char *value, uint32_t len);
+// OK with the text, which lives until the next run; INVALID: it is no JSON; FULL.
+int bridge_json_edits_run(struct worker *worker, struct json_edits *edits, const char *text, uint32_t len,
+                          struct bytes *out);
+
 // ---- Store: key-value data shared by all workers, on disk ----------------------------------------------------------------
 
 struct store_usage {

@@ -6,6 +6,7 @@ struct walk {
   const char *data, *end, *p;
   uint8_t levels[JSON_DEPTH_MOST / 8]; // a bit each: set for an object
   uint32_t depth, most;
+  bool any_bytes; // beyond ASCII
   struct error *error;
 };
 
@@ -62,6 +63,10 @@ static int skip_escape(struct walk *walk) {
 // One character beyond ASCII: neither overlong nor a surrogate (RFC 3629).
 static int skip_utf8(struct walk *walk) {
   const uint8_t *p = (const uint8_t *)walk->p;
+  if (walk->any_bytes) {
+    walk->p++;
+    return 0;
+  }
   int more = p[0] >= 0xc2 && p[0] <= 0xdf ? 1 : (p[0] & 0xf0) == 0xe0 ? 2 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 3 : 0;
   if (more == 0 || walk->end - walk->p <= more) return wrong(walk, "invalid UTF-8");
   uint8_t low = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
@@ -184,9 +189,10 @@ static int leave(struct walk *walk) {
   return 0;
 }
 
-int json_check(struct slice text, uint32_t depth, struct error *error) {
+static int check(struct slice text, uint32_t depth, bool any_bytes, struct error *error) {
   struct walk walk = {.data = text.data, .p = text.data, .end = text.data + text.len, .error = error};
   walk.most = depth < JSON_DEPTH_MOST ? depth : JSON_DEPTH_MOST;
+  walk.any_bytes = any_bytes;
   int more = 1;
   while (more > 0) {
     if (walk.depth > 0 && in_object(&walk) && skip_name(&walk) < 0) return ERROR_INVALID;
@@ -196,4 +202,12 @@ int json_check(struct slice text, uint32_t depth, struct error *error) {
   if (more < 0) return ERROR_INVALID;
   skip_space(&walk);
   return walk.p == walk.end ? 0 : wrong(&walk, "something follows the value");
+}
+
+int json_check(struct slice text, uint32_t depth, struct error *error) {
+  return check(text, depth, false, error);
+}
+
+int json_check_form(struct slice text, uint32_t depth, struct error *error) {
+  return check(text, depth, true, error);
 }

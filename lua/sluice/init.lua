@@ -3,10 +3,40 @@
 
 local PARTS = {}
 for name in ([[
-  authentication budget circuit counters crypto datagram dns file grpc http ip
-  json kafka leases lock log metrics multipart node protobuf
-  query queue random redis regex sleep store table tcp time
-  timer uuid vault
+  authentication
+  budget
+  circuit
+  counters
+  crypto
+  datagram
+  dns
+  file
+  grpc
+  http
+  ip
+  json
+  json_edits
+  kafka
+  leases
+  lock
+  log
+  metrics
+  multipart
+  node
+  protobuf
+  query
+  queue
+  random
+  redis
+  regex
+  sleep
+  store
+  table
+  tcp
+  time
+  timer
+  uuid
+  vault
 ]]):gmatch("%S+") do
   PARTS[name] = "sluice." .. name
 end
@@ -28,6 +58,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@field http sluice.http
 ---@field ip sluice.ip
 ---@field json table
+---@field json_edits table
 ---@field kafka table
 ---@field leases sluice.leases
 ---@field lock sluice.lock

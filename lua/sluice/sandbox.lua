@@ -259,11 +259,47 @@ local WITH_SETTINGS = { cjson = true, ["cjson.safe"] = true } -- each plugin get
 -- What plugins use of the gateway; everything else under `sluice.` is the runtime's own.
 local PUBLIC = {}
 for name in ([[
-  authentication budget circuit code cookie counters crypto datagram dns
-  expression file functions grpc hash http ip json kafka leases
-  limits lock log logging metrics multipart node protobuf
-  query queue random redis regex sleep store tables tcp time
-  timer uuid vault
+  authentication
+  budget
+  circuit
+  code
+  cookie
+  counters
+  crypto
+  datagram
+  dns
+  expression
+  file
+  functions
+  grpc
+  hash
+  http
+  ip
+  json
+  json_edits
+  kafka
+  leases
+  limits
+  lock
+  log
+  logging
+  metrics
+  multipart
+  node
+  protobuf
+  query
+  queue
+  random
+  redis
+  regex
+  sleep
+  store
+  tables
+  tcp
+  time
+  timer
+  uuid
+  vault
 ]]):gmatch("%S+") do
   PUBLIC["sluice." .. name] = true
 end

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Edits of bodies: JSON objects, forms and multipart forms. Any other body, or one that cannot be read as what its
 -- type says, goes on as it is.
-local json = require "sluice.json"
+local json_edits = require "sluice.json_edits"
 local log = require "sluice.log"
 local members = require "request-transformer.members"
 local parts = require "request-transformer.parts"
@@ -10,24 +10,17 @@ local query = require "sluice.query"
 local body = {}
 
 local FORM = "application/x-www-form-urlencoded"
-local SIXTEEN_DIGITS = ("%d"):rep(16)
 
--- Doubles would change integers beyond 2^53; decoding them exactly costs more, so only where there may be one.
-local function decode_json(raw)
-  if raw == "" then return {} end
-  local value, err = json.decode(raw, raw:find(SIXTEEN_DIGITS) and { exact = true } or nil)
-  if err then return nil, err end
-  if type(value) ~= "table" or value[1] ~= nil or json.is_array(value) then return nil, "it is no JSON object" end
-  return value
+-- A body of nothing is an object without members.
+local function edit_json(edits, raw, roots)
+  if raw == "" then raw = "{}" end
+  if not json_edits.is_object(raw) then return nil, "it is no JSON object" end
+  local edited, err = members.edit_json(edits, raw, roots)
+  return edited, err
 end
 
 local EDITORS = {
-  ["application/json"] = function(edits, raw, roots)
-    local object, err = decode_json(raw)
-    if not object then return nil, err end
-    members.edit(edits, object, roots)
-    return json.encode(object)
-  end,
+  ["application/json"] = edit_json,
   [FORM] = function(edits, raw, roots)
     local args = query.decode(raw, 0)
     members.edit(edits, args, roots)

@@ -44,6 +44,14 @@ local function replace(list, name, value)
   table.insert(list, at, new_part(name, value))
 end
 
+local function keep(list, names)
+  local allowed = {}
+  for _, name in ipairs(names) do allowed[name] = true end
+  for i = #list, 1, -1 do
+    if not allowed[list[i].name] then table.remove(list, i) end
+  end
+end
+
 local function edit_all(edits, list, roots)
   for _, edit in ipairs(edits.remove) do remove(list, edit.name) end
   for _, edit in ipairs(edits.rename) do rename(list, edit.name, text(edit.value, roots)) end
@@ -52,6 +60,7 @@ local function edit_all(edits, list, roots)
     if not find(list, edit.name) then list[#list + 1] = new_part(edit.name, text(edit.value, roots)) end
   end
   for _, edit in ipairs(edits.append) do list[#list + 1] = new_part(edit.name, text(edit.value, roots)) end
+  if edits.allow then keep(list, edits.allow) end
 end
 
 -- "content-type" to "Content-Type": there are readers that know the usual spelling only.

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Kong's fields with Kong's defaults. Templates are compiled here too, so that a wrong one is found before it runs.
 local edits = require "request-transformer.edits"
+local json_edits = require "sluice.json_edits"
 local template = require "request-transformer.template"
 local typedefs = require "sluice.typedefs"
 
@@ -43,7 +44,28 @@ local function step(what, form)
   }
 end
 
-local replace = step("to give a new value if they are there", "name:value")
+local TYPES = "types of the values in body where it is JSON, by place; a value without one is a string"
+
+local function typed_step(what, form)
+  local made = step(what, form)
+  table.insert(made.fields, { json_types = { type = "array", default = {}, about = TYPES,
+    elements = { type = "string", one_of = { "boolean", "number", "string" } } } })
+  return made
+end
+
+-- With paths, each entry of `body` must be one.
+local function check_paths(conf)
+  if conf.dots_in_keys then return true end
+  for _, name in ipairs { "remove", "rename", "replace", "add", "append" } do
+    for i, entry in ipairs(conf[name] and conf[name].body or {}) do
+      local path, err = json_edits.path(edits.split(entry) or "")
+      if not path then return nil, err, ("%s.body[%d]"):format(name, i - 1) end
+    end
+  end
+  return true
+end
+
+local replace = typed_step("to give a new value if they are there", "name:value")
 table.insert(replace.fields, { uri = { type = "string", custom_validator = check_template,
   about = "path that the service gets, in place of the request's" } })
 
@@ -57,8 +79,17 @@ return {
       { remove = step("to remove, by name") },
       { rename = step("to rename if they are there", "old:new") },
       { replace = replace },
-      { add = step("to add unless they are there", "name:value") },
-      { append = step("to add beside any that are there", "name:value") },
+      { add = typed_step("to add unless they are there", "name:value") },
+      { append = typed_step("to add beside any that are there", "name:value") },
+      { allow = { type = "record", required = true, fields = {
+        { body = { type = "array", elements = { type = "string" },
+          about = "the only members of the body that go on, after all other edits" } },
+      } } },
+      { dots_in_keys = { type = "boolean", required = true, default = true,
+        about = "a dot belongs to the name of a member; false: entries of body are paths where it is JSON" } },
+    }, entity_checks = {
+      { custom_entity_check = { field_sources = { "dots_in_keys", "remove", "rename", "replace", "add", "append" },
+        fn = check_paths } },
     } } },
   },
 }

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Edits header fields and the JSON body of responses. Where a configuration has no json option, no body is touched.
+-- Edits header fields and the body of responses. Where a configuration has nothing for bodies, none is touched.
 local body = require "response-transformer.body"
 local headers = require "response-transformer.headers"
 local log = require "sluice.log"
@@ -9,7 +9,7 @@ local transformer = { version = "1.0.0", priority = 800 }
 local compiled = setmetatable({}, { __mode = "k" }) -- by configuration: { headers = , body = }
 
 function transformer.needs(conf)
-  return { header_filter = headers.compile(conf) ~= nil, body_filter = body.compile(conf) ~= nil }
+  return { header_filter = headers.has_work(conf), body_filter = body.has_work(conf) }
 end
 
 function transformer.configure(confs)
@@ -19,17 +19,20 @@ function transformer.configure(confs)
 end
 
 function transformer.header_filter(conf, exchange)
-  local edits = compiled[conf].headers
-  if edits then headers.edit(edits, exchange.response) end
+  local response = exchange.response
+  local edits = compiled[conf].headers[response:get_status()]
+  if edits then headers.edit(edits, response) end
 end
 
 -- Holds the body back until it is whole.
-function transformer.body_filter(conf, exchange, chunk)
-  local edits, response = compiled[conf].body, exchange.response
-  if not edits or not body.is_json(response:get_header("Content-Type")) then return chunk end
+function transformer.body_filter(conf, exchange, chunk, last)
+  local response = exchange.response
+  local work = compiled[conf].body[response:get_status()]
+  if work.text then return last and work.text or nil end
+  if not work.edits or not body.is_json(response:get_header("Content-Type")) then return chunk end
   local text = response:get_raw_body()
   if not text then return nil end
-  local edited, err = body.edit(edits, text)
+  local edited, err = body.edit(work.edits, text)
   if edited then return edited end
   log.warn("response body was not edited", { error = err, request_id = exchange.id })
   return text

@@ -1,21 +1,39 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Edits of response header fields: lists made once, walked for each response.
 local pairs_of = require "response-transformer.pairs"
+local statuses = require "response-transformer.statuses"
 
 local headers = {}
 
--- nil when there is nothing to edit.
----@param conf table
----@return table|nil
-function headers.compile(conf)
-  local edits = {
-    remove = pairs_of(conf.remove.headers), rename = pairs_of(conf.rename.headers, true),
-    replace = pairs_of(conf.replace.headers, true), add = pairs_of(conf.add.headers, true),
-    append = pairs_of(conf.append.headers, true),
-  }
-  for _, list in pairs(edits) do
-    if list[1] then return edits end
+local STEPS = { "remove", "rename", "replace", "add", "append" }
+
+-- What is to be done to the fields of an answer with that status; nil: any. false when there is nothing.
+local function edits_of(conf, status)
+  local edits, any = {}, false
+  for _, step in ipairs(STEPS) do
+    local own = conf[step]
+    local meant = not status or statuses.has(own.if_status, status)
+    edits[step] = meant and pairs_of(own.headers, step ~= "remove") or {}
+    any = any or edits[step][1] ~= nil
   end
+  return any and edits
+end
+
+---@param conf table
+---@return boolean
+function headers.has_work(conf)
+  return edits_of(conf) and true or false
+end
+
+-- For each status that comes what is to be done, made when it comes for the first time.
+---@param conf table
+---@return table by status
+function headers.compile(conf)
+  return setmetatable({}, { __index = function(by_status, status)
+    local edits = edits_of(conf, status)
+    by_status[status] = edits
+    return edits
+  end })
 end
 
 -- Several fields of one name keep their order.

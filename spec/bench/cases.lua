@@ -51,6 +51,10 @@ local chain = {
   { name = "response-transformer", config = { add = { headers = { "X-Added:yes" } } } },
 }
 
+local json_edit = { name = "response-transformer", config = {
+  remove = { json = { "internal" } }, rename = { json = { "status:state" } }, add = { json = { "version:2" } },
+} }
+
 return {
   { name = "plain", against = "nginx", floor = 1.05, path = "/128", config = configuration, nginx = {},
     latency = 5000 },
@@ -65,6 +69,8 @@ return {
     nginx = { http = key_map(), location = "if ($refused) { return 401; }" } },
   { name = "chain", against = "plain", floor = 0.75, path = "/128", headers = { "apikey: " .. KEY }, latency = 5000,
     config = function(origin) return configuration(origin, { consumers = consumers(), plugins = chain }) end },
+  { name = "json", against = "plain", floor = 0.45, path = "/json",
+    config = function(origin) return configuration(origin, { plugins = { json_edit } }) end },
   { name = "routes-10000", against = "plain", floor = 0.97, path = "/r7777/x", config = many_routes },
   { name = "h2", against = "nginx", floor = 1.0, path = "/128", config = configuration, nginx = {}, streams = 100,
     connections = 4 },

@@ -69,7 +69,19 @@ function servers.child(pid, title)
   end, 5, title)
 end
 
--- The origin: /128, /1k and anything else from memory, /1m from a file; on its grpc_port over HTTP/2, with trailers, as
+-- 1 KB of JSON as services answer: an object of texts, numbers, a list of objects.
+function servers.json_1k()
+  local items = {}
+  for i = 1, 8 do
+    items[i] = ('{"id":%d,"sku":"item-%03d","quantity":%d,"price":%d.95,"in_stock":true}'):format(1000 + i, i, i, i * 3)
+  end
+  local text = ('{"id":"0b7c2f3e","customer":{"name":"A. Customer","email":"customer@example.test","vip":false},'
+    .. '"internal":"not for everybody","status":"open","items":[%s],"total":123.45,"note":"')
+    :format(table.concat(items, ","))
+  return text .. ("x"):rep(1024 - #text - 2) .. '"}'
+end
+
+-- The origin: /128, /1k, /json and anything else from memory, /1m from a file; on its grpc_port over HTTP/2, with trailers, as
 -- a gRPC service answers.
 function servers.origin()
   local directory = posix.temporary_directory()
@@ -81,6 +93,7 @@ function servers.origin()
     listen 127.0.0.1:%d backlog=4096;
     location / { return 200 "%s"; }
     location /1k { return 200 "%s"; }
+    location = /json { default_type application/json; return 200 '%s'; }
     location = /1m { root %s; }
   }
   server {
@@ -92,7 +105,7 @@ function servers.origin()
       echo_read_request_body; # which nginx's grpc_pass wants of its services
       echo -n "%s";
     }
-  }]]):format(port, ("x"):rep(128), ("x"):rep(1024), directory, grpc_port, ("x"):rep(128)))
+  }]]):format(port, ("x"):rep(128), ("x"):rep(1024), servers.json_1k(), directory, grpc_port, ("x"):rep(128)))
   self.files, self.grpc_port = directory, grpc_port
   return self
 end

@@ -73,4 +73,12 @@ describe("json_check", function()
     assert.equal("nested too deeply at byte 513", fault(("["):rep(100000), 100000))
     assert.equal("nested too deeply at byte 601", fault(('{"a":'):rep(100000), 120))
   end)
+
+  it("leaves the encoding to others when it is asked for the form alone", function()
+    local text = '{"caf\233":"\255"}'
+    local slice = ffi.new("struct slice", text, #text)
+    assert.matches("invalid UTF%-8", fault(text))
+    assert.equal(0, C.json_check_form(slice, 100, nil))
+    assert.is_true(C.json_check_form(ffi.new("struct slice", '{"caf\233"}', 8), 100, nil) < 0)
+  end)
 end)

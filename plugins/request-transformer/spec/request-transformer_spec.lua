@@ -202,6 +202,39 @@ describe("request-transformer", function()
       assert.same({ a = { 1, "2" }, b = { "x", "3" }, c = { "4" } }, json.decode(got.body))
     end)
 
+    it("keeps the order of members, and how what it does not touch is written", function()
+      local got = sent({ remove = { body = { "gone" } }, add = { body = { "new:x" } } },
+        post("application/json", '{ "z":1.50, "gone":0,"n":"\\u00e9","id":12345678901234567890}'))
+      assert.equal('{"z":1.50,"n":"\\u00e9","id":12345678901234567890,"new":"x"}', got.body)
+      assert.equal(tostring(#got.body), got.headers["content-length"])
+    end)
+
+    it("gives values the types told by place, and leaves out a number that is none", function()
+      local got = sent({ add = { body = { "n:1.5", "b:true", "no:number", "s:7", "t:8" },
+        json_types = { "number", "boolean", "number", "string" } } }, post("application/json", "{}"))
+      assert.equal('{"n":1.5,"b":true,"s":"7","t":"8"}', got.body)
+    end)
+
+    it("goes down paths where dots are no part of names", function()
+      local edits = { remove = { body = { "a.b", "list[*].secret" } }, add = { body = { "a.c:1" } } }
+      local text = '{"a":{"b":1},"a.b":2,"list":[{"secret":1,"open":2}]}'
+      assert.equal('{"a":{"b":1},"list":[{"secret":1,"open":2}],"a.c":"1"}',
+        sent(edits, post("application/json", text)).body)
+      edits.dots_in_keys = false
+      assert.equal('{"a":{"c":"1"},"a.b":2,"list":[{"open":2}]}', sent(edits, post("application/json", text)).body)
+    end)
+
+    it("asks templates anew for each request", function()
+      local gateway = spec.gateway { upstreams = { ["*"] = { body = "" } }, plugins = { { name = "request-transformer",
+        config = { add = { body = { "who:$(headers.x_who)" } } } } } }
+      for _, who in ipairs { "ann", "bob" } do
+        local request = post("application/json", "{}")
+        request.headers["X-Who"] = who
+        gateway:request(request)
+      end
+      assert.same({ '{"who":"ann"}', '{"who":"bob"}' }, { gateway:requests()[1].body, gateway:requests()[2].body })
+    end)
+
     it("adds to an empty body", function()
       assert.equal('{"a":"1"}', sent({ add = { body = { "a:1" } } }, post("application/json", "")).body)
     end)
@@ -254,6 +287,18 @@ describe("request-transformer", function()
       local request = multipart({ value("there"), "1" })
       assert.equal(request.body, sent({ replace = { body = { "there:--xyz" } } }, request).body)
     end)
+  end)
+
+  it("lets only the members go on that are allowed, after all other edits", function()
+    local edits = { add = { body = { "c:3", "d:4" } }, allow = { body = { "b", "c" } } }
+    assert.equal('{"b":2,"c":"3"}', sent(edits, post("application/json", '{"a":1,"b":2}')).body)
+    assert.equal("b=2&c=3", sent(edits, post("application/x-www-form-urlencoded", "a=1&b=2")).body)
+    local parts = ('--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'):rep(2):format("a", "1", "b", "2")
+    local body = sent(edits, post("multipart/form-data; boundary=x", parts .. "--x--\r\n")).body
+    assert.is_nil(body:find('name="a"', 1, true))
+    assert.truthy(body:find('name="b"', 1, true))
+    assert.truthy(body:find('name="c"', 1, true))
+    assert.is_nil(body:find('name="d"', 1, true))
   end)
 
   it("leaves bodies of other types, and compressed ones, alone", function()
@@ -339,6 +384,17 @@ describe("request-transformer", function()
   end)
 
   describe("refuses", function()
+    it("what is no path, where paths are meant", function()
+      assert.matches("config.add.body%[0%]: expected a name on both sides of each dot",
+        refused { dots_in_keys = false, add = { body = { "a..b:1" } } })
+      assert.matches("config.remove.body%[0%]: expected %[%*%], or %[N%] with N from 1, found %[x%]",
+        refused { dots_in_keys = false, remove = { body = { "a[x]" } } })
+    end)
+
+    it("a type that JSON does not have", function()
+      assert.matches("config.add.json_types%[0%]: expected one of", refused { add = { json_types = { "date" } } })
+    end)
+
     it("a header without a value", function()
       for _, step in ipairs { "rename", "replace", "add", "append" } do
         assert.matches(("config.%s.headers%%[0%%]: expected name:value, found \"X\""):format(step),

@@ -137,6 +137,37 @@ describe("response-transformer", function()
       assert.equal('{"list":[]}', body_of(edits, '{"a":1,"list":[]}'))
     end)
 
+    it("keeps the order of members, and how what it does not touch is written", function()
+      assert.equal('{"z":1.50,"n":"\\u00e9","a":[ 1 ],"new":"x"}',
+        body_of({ add = { json = { "new:x" } }, remove = { json = { "gone" } } },
+          '{ "z" : 1.50,"gone":0, "n":"\\u00e9","a":[ 1 ] }'))
+    end)
+
+    it("edits what is not UTF-8", function()
+      assert.equal('{"b":"caf\233"}', body_of({ remove = { json = { "a" } } }, '{"a":1,"b":"caf\233"}'))
+    end)
+
+    it("takes a dot for a part of the name", function()
+      assert.equal('{"a":{"b":1}}', body_of({ remove = { json = { "a.b" } } }, '{"a":{"b":1},"a.b":2}'))
+    end)
+
+    it("goes down paths, into every element or one of a list", function()
+      local text = body_of({
+        dots_in_keys = false,
+        remove = { json = { "customers[*].info.phone" } }, rename = { json = { "meta.old:new" } },
+        replace = { json = { "list[2]:9" }, json_types = { "number" } },
+        add = { json = { "meta.added:true" }, json_types = { "boolean" } }, append = { json = { "meta.tags:x" } },
+      }, '{"customers":[{"info":{"phone":1,"name":"a"}},{"info":{"phone":2}},3],"meta":{"old":1},"list":[1,2]}')
+      assert.equal('{"customers":[{"info":{"name":"a"}},{"info":{}},3],'
+        .. '"meta":{"new":1,"added":true,"tags":["x"]},"list":[1,9]}', text)
+    end)
+
+    it("lets only the members stay that are allowed, after all other edits", function()
+      assert.equal('{"b":2,"c":"3"}',
+        body_of({ add = { json = { "c:3", "d:4" } }, allow = { json = { "b", "c" } } }, '{"a":1,"b":2}'))
+      assert.equal("{}", body_of({ allow = { json = {} } }, '{"a":1,"b":2}'))
+    end)
+
     it("edits a body that comes in pieces", function()
       local response = response_to({ add = { json = { "b:2" } } },
         { headers = { ["Content-Type"] = "application/json" }, chunks = { '{"a"', ":", "1}" } })
@@ -172,7 +203,50 @@ describe("response-transformer", function()
     end)
   end)
 
+  it("takes another body, whatever it was", function()
+    local response = response_to { replace = { body = '{"message":"later"}' } }
+    assert.equal('{"message":"later"}', response.body)
+    assert.equal("", response_to { replace = { body = "" } }.body)
+  end)
+
+  describe("for some statuses", function()
+    local config = {
+      add = { headers = { "X-New:1" }, json = { "b:2" }, if_status = { "404", "500-599" } },
+      replace = { body = "no", if_status = { "503" } },
+    }
+
+    local function answered(status)
+      local headers = { ["Content-Type"] = "application/json" }
+      local response = response_to(config, { status = status, headers = headers, body = '{"a":1}' })
+      return { response.headers["x-new"], response.body }
+    end
+
+    it("does each step where it is meant, and nothing elsewhere", function()
+      assert.same({ "1", '{"a":1,"b":"2"}' }, answered(404))
+      assert.same({ "1", '{"a":1,"b":"2"}' }, answered(500))
+      assert.same({ "1", "no" }, answered(503))
+      assert.same({ nil, '{"a":1}' }, answered(200))
+      assert.same({ nil, '{"a":1}' }, answered(400))
+    end)
+
+    it("refuses what is no status and no range", function()
+      for _, entry in ipairs { "4xx", "600", "99", "500-400", "404,405", "" } do
+        assert.matches("config.add.if_status%[0%]: expected ", refused { add = { if_status = { entry } } })
+      end
+    end)
+  end)
+
   describe("refuses", function()
+    it("what is no path, where paths are meant", function()
+      local function at(entry)
+        return refused { dots_in_keys = false, remove = { json = { "fine", entry } } }
+      end
+      assert.matches("config.remove.json%[1%]: expected a name on both sides of each dot", at "a..b")
+      assert.matches("config.remove.json%[1%]: expected a name on both sides of each dot", at "a.")
+      assert.matches("config.remove.json%[1%]: expected %[%*%], or %[N%] with N from 1, found %[0%]", at "a[0].b")
+      assert.matches("config.remove.json%[1%]: expected at most 32 steps", at(("a."):rep(32) .. "b"))
+    end)
+
     it("an entry without a colon", function()
       for _, step in ipairs { "rename", "replace", "add", "append" } do
         for _, part in ipairs { "headers", "json" } do
