@@ -18,8 +18,8 @@ CPPFLAGS += -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -DSLUICE_PREFIX='"$(PR
             -isystem /usr/include/luajit-2.1 -isystem $(BUILD)/llhttp/lib
 CFLAGS   += -std=c11 -g -fPIC -fno-strict-aliasing -fno-omit-frame-pointer
 CXXFLAGS += -std=c++17 -fno-exceptions -g -fPIC -fno-strict-aliasing -fno-omit-frame-pointer
-LDLIBS   := -lev -lnghttp2 -lssl -lcrypto -lcrypt -lrdkafka -lcares -llmdb -lpcre2-8 -lz -lprotobuf -lluajit-5.1 -lstdc++ -lm \
-            -ldl -lpthread
+LDLIBS   := -lev -lnghttp2 -lssl -lcrypto -lcrypt -lrdkafka -lcares -llmdb -lpcre2-8 -lz -lbrotlienc -lzstd -lprotobuf \
+            -lluajit-5.1 -lstdc++ -lm -ldl -lpthread
 
 # Assertions stay on in a release: a broken invariant stops one worker, which the master replaces.
 CFLAGS_release := -O2

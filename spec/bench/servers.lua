@@ -81,8 +81,8 @@ function servers.json_1k()
   return text .. ("x"):rep(1024 - #text - 2) .. '"}'
 end
 
--- The origin: /128, /1k, /json and anything else from memory, /1m from a file; on its grpc_port over HTTP/2, with trailers, as
--- a gRPC service answers.
+-- The origin: /128, /1k, /json and anything else from memory, /1m from a file; on its grpc_port over HTTP/2, with
+-- trailers, as a gRPC service answers.
 function servers.origin()
   local directory = posix.temporary_directory()
   os.execute("chmod 755 '" .. directory .. "'") -- nginx's worker is another user

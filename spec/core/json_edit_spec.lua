@@ -72,7 +72,7 @@ describe("edits of JSON", function()
       { '{"a":{"b":{"c":1,"d":2}},"e":3}', { { "remove", { "a", "b", "c" } }, { "add", { "a", "x" }, "0" } },
         '{"a":{"b":{"d":2},"x":0},"e":3}' },
     ["stop where a path does not lead on"] =
-      { '{"a":1,"c":{"d":[]}}', 
+      { '{"a":1,"c":{"d":[]}}',
         { { "remove", { "a", "b" } }, { "add", { "x", "y" }, "1" }, { "remove", { "c", "d", "e" } } },
         '{"a":1,"c":{"d":[]}}' },
     ["reach every element of a list"] =
