@@ -95,7 +95,8 @@ static void watch_fill(struct watch *watch, const struct upstream_watch *conf) {
   watch->spread = (uint8_t)conf->spread;
   watch->loads = conf->loads;
   watch->threshold = conf->threshold;
-  watch->slow_start_us = (int64_t)(conf->slow_start_s * 1e6);
+  // Where clients stay with a target, it would move them away.
+  watch->slow_start_us = conf->spread == SPREAD_HASH ? 0 : (int64_t)(conf->slow_start_s * 1e6);
   watch->passive_limits = conf->passive;
   watch->active_limits = conf->active;
   watch->passive = any_limit(&conf->passive);

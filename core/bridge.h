@@ -464,6 +464,8 @@ uint32_t bridge_target_states(struct worker *worker, double exchange, int gen, u
 // The target (from 1, 0: none) that this text prefers; each text has its own order among the targets, by their weight.
 uint32_t bridge_target_by_hash(struct worker *worker, double exchange, int gen, uint32_t upstream, const char *text,
                                uint32_t len);
+// Among the addresses of its target, the exchange goes to the one that this text prefers (SPREAD_HASH).
+void bridge_target_session(struct worker *worker, double exchange, const char *text, uint32_t len);
 
 // The endpoint of the exchange's last try; 0: none, or its upstream is not watched.
 double bridge_endpoint(struct worker *worker, double exchange);

@@ -74,6 +74,11 @@ uint32_t bridge_target_by_hash(struct worker *worker, double handle, int gen, ui
   return balance_by_hash(exchange, found, balance_hash((struct slice){text, len}));
 }
 
+void bridge_target_session(struct worker *worker, double handle, const char *text, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (exchange) exchange->hash = balance_hash((struct slice){text, len});
+}
+
 double bridge_endpoint(struct worker *worker, double handle) {
   const struct exchange *exchange = exchange_find(worker, handle);
   return exchange ? endpoints_handle(worker->endpoints, exchange->endpoint) : 0;

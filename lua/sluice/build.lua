@@ -107,7 +107,7 @@ end
 
 -- A policy that can say its order beforehand spares each exchange a call into Lua.
 local function give_schedule(held, upstream, index, policy)
-  local order = policy:schedule()
+  local order = policy.schedule and policy:schedule()
   if not order or #order == 0 then return end
   local cells = ffi.new("uint32_t[?]", #order)
   for i, target in ipairs(order) do cells[i - 1] = target end
@@ -125,7 +125,7 @@ function build.upstreams(held, pace)
       pace()
     end
     local policy = require("sluice.balancer").new(upstream, its_targets)
-    held.upstreams[index] = policy
+    held.upstreams[index], policy.generation, policy.index = policy, held.id, index
     give_schedule(held, upstream, index, policy)
     must(watch.start(held.id, index, upstream, policy), upstream, "upstream")
     pace()
