@@ -457,6 +457,8 @@ void bridge_endpoint_forget(struct worker *worker, int gen, const char *upstream
 int bridge_target_bind(struct worker *worker, int gen, uint32_t upstream, uint32_t target, const char *const *texts,
                        const uint32_t *ports, uint32_t count, double *endpoints);
 
+// Whether the upstream of this name has a target that takes requests: OK; CLOSED: it has none; NONE: no such upstream.
+int bridge_upstream_takes(struct worker *worker, double exchange, const char *name, uint32_t len);
 // For policies: the targets in the order of their making, until the next call for this upstream; how many there are,
 // 0 when none takes requests.
 uint32_t bridge_target_states(struct worker *worker, double exchange, int gen, uint32_t upstream,

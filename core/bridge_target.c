@@ -66,6 +66,16 @@ uint32_t bridge_target_states(struct worker *worker, double handle, int gen, uin
   return balance_states(exchange_find(worker, handle), worker, found, out);
 }
 
+int bridge_upstream_takes(struct worker *worker, double handle, const char *name, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct upstream *upstream = generation_find_upstream(exchange->generation, (struct slice){name, len});
+  if (!upstream) return BRIDGE_NONE;
+  const struct target_state *states;
+  uint32_t count = upstream->watch ? balance_states(exchange, worker, upstream, &states) : upstream->target_count;
+  return count > 0 ? BRIDGE_OK : BRIDGE_CLOSED;
+}
+
 uint32_t bridge_target_by_hash(struct worker *worker, double handle, int gen, uint32_t upstream, const char *text,
                                uint32_t len) {
   struct upstream *found = find_upstream(worker, gen, upstream);

@@ -190,6 +190,18 @@ function methods:get_consumer_groups()
   return groups(of(self.handle))
 end
 
+-- Kong's other groups: those that a consumer's `acls` name.
+---@return string[]|nil nil: no consumer is known
+function methods:get_acl_groups()
+  check_phase(ROUTED, self.handle, "exchange.client:get_acl_groups")
+  local exchange = of(self.handle)
+  local consumer = exchange.consumer
+  if not consumer then return nil end
+  local names = {}
+  for i, acl in ipairs(entities.all(exchange, "acls", "consumer", consumer.id)) do names[i] = acl.group end
+  return names
+end
+
 ---@return table|nil the first of the request's groups
 function methods:get_consumer_group()
   check_phase(ROUTED, self.handle, "exchange.client:get_consumer_group")

@@ -54,6 +54,19 @@ function methods:set_service(name)
   return true
 end
 
+-- Whether an upstream of the configuration has a target that takes requests, by all that is known of their health.
+---@param name string
+---@return boolean|nil nil: there is no such upstream
+function methods:can_take(name)
+  check_phase(ACCESS, self.handle, "exchange.service:can_take")
+  check.string("exchange.service:can_take", "name", name)
+  local status = C.bridge_upstream_takes(worker, self.handle, name, #name)
+  if status == E.BRIDGE_NONE then return nil end
+  if status == E.BRIDGE_CLOSED then return false end
+  must(status, "exchange.service:can_take")
+  return true
+end
+
 -- Sends the request to this host and port in place of the route's service.
 ---@param host string name or address
 ---@param port integer 1 to 65535
