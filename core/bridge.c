@@ -472,17 +472,14 @@ int bridge_field_set_number(struct worker *worker, double handle, int message, u
 }
 
 int bridge_identity_clear(struct worker *worker, double handle) {
-  static const struct slice names[] = {
-      SLICE("X-Consumer-ID"),        SLICE("X-Consumer-Custom-ID"),    SLICE("X-Consumer-Username"),
-      SLICE("X-Consumer-Groups"),    SLICE("X-Credential-Identifier"), SLICE("X-Credential-Username"),
-      SLICE("X-Anonymous-Consumer"),
-  };
   struct exchange *exchange = exchange_find(worker, handle);
   struct headers *headers;
   if (!exchange) return BRIDGE_STALE;
   int status = fields_to_change(exchange, MESSAGE_REQUEST, &headers);
-  if (status == BRIDGE_OK) headers_remove_all_alike(headers, names, sizeof names / sizeof *names);
-  return status;
+  if (status != BRIDGE_OK) return status;
+  headers_remove_identity(headers);
+  exchange_distrust_trailers(exchange);
+  return BRIDGE_OK;
 }
 
 static int tell(struct exchange *exchange, struct slice name, struct bytes value) {

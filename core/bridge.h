@@ -159,7 +159,7 @@ int bridge_header_clear(struct worker *worker, double exchange, int message, con
 // The same, and every field whose name a service may take for that one, such as X_Y for X-Y.
 int bridge_header_clear_alike(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
 // Takes out of the request every field that a service may take for an identity the gateway vouches for (Kong's
-// X-Consumer-*, X-Credential-*, X-Anonymous-Consumer), in any spelling.
+// X-Consumer-*, X-Credential-*, X-Anonymous-Consumer, X-Authenticated-*), in any spelling, and out of its trailers.
 int bridge_identity_clear(struct worker *worker, double exchange);
 // Whom a request was authenticated as. What has no data is not told.
 struct identity {

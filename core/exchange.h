@@ -99,6 +99,7 @@ struct exchange {
   uint16_t refusal;      // the content cannot be taken: 413 too much, 400 its framing is broken, 408 it does not come
   bool body_buffering;   // a plugin waits for the whole request body
   bool body_replaced;    // by a plugin
+  bool vouched;          // whose the request is stands in its fields: its trailers must not say so
   bool wants_whole_response; // a plugin does: header_filter runs once all of it has come
   bool sent_continue;
   bool filtering_body;
@@ -238,9 +239,10 @@ int exchange_exit_error(struct exchange *exchange, int status, const char *messa
 int exchange_use_service(struct exchange *exchange, uint32_t index); // OK or FULL
 int exchange_early_hints(struct exchange *exchange);
 void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len);
-int exchange_fork_response(struct exchange *exchange);   // before the response's fields are changed
-int exchange_fork_trailers(struct exchange *exchange);   // before its trailers are changed
-int exchange_want_whole_body(struct exchange *exchange); // BRIDGE_OK, AGAIN, FULL
+int exchange_fork_response(struct exchange *exchange);      // before the response's fields are changed
+void exchange_distrust_trailers(struct exchange *exchange); // of the request: they tell nobody's identity
+int exchange_fork_trailers(struct exchange *exchange);      // before its trailers are changed
+int exchange_want_whole_body(struct exchange *exchange);    // BRIDGE_OK, AGAIN, FULL
 int exchange_stream_begin(struct exchange *exchange, int status);
 int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len);
 int exchange_stream_end(struct exchange *exchange);

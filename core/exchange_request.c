@@ -397,12 +397,18 @@ void exchange_on_body_settled(struct exchange *exchange) {
     throttle_request(exchange);
 }
 
+void exchange_distrust_trailers(struct exchange *exchange) {
+  exchange->vouched = true;
+  if (exchange->request.trailers.count) headers_remove_identity(&exchange->request.trailers);
+}
+
 void exchange_on_request_end(struct exchange *exchange) {
   if (exchange->websocket && exchange->state == EXCHANGE_TUNNEL) {
     websocket_on_client_end(exchange);
     return;
   }
   exchange->request_complete = true;
+  if (exchange->vouched) exchange_distrust_trailers(exchange);
   if (exchange->body_waiter != 0)
     exchange_wake(exchange, &exchange->body_waiter, BRIDGE_OK);
   else if (exchange->try && !exchange->body_replaced)

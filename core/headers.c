@@ -219,6 +219,16 @@ uint32_t headers_remove_all_alike(struct headers *headers, const struct slice *n
   return removed;
 }
 
+uint32_t headers_remove_identity(struct headers *headers) {
+  static const struct slice names[] = {
+      SLICE("X-Consumer-ID"),          SLICE("X-Consumer-Custom-ID"),    SLICE("X-Consumer-Username"),
+      SLICE("X-Consumer-Groups"),      SLICE("X-Credential-Identifier"), SLICE("X-Credential-Username"),
+      SLICE("X-Anonymous-Consumer"),   SLICE("X-Authenticated-Groups"),  SLICE("X-Authenticated-Scope"),
+      SLICE("X-Authenticated-UserID"),
+  };
+  return headers_remove_all_alike(headers, names, sizeof names / sizeof *names);
+}
+
 int headers_copy(struct headers *to, const struct headers *from, struct arena *arena) {
   struct headers copy = {.count = from->count, .most = from->most, .present = from->present};
   if (from->count) {

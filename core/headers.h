@@ -83,6 +83,8 @@ uint32_t headers_remove(struct headers *headers, struct slice name);
 uint32_t headers_remove_alike(struct headers *headers, struct slice name);
 // Removes the fields whose names are spelt like one of `names`, in one pass; the number removed.
 uint32_t headers_remove_all_alike(struct headers *headers, const struct slice *names, uint32_t count);
+// All fields that a service may take for an identity which the gateway vouches for.
+uint32_t headers_remove_identity(struct headers *headers);
 // Makes the fields of `to` those of `from`, sharing the bytes.
 int headers_copy(struct headers *to, const struct headers *from, struct arena *arena);
 // Fit for a field: a token for a name; no CR, LF, NUL in a value (RFC 9110 5.1, 5.5).

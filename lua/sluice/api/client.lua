@@ -105,6 +105,19 @@ function methods:load_credential(kind, field, value)
   return (entities.find(of(self.handle), kind, field, value))
 end
 
+-- All credentials of a kind with that value, such as ("acls", "consumer", consumer.id), in the order of the file:
+-- the same list for as long as they stay as they are. Not to be changed.
+---@param kind string
+---@param field string
+---@param value any
+---@return table[]
+function methods:load_credentials(kind, field, value)
+  check_phase(LATER, self.handle, "exchange.client:load_credentials")
+  check.string("exchange.client:load_credentials", "kind", kind)
+  check.string("exchange.client:load_credentials", "field", field)
+  return (entities.all(of(self.handle), kind, field, value))
+end
+
 local function set_groups(exchange, groups)
   local known = rawget(exchange, "consumer_groups") ~= nil or rawget(exchange, "consumer_group_ids") ~= nil
   if groups == nil and not known then return end
@@ -152,13 +165,41 @@ function methods:forward_identity(identifier)
   end
 end
 
-local function groups_of(exchange, consumer_id)
+local memberships = setmetatable({}, { __mode = "k" }) -- by generation: lists of groups by the consumer's id
+local ids_of = setmetatable({}, { __mode = "k" })      -- by such a list
+
+local function ids_in(list)
+  local ids = {}
+  for i = 1, #list do ids[i] = list[i].id end
+  return ids
+end
+
+local function read_groups(exchange, consumer_id)
   local list = {}
   for _, member in ipairs(entities.all(exchange, "consumer_group_consumers", "consumer", consumer_id)) do
     local group = member.consumer_group
     list[#list + 1] = entities.find(exchange, "consumer_groups", "id", type(group) == "table" and group.id or group)
   end
   table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
+-- The same list each time.
+local function groups_of(exchange, consumer_id)
+  local generation = entities.generation(exchange)
+  if not generation then return {} end
+  local known = memberships[generation]
+  if not known then
+    known = {}
+    memberships[generation] = known
+  end
+  local list = known[consumer_id]
+  if not list then
+    list = read_groups(exchange, consumer_id)
+    if list[1] then -- whoever has none may be anybody
+      known[consumer_id], ids_of[list] = list, ids_in(list)
+    end
+  end
   return list
 end
 
@@ -179,9 +220,7 @@ end
 local function group_ids(exchange)
   local list = groups(exchange)
   if not list then return false end
-  local ids = {}
-  for i = 1, #list do ids[i] = list[i].id end
-  return ids
+  return ids_of[list] or ids_in(list)
 end
 
 ---@return table[]|nil groups of the request, by name; nil when there are none

@@ -83,6 +83,15 @@ local function check_service(loader, entry)
   end
 end
 
+-- As in Kong without a database: a key whose file does not say when it was made is as old as what was read.
+local function check_life(loader, entry)
+  local credential = entry.record
+  if (credential.ttl or 0) == 0 or credential.created_at then return end
+  credential.created_at = os.time()
+  errors.warn(loader.errors, { entry = entry, keys = { "ttl" },
+    message = "it counts from now, and anew when this is read again: created_at (seconds since 1970) says from when" })
+end
+
 -- What is no hash is a password, and hashed here: the records hold none. `_transform: false` says that all of them have
 -- been hashed already, which is how Kong writes out those of its own.
 local function hash_password(loader, entry)
@@ -314,6 +323,7 @@ function rules.run(loader)
   loader.used, loader.broken = loader.used or {}, {}
   each(loader, "routes", check_route, true)
   each(loader, "services", check_service)
+  each(loader, "keyauth_credentials", check_life)
   each(loader, "basicauth_credentials", hash_password)
   each(loader, "plugins", check_plugin)
   warn_of_unheard(loader)

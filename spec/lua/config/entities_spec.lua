@@ -145,6 +145,19 @@ consumers:
     end)
   end)
 
+  it("let the life of a key begin when it was made, or now", function()
+    local before = os.time()
+    local loaded = loading.good [[
+consumers: [{username: a, keyauth_credentials: [{key: a, ttl: 60}, {key: b, ttl: 60, created_at: 5}, {key: c},
+  {key: d, ttl: 0}]}]
+]]
+    local keys = loaded:list("keyauth_credentials")
+    assert.is_true(keys[1].created_at >= before and keys[1].created_at <= os.time())
+    assert.same({ 5 }, { keys[2].created_at, keys[3].created_at, keys[4].created_at })
+    assert.equal(1, #loaded.warnings)
+    assert.matches("keyauth_credentials%[0%].*: ttl: it counts from now", loaded.warnings[1].text)
+  end)
+
   it("give consumers their keys of certificates", function()
     local loaded = loading.good [[
 consumers:
