@@ -16,6 +16,8 @@ for name in ([[
   ip
   json
   json_edits
+  jwks
+  jwt
   kafka
   leases
   lock
@@ -59,6 +61,8 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@field ip sluice.ip
 ---@field json table
 ---@field json_edits table
+---@field jwks sluice.jwks
+---@field jwt sluice.jwt
 ---@field kafka table
 ---@field leases sluice.leases
 ---@field lock sluice.lock

@@ -277,6 +277,8 @@ for name in ([[
   ip
   json
   json_edits
+  jwks
+  jwt
   kafka
   leases
   limits

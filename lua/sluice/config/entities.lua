@@ -230,8 +230,16 @@ credential("basicauth_credentials", "username", { { username = text { required =
   { password = { type = "string", encrypted = true, required = true } } })
 credential("hmacauth_credentials", "username", { { username = text { required = true } },
   { secret = { type = "string", encrypted = true, required = true } } })
+-- The core reads keys; it is there when a credential is.
+local function is_public_key(value)
+  local key, why = require("sluice.crypto").key(value)
+  return key ~= nil, why
+end
+
+local public_key = typedefs.text(is_public_key, "a public key or a certificate in PEM form")
+
 credential("jwt_secrets", "key", {
-  { key = text { required = true } }, { secret = secret }, { rsa_public_key = text() },
+  { key = text { required = true } }, { secret = secret }, { rsa_public_key = public_key },
   { algorithm = choice("HS256", { "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512",
     "PS256", "PS384", "PS512", "EdDSA" }) },
 }, { entity_checks = {
