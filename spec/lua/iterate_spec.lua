@@ -41,6 +41,36 @@ describe("a loop over", function()
     assert.equal(0, missed(fixed, "next, outer", "next, inner"))
   end)
 
+  -- Short loops, of which the compiler unrolls several turns into one trace.
+  local short = [[
+    local function highest(list)
+      local count, most = 0, 0
+      for key in pairs(list) do
+        count = count + 1
+        if key > most then most = key end
+      end
+      return most
+    end
+    local function greatest(list)
+      local count, most = 0, 0
+      for _, value in pairs(list) do
+        count = count + 1
+        if value > most then most = value end
+      end
+      return most
+    end
+    local wrong = 0
+    for _ = 1, 20000 do
+      if highest { {}, {} } ~= 2 or greatest { 1, 2 } ~= 2 then wrong = wrong + 1 end
+    end
+    print(wrong)
+  ]]
+
+  it("pairs gives each key and value but once", function()
+    local status, out = process.run({ "luajit", "-e", fixed .. short })
+    assert.same({ 0, "0\n" }, { status, out })
+  end)
+
   it("an empty table ends at once, and one over no table is an error", function()
     local status, out = process.run({ "luajit", "-e", fixed ..
       ' for _ in pairs({}) do print("never") end print(next({})) print(pcall(pairs))' ..
