@@ -6,6 +6,25 @@ local KEYS = 1000
 local ROUTES = 10000
 local KEY = "key-777"
 
+-- A token of KEY that never ends, and the key that it was signed by.
+local JWT = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJrZXktNzc3Iiwic3ViIjoidXNlci03NzciLCJhdWQiOiJiZW5jaCI"
+  .. "sImV4cCI6MzI1MDM2ODAwMDAsImp0aSI6IjZmMGJkN2YwLTlkMzQtNGYwYy04ZDM4LTBmOWY5YjRlNWUyMSJ9.I-QgoiTVGYvPgs"
+  .. "xyXJMj8fPgj1-22mJhE3e1Hbq9s6epzfAkouK2k2BySrdfzoi-i17ZDvpeFDyR60U3txTVLZ1USD9QOeNjS8WstVG7i7axAHk3j6"
+  .. "p0ZLuK9bqDY6Xp26-TH-0Qo-Vp3vz2uL3oYsYjk3k071bf-btY_71wBLBjbE5p_Lh3VVodR_bi1B0oS_rjtJdKp1yodpzcWEYDlw"
+  .. "-LyQeo69iZKj95Sj1SBUaOq60icw_ob6f1USIDJvi5iLfbhFAW3Sk-yfaeIDpserZ9ub1pGd-VNqM31a0VxiPKHksWFQ0ZgVs7H7"
+  .. "xqgb2JO5OfulqnYGcOlYvK4JogOw"
+local JWT_KEY = [[
+-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAsD3sPdVyaHyLWx7avvQ1
+AiIngFvxJ8QO7bpiNMkaLFotWiK06mwrPWifCaObcPfSq9Pjsxkd3VJF+VSAZpq3
+hnQtapIm2egCDHznNXYzAPZgGtEYoQt1TNZ6DP5pl94CNv6+SY92vWPkRbWeoMyG
+9oM0VcHt0LiiyzaKUBud4ztB3s8h6F/8M83rJdXE33wdRGCe+1jfKC4vvzVzB1uz
+dU1UGHqeFoXjPmYZSMak8QmqtaM9qNracXLhZAQF1cRKJkhSSs/vVBsLSwZNknP3
+9FBDOA9E+Wv6Uo4KI0aqaMn0X6EDntvsjZ5A3rPB8+O4Eijv2dL6tWQfFJr3MZvc
+hQIDAQAB
+-----END PUBLIC KEY-----
+]]
+
 local function configuration(origin, changes)
   local config = {
     _format_version = "3.0",
@@ -20,6 +39,15 @@ local function consumers()
   local list = {}
   for index = 1, KEYS do
     list[index] = { username = "user-" .. index, keyauth_credentials = { { key = "key-" .. index } } }
+  end
+  return list
+end
+
+local function consumers_with_jwt()
+  local list = {}
+  for index = 1, KEYS do
+    list[index] = { username = "user-" .. index, jwt_secrets = { { key = "key-" .. index, algorithm = "RS256",
+      rsa_public_key = JWT_KEY } } }
   end
   return list
 end
@@ -67,6 +95,11 @@ return {
       return configuration(origin, { consumers = consumers(), plugins = { { name = "key-auth" } } })
     end,
     nginx = { http = key_map(), location = "if ($refused) { return 401; }" } },
+  { name = "jwt", against = "plain", floor = 0.7, path = "/128", headers = { "authorization: Bearer " .. JWT },
+    config = function(origin)
+      return configuration(origin, { consumers = consumers_with_jwt(),
+        plugins = { { name = "jwt", config = { claims_to_verify = { "exp" } } } } })
+    end },
   { name = "chain", against = "plain", floor = 0.75, path = "/128", headers = { "apikey: " .. KEY }, latency = 5000,
     config = function(origin) return configuration(origin, { consumers = consumers(), plugins = chain }) end },
   { name = "json", against = "plain", floor = 0.45, path = "/json",
