@@ -12,6 +12,7 @@
 #include "exchange.h"
 #include "forward.h"
 #include "grpc.h"
+#include "hedge.h"
 #include "router.h"
 #include "stream.h"
 #include "tls.h"
@@ -211,6 +212,7 @@ double bridge_number(struct worker *worker, double handle, int what) {
   case NUMBER_CONNECTION: return (double)exchange->peer.number;
   case NUMBER_BUFFERED_MOST: return (double)exchange->generation->limits.max_buffered_body_bytes;
   case NUMBER_TLS: return exchange->peer.tls;
+  case NUMBER_HEDGED: return exchange->hedged;
   default: return (double)NAN;
   }
 }
@@ -659,14 +661,28 @@ int bridge_service_use(struct worker *worker, double handle, uint32_t service) {
   return exchange_use_service(exchange, service);
 }
 
+static struct budget *budget_of(struct worker *worker, double number) {
+  return number >= 1 && number <= UINT32_MAX ? budget_find(worker, (uint32_t)number) : NULL;
+}
+
 int bridge_service_retry_budget(struct worker *worker, double handle, double number) {
   struct exchange *exchange = exchange_find(worker, handle);
-  struct budget *budget = number >= 1 && number <= UINT32_MAX ? budget_find(worker, (uint32_t)number) : NULL;
+  struct budget *budget = budget_of(worker, number);
   if (!exchange) return BRIDGE_STALE;
   if (!budget) return BRIDGE_INVALID;
   exchange->retry_budget = budget;
   budget_earn(worker, budget);
   return BRIDGE_OK;
+}
+
+int bridge_service_hedge(struct worker *worker, double handle, double delay_s, double number) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  struct budget *budget = budget_of(worker, number);
+  if (!exchange) return BRIDGE_STALE;
+  if (!budget || !(delay_s >= 0 && delay_s <= 3600)) return BRIDGE_INVALID;
+  if (exchange->state >= EXCHANGE_SERVICE) return BRIDGE_LATE;
+  budget_earn(worker, budget);
+  return hedge_want(exchange, (int64_t)(delay_s * 1e6), budget) < 0 ? BRIDGE_FULL : BRIDGE_OK;
 }
 
 static double real_time(const struct exchange *exchange, int64_t mono_us) {

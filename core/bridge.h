@@ -119,6 +119,7 @@ enum exchange_number {
   NUMBER_TLS,                 // 1 when the downstream connection is TLS
   NUMBER_CONNECTION,          // which connection of this worker it is, from 1
   NUMBER_BUFFERED_MOST,       // bytes of a body that may be held for a plugin
+  NUMBER_HEDGED, // 0: no second try was made beside the first; 1: for want of budget; 2: it lost; 3: it won
   NUMBER_COUNT
 };
 
@@ -241,6 +242,9 @@ double bridge_budget(struct worker *worker, const char *name, uint32_t len, doub
                      double window_s, double spent, double refused);
 // Retries of this exchange are bound by the budget; the request counts.
 int bridge_service_retry_budget(struct worker *worker, double exchange, double budget);
+// A second try, of another target, begins where the first has not been answered in so many seconds, and the budget
+// allows it: of requests that may come twice and have no content. The request counts in the budget.
+int bridge_service_hedge(struct worker *worker, double exchange, double delay_s, double budget);
 int bridge_service_tls_verify(struct worker *worker, double exchange, int verify);
 int bridge_service_tls_depth(struct worker *worker, double exchange, int depth); // intermediate certificates allowed
 // The client's certificate (its chain behind it) towards the service. INVALID: bridge_error says what is wrong with it.

@@ -189,7 +189,7 @@ void exchange_finish(struct exchange *exchange) {
   if (exchange->deadline_us) exchange_drop_deadline(exchange);
   if (exchange->leases) lease_end_all(exchange);
   if (exchange->generation && exchange->generation->access_log && exchange->ops) access_log_write(exchange);
-  if (exchange->try) try_abandon(exchange);
+  if (exchange->try || exchange->hedge) try_abandon(exchange);
   if (exchange->endpoint) balance_leave(exchange);
   // A coroutine that waits for the body or for room to send will get none.
   exchange_wake(exchange, &exchange->body_waiter, BRIDGE_CLOSED);

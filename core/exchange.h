@@ -22,6 +22,7 @@
 
 struct budget;
 struct exchange;
+struct hedge;
 struct lease;
 struct try;
 struct websocket;
@@ -155,6 +156,8 @@ struct exchange {
   struct websocket *websocket; // NULL: none, or a tunnel
   uint32_t message_most[2];    // bytes of a message of the client's and the service's, set by plugins; 0: not set
   struct budget *retry_budget; // NULL: none
+  struct hedge *hedge;         // NULL: there will be no second try beside this one, or no more
+  uint8_t hedged;              // enum hedged
   struct job next_try;
   int64_t deadline_us; // of the whole exchange, as its client set it (grpc-timeout); 0: none
   struct timer deadline;

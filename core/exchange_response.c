@@ -6,6 +6,7 @@
 #include "balance.h"
 #include "exchange_parts.h"
 #include "forward.h"
+#include "hedge.h"
 #include "try.h"
 #include "worker.h"
 
@@ -267,7 +268,7 @@ int exchange_exit_error(struct exchange *exchange, int status, const char *messa
 
 void exchange_on_service_interim(struct exchange *exchange, int status, struct headers *fields) {
   // 100 has been answered here; others (102, 103) pass to clients that can tell them apart (RFC 9110 15.2).
-  if (status == 100 || !exchange->stream || is_http_1_0(exchange)) return;
+  if (status == 100 || !exchange->stream || is_http_1_0(exchange) || hedge_is_on(exchange)) return;
   if (exchange->ops->is_congested(exchange)) return; // and nobody misses one
   forward_mark_hop_by_hop(fields);
   exchange->ops->interim(exchange, status, fields);
@@ -333,6 +334,7 @@ static void tunnel_head(struct exchange *exchange) {
 
 void exchange_on_service_head(struct exchange *exchange) {
   struct h1_message *message = &exchange->service_message;
+  if (exchange->hedge) hedge_settle(exchange, true);
   if (exchange->endpoint) balance_on_head(exchange);
   if (exchange->grpc && exchange_retry_grpc(exchange)) return;
   exchange->first_byte_us = exchange->worker->loop.clock.mono_us;

@@ -8,8 +8,15 @@
 #include "exchange.h"
 #include "forward.h"
 #include "h2_client_parts.h"
+#include "hedge.h"
 #include "try.h"
 #include "worker.h"
+
+struct exchange *h2_call_enter(struct h2_call *call) {
+  struct exchange *exchange = call->exchange;
+  if (hedge_is_on(exchange) && exchange->try->call != call) hedge_swap(exchange);
+  return exchange;
+}
 
 // ---- Waiting -------------------------------------------------------------------------------------------------------
 
@@ -30,7 +37,7 @@ void h2_call_await(struct h2_call *call) {
 }
 
 static void call_on_deadline(struct h2_call *call) {
-  struct exchange *exchange = call->exchange;
+  struct exchange *exchange = h2_call_enter(call);
   if (call->id == 0) {
     try_failed(exchange, 504, "The connection to the service timed out", true);
   } else if (!call->request_sent && call->framed != call->delivered) { // however slowly
@@ -91,17 +98,18 @@ void h2_call_drop(struct h2_call *call) {
 void h2_call_refuse(struct h2_call *call, const char *why) {
   char message[256];
   snprintf(message, sizeof message, "The service sent an invalid response: %s", why);
-  try_failed(call->exchange, 502, message, false);
+  try_failed(h2_call_enter(call), 502, message, false);
 }
 
 void h2_call_on_closed(struct h2_call *call, uint32_t error_code) {
   char message[128];
+  struct exchange *exchange = h2_call_enter(call);
   call->closed = true;
   // The service has done nothing for it (RFC 9113 8.7): safe to send again, whatever it was.
-  bool unsent = error_code == NGHTTP2_REFUSED_STREAM && !call->exchange->try->response_seen;
-  if (unsent && (call->client->leaving || call->early) && try_move(call->exchange)) return;
+  bool unsent = error_code == NGHTTP2_REFUSED_STREAM && !exchange->try->response_seen;
+  if (unsent && (call->client->leaving || call->early) && try_move(exchange)) return;
   snprintf(message, sizeof message, "The service reset the stream: %s", h2_error_name(error_code));
-  try_failed(call->exchange, 502, message, unsent);
+  try_failed(exchange, 502, message, unsent);
 }
 
 // ---- Request -------------------------------------------------------------------------------------------------------
@@ -187,7 +195,7 @@ static int32_t call_submit(struct h2_call *call) {
 
 void h2_call_begin(struct h2_call *call) {
   struct h2_client *client = call->client;
-  struct exchange *exchange = call->exchange;
+  struct exchange *exchange = h2_call_enter(call);
   int32_t id = call_submit(call);
   if (id == NGHTTP2_ERR_STREAM_ID_NOT_AVAILABLE || id == NGHTTP2_ERR_START_STREAM_NOT_ALLOWED) {
     client->leaving = true; // its numbers are used up: the call goes elsewhere
@@ -222,7 +230,7 @@ static bool head_tells_length(const struct exchange *exchange, int status) {
 }
 
 void h2_call_on_head(struct h2_call *call, bool last) {
-  struct exchange *exchange = call->exchange;
+  struct exchange *exchange = h2_call_enter(call);
   struct h1_message *message = &exchange->service_message;
   exchange->try->response_seen = true;
   if (message->status < 200) {
@@ -249,7 +257,7 @@ void h2_call_on_body(struct h2_call *call, const char *data, uint32_t len) {
 
 // Whatever of the request is not sent yet is of no more use (RFC 9113 8.1).
 void h2_call_on_end(struct h2_call *call) {
-  struct exchange *exchange = call->exchange;
+  struct exchange *exchange = h2_call_enter(call);
   call->closed = call->request_sent;
   h2_call_drop(call);
   exchange->try = NULL;
@@ -264,7 +272,7 @@ static void call_credit(struct h2_call *call) {
 
 void h2_call_settle(struct h2_call *call) {
   struct h2_client *client = call->client;
-  struct exchange *exchange = call->exchange;
+  struct exchange *exchange = h2_call_enter(call);
   call_untouch(call);
   client->current = call;
   if (call->throttled && call->out.bytes <= CONN_LOW_WATER) {

@@ -80,8 +80,8 @@ static void client_close(struct h2_client *client) {
 static void client_fail(struct h2_client *client, int status, const char *message) {
   h2_client_unlist(client); // before anybody tries again
   client->leaving = true;
-  while (client->active.first) try_failed(client->active.first->exchange, status, message, false);
-  while (client->waiting.first) try_failed(client->waiting.first->exchange, status, message, true);
+  while (client->active.first) try_failed(h2_call_enter(client->active.first), status, message, false);
+  while (client->waiting.first) try_failed(h2_call_enter(client->waiting.first), status, message, true);
   client_close(client);
 }
 
@@ -119,6 +119,7 @@ static void client_spread(struct h2_client *client) {
   struct error error;
   while (left-- > 0 && client->waiting.first) {
     struct h2_call *call = client->waiting.first;
+    h2_call_enter(call);
     h2_calls_remove(&client->waiting, call);
     bool stays = !client->leaving && kept++ < client->limit;
     if (!stays && h2_client_join(call, &client->key, &error) == 0) continue;

@@ -93,6 +93,8 @@ void h2_session_pool_close(struct h2_pool *pool);
 
 // ---- h2_call.c -------------------------------------------------------------------------------------------------------
 
+// The exchange that the call is of, with its try as the current one.
+struct exchange *h2_call_enter(struct h2_call *call);
 // The connection has a stream for it: the request goes.
 void h2_call_begin(struct h2_call *call);
 // Forgets the call, and cancels its stream where that is open.

@@ -22,7 +22,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
   struct h2_call *call = call_of(session, frame->hd.stream_id);
   client->heading = call;
   if (!call) return 0;
-  struct exchange *exchange = call->exchange;
+  struct exchange *exchange = h2_call_enter(call);
   struct h1_message *message = &exchange->service_message;
   call->head_bytes = 0;
   uint32_t most = exchange->generation->limits.max_headers;
@@ -66,6 +66,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
   struct h2_client *client = user;
   struct h2_call *call = client->heading;
   if (!call) return 0;
+  h2_call_enter(call);
   nghttp2_vec name = nghttp2_rcbuf_get_buf(name_buffer), value = nghttp2_rcbuf_get_buf(value_buffer);
   if (name.len > 0 && name.base[0] == ':') { // :status, as the library lets no other through
     call->exchange->service_message.status = (int)number_of(value);

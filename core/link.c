@@ -9,6 +9,7 @@
 
 #include "exchange.h"
 #include "forward.h"
+#include "hedge.h"
 #include "tls.h"
 #include "try.h"
 #include "worker.h"
@@ -21,6 +22,13 @@ static void link_on_deadline(struct conn *conn);
 
 static struct link *link_of(struct conn *conn) {
   return (struct link *)(void *)((char *)conn - offsetof(struct link, conn));
+}
+
+// The exchange that the connection works for, with its try as the current one.
+static struct exchange *link_enter(struct link *link) {
+  struct exchange *exchange = link->exchange;
+  if (exchange && hedge_is_on(exchange) && exchange->try->link != link) hedge_swap(exchange);
+  return exchange;
 }
 
 static void link_timeout(struct link *link, int64_t ms) {
@@ -286,7 +294,7 @@ static void link_on_read(struct conn *conn) {
     link_close(link);
     return;
   }
-  struct exchange *exchange = link->exchange;
+  struct exchange *exchange = link_enter(link);
   if (!exchange) return;
   int64_t n = conn_fill(conn);
   if (n == CONN_AGAIN) return;
@@ -307,7 +315,7 @@ static void link_on_read(struct conn *conn) {
 
 static void link_on_write(struct conn *conn) {
   struct link *link = link_of(conn);
-  struct exchange *exchange = link->exchange;
+  struct exchange *exchange = link_enter(link);
   if (!exchange) return;
   if (link->head_sent) {
     link_send(link);
@@ -336,7 +344,7 @@ static bool link_moves(struct link *link) {
 
 static void link_on_deadline(struct conn *conn) {
   struct link *link = link_of(conn);
-  if (!link->exchange) {
+  if (!link_enter(link)) {
     link_close(link);
   } else if (link->head_sent && link_moves(link)) {
     link_timeout(link, link->exchange->send_timeout_ms);

@@ -13,6 +13,7 @@
 #include "exchange.h"
 #include "forward.h"
 #include "h2_client.h"
+#include "hedge.h"
 #include "link.h"
 #include "tcp_link.h"
 #include "tls.h"
@@ -44,7 +45,7 @@ void try_resume(struct exchange *exchange) {
 
 // ---- Choosing where to go ------------------------------------------------------------------------------------------
 
-static bool method_is_idempotent(struct slice method) {
+bool try_is_idempotent(struct slice method) {
   static const struct slice methods[] = {SLICE("GET"),    SLICE("HEAD"),    SLICE("PUT"),
                                          SLICE("DELETE"), SLICE("OPTIONS"), SLICE("TRACE")};
   for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
@@ -52,18 +53,18 @@ static bool method_is_idempotent(struct slice method) {
   return false;
 }
 
-// Whatever this try was at ends.
-static void try_drop(struct try *try) {
-  if (try->exchange->endpoint) balance_leave(try->exchange);
-  if (try->carrier) try->carrier->abandon(try->exchange);
+void try_drop(struct exchange *exchange) {
+  struct try *try = exchange->try;
+  if (exchange->endpoint) balance_leave(exchange);
+  if (try->carrier) try->carrier->abandon(exchange);
   try->carrier = NULL;
-  if (try->query) dns_cancel(try->exchange->worker->dns, try->query);
+  if (try->query) dns_cancel(exchange->worker->dns, try->query);
   try->query = NULL;
 }
 
 void try_abandon(struct exchange *exchange) {
-  struct try *try = exchange->try;
-  if (try) try_drop(try);
+  if (exchange->hedge) hedge_settle(exchange, false);
+  if (exchange->try) try_drop(exchange);
   exchange->try = NULL;
 }
 
@@ -87,7 +88,7 @@ static bool take_retry(struct exchange *exchange, bool unsent) {
   bool stale = exchange->try->reused && !unsent && exchange->tries <= 1; // an idle connection that died under us
   if (exchange->tries > exchange->retries && !stale) return false;
   if (exchange->try->content_taken && !exchange->replayable) return false;
-  if (!unsent && !method_is_idempotent(forward_method(exchange))) return false;
+  if (!unsent && !try_is_idempotent(forward_method(exchange))) return false;
   return stale || has_budget(exchange);
 }
 
@@ -116,13 +117,14 @@ void try_failed(struct exchange *exchange, int status, const char *message, bool
   struct try *try = exchange->try;
   char text[320];
   snprintf(text, sizeof text, "%s", message);
-  bool again = take_retry(exchange, unsent);
+  bool other = hedge_is_on(exchange), again = !other && take_retry(exchange, unsent);
   log_warn(&exchange->worker->log, "a try failed", "cause", text, "service",
            exchange->service ? exchange->service->name.data : "", "address", exchange->target_ip, "request",
-           exchange_id(exchange), "retrying", again ? "yes" : "no");
+           exchange_id(exchange), "retrying", again || other ? "yes" : "no");
   note_failure(exchange, status, false);
   if (exchange->endpoint) balance_on_failed(exchange, status, try->reused && !try->response_seen && status == 502);
-  try_drop(try);
+  try_drop(exchange);
+  if (hedge_fall_back(exchange)) return;
   if (!again) {
     exchange->try = NULL;
     exchange_on_service_failed(exchange, status, text);
@@ -143,7 +145,7 @@ bool try_elsewhere(struct exchange *exchange, const char *cause) {
            exchange->service ? exchange->service->name.data : "", "address", exchange->target_ip, "request",
            exchange_id(exchange), "retrying", "yes");
   note_failure(exchange, 503, true);
-  try_drop(try);
+  try_drop(exchange);
   if (try->content_taken) rewind_content(exchange);
   worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
   return true;
@@ -154,9 +156,10 @@ bool try_move(struct exchange *exchange) {
   if (exchange->head_sent || try->response_seen || !exchange->stream || exchange->moves >= MOVES_MOST) return false;
   if (try->content_taken && !exchange->replayable) return false;
   exchange->moves++;
-  exchange->tries--;
   bool taken = try->content_taken;
-  try_drop(try);
+  try_drop(exchange);
+  if (hedge_fall_back(exchange)) return true;
+  exchange->tries--;
   if (taken) rewind_content(exchange);
   worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
   return true;
@@ -173,8 +176,24 @@ int try_open(struct worker *worker, struct conn *conn, const struct pool_key *ke
   return conn_connect(conn, &worker->loop, &worker->chunks, &key->address.socket.base, key->address.len, error);
 }
 
+// A second try goes to another address than the first. False: there is none.
+static bool avoid_first(struct try *try, const struct try *first) {
+  const struct address *taken = &first->addresses[first->address_at % first->address_count];
+  // Of a watched upstream, others may take no requests.
+  uint32_t turns = try->upstream && try->upstream->watch ? 1 : try->address_count;
+  for (uint32_t i = 0; i < turns; i++, try->address_at++) {
+    const struct address *address = &try->addresses[try->address_at % try->address_count];
+    if (address->len != taken->len || memcmp(&address->socket, &taken->socket, taken->len) != 0) return true;
+  }
+  return false;
+}
+
 static void try_connect(struct exchange *exchange) {
   struct try *try = exchange->try;
+  if (hedge_is_second(exchange) && !avoid_first(try, exchange->hedge->other)) {
+    hedge_withdraw(exchange);
+    return;
+  }
   struct pool_key key = {.address = try->addresses[try->address_at % try->address_count], .tls = try->tls_key};
   address_text(&key.address.socket.base, exchange->target_ip);
   exchange->target_port = address_port(&key.address.socket.base);
@@ -201,7 +220,7 @@ static void try_resolved(struct exchange *exchange) {
   if (query->error.code || query->count == 0) {
     // Another try asks the same servers again: only another target can help.
     bool other = try->upstream && try->upstream->target_count > 1;
-    if (!other) exchange->retries = 0;
+    if (!other && !hedge_is_on(exchange)) exchange->retries = 0;
     try_failed(exchange, 503, query->error.code ? query->error.text : "name resolution failed", true);
     return;
   }
@@ -216,6 +235,7 @@ static void try_resolved(struct exchange *exchange) {
 
 static void try_on_dns(struct dns_query *query) {
   struct exchange *exchange = ((struct waiting_query *)(void *)query)->exchange;
+  if (hedge_is_on(exchange) && exchange->hedge->other->query == query) hedge_swap(exchange);
   if (exchange->try && exchange->try->query == query) try_resolved(exchange);
 }
 
@@ -251,10 +271,19 @@ static struct target *own_target(struct exchange *exchange) {
   return target;
 }
 
+// The next one in turn; for a second try, the next that is another one.
+static struct target *next_target(const struct exchange *exchange, struct upstream *upstream) {
+  struct target *target = upstream_next(upstream);
+  if (!hedge_is_second(exchange)) return target;
+  for (uint32_t i = 1; i < upstream->schedule_count && target == exchange->hedge->other->target; i++)
+    target = upstream_next(upstream);
+  return target;
+}
+
 static struct target *choose_target(struct exchange *exchange, struct upstream *upstream) {
   if (!upstream) return NULL;
   bool ask = upstream->index > 0 && (upstream->schedule_count == 0);
-  if (!ask) return upstream->watch ? balance_next(exchange, upstream) : upstream_next(upstream);
+  if (!ask) return upstream->watch ? balance_next(exchange, upstream) : next_target(exchange, upstream);
   exchange->entered_lua = true;
   uint32_t index = phase_pick(exchange->worker, exchange_handle(exchange), exchange->generation->id, upstream->index);
   if (upstream->watch) return balance_chosen(exchange, upstream, index);
@@ -292,6 +321,10 @@ static bool choose_tls(struct exchange *exchange) {
 }
 
 static void try_refused(struct exchange *exchange, int status, const char *message) {
+  if (hedge_is_second(exchange)) {
+    hedge_withdraw(exchange);
+    return;
+  }
   exchange->try = NULL;
   exchange_on_service_failed(exchange, status, message);
 }
@@ -317,7 +350,7 @@ void try_begin(struct exchange *exchange) {
   struct try *try = exchange->try;
   *try = (struct try){.exchange = exchange, .begun_us = exchange->worker->loop.clock.mono_us};
   exchange->try_begun_us = try->begun_us;
-  exchange->tries++;
+  if (exchange->tries++ == 0 && exchange->hedge) hedge_arm(exchange);
   exchange->last_failed = false;
   exchange->target_ip[0] = 0;
   exchange->target_port = 0;

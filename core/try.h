@@ -79,6 +79,10 @@ void try_on_request(struct exchange *exchange);
 void try_resume(struct exchange *exchange);
 // Gives up: the connection is closed.
 void try_abandon(struct exchange *exchange);
+// The same of the current try alone, where there may be two (hedge.h): whatever it was at ends, and exchange->try stays.
+void try_drop(struct exchange *exchange);
+// Whether a request of that method may be sent twice (RFC 9110 9.2.2).
+bool try_is_idempotent(struct slice method);
 
 // From the carrier.
 // The try came to nothing: another follows where that does no harm. `unsent`: the service has done nothing for it.

@@ -17,6 +17,8 @@ local BEFORE = phases.mask("preread", "rewrite", "access")
 local TARGET = phases.mask("preread", "rewrite", "access", "balancer", "balancer (stream)")
 local TRIED = phases.mask("balancer", "balancer (stream)", "header_filter", "body_filter", "response", "log")
 
+local HEDGED = { "refused", "lost", "won" }
+
 local MAX_DEPTH = 100
 local MAX_MS = 2147483646 -- as in Kong
 
@@ -89,6 +91,24 @@ end
 function methods:set_retry_budget(budget)
   check_phase(BEFORE, self.handle, "exchange.service:set_retry_budget")
   must(C.bridge_service_retry_budget(worker, self.handle, budget), "exchange.service:set_retry_budget")
+end
+
+-- Where the service has not answered after `delay`, another of its targets is asked too, and the first response is
+-- taken; the other one is given up. Only where the request has no content and a method that may come twice, and as far
+-- as the budget goes.
+---@param delay number seconds, 0 to 3600
+---@param budget integer see sluice.budget
+function methods:set_hedge(delay, budget)
+  check_phase(BEFORE, self.handle, "exchange.service:set_hedge")
+  check.number("exchange.service:set_hedge", "delay", delay)
+  must(C.bridge_service_hedge(worker, self.handle, delay, budget), "exchange.service:set_hedge")
+end
+
+-- What came of it.
+---@return "refused"|"lost"|"won"|nil nil: there was no need for a second try; refused: no budget for one; else its fate
+function methods:get_hedge()
+  check_phase(TRIED, self.handle, "exchange.service:get_hedge")
+  return HEDGED[core.number(self.handle, E.NUMBER_HEDGED)]
 end
 
 ---@param connect_timeout integer milliseconds
