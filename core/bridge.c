@@ -563,6 +563,13 @@ int bridge_exit(struct worker *worker, double handle, int status, const char *bo
   return exchange ? exchange_exit(exchange, status, body, len) : BRIDGE_STALE;
 }
 
+int bridge_break_off(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  exchange->broken = true;
+  return BRIDGE_OK;
+}
+
 int bridge_exit_error(struct worker *worker, double handle, int status, const char *message, uint32_t len) {
   struct exchange *exchange = exchange_find(worker, handle);
   return exchange ? exchange_exit_error(exchange, status, message, len) : BRIDGE_STALE;

@@ -200,6 +200,8 @@ int bridge_exit(struct worker *worker, double exchange, int status, const char *
 int bridge_exit_error(struct worker *worker, double exchange, int status, const char *message, uint32_t len);
 // What a client that speaks gRPC is told in place of the body of bridge_exit, of which it would see nothing.
 int bridge_exit_message(struct worker *worker, double exchange, const char *message, uint32_t len);
+// The exchange ends here without (the rest of) a response, and its client is to see that: when the running phase does.
+int bridge_break_off(struct worker *worker, double exchange);
 // Sends what has been put into MESSAGE_EARLY_HINTS as a response 103 (RFC 8297). NONE: this client takes none.
 int bridge_early_hints(struct worker *worker, double exchange);
 // A streamed answer (server-sent events and the like): begin sends the head, then AGAIN of send is back-pressure.

@@ -209,6 +209,13 @@ void exchange_cut(struct exchange *exchange, int status, const char *message) {
   exchange_finish(exchange);
 }
 
+void exchange_break_off(struct exchange *exchange) {
+  if (!exchange->head_sent) exchange->status = 444; // for the log, as nginx calls it
+  exchange->failed_response = true;
+  if (exchange->stream) exchange->ops->abort(exchange);
+  exchange_finish(exchange);
+}
+
 // ---- Phases that waited ----------------------------------------------------------------------------------------------
 
 // Told by the phase runner: a phase that waited has ended.

@@ -96,6 +96,7 @@ struct exchange {
   bool entered_lua;
   bool answered;         // bridge_exit in the running phase
   bool failed_response;  // cut off in the middle
+  bool broken;           // a plugin breaks it off, see bridge_break_off
   bool request_complete; // all content of the request has come
   uint16_t refusal;      // the content cannot be taken: 413 too much, 400 its framing is broken, 408 it does not come
   bool body_buffering;   // a plugin waits for the whole request body

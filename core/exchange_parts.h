@@ -14,6 +14,8 @@ void exchange_finish(struct exchange *exchange);
 // The response breaks off, and the client must see that it does; `status` and `message`: what it would have been told
 // before the head went.
 void exchange_cut(struct exchange *exchange, int status, const char *message);
+// As a plugin has asked for: no response, or no more of it.
+void exchange_break_off(struct exchange *exchange);
 
 // exchange_request.c
 // What a phase before the service came to: an answer, a failure, or `next`.

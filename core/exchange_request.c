@@ -40,7 +40,9 @@ void exchange_after_phase(struct exchange *exchange, enum phase_result result, v
       exchange_send_end(exchange);
     return;
   }
-  if (result == PHASE_FAILED)
+  if (exchange->broken)
+    exchange_break_off(exchange);
+  else if (result == PHASE_FAILED)
     exchange_fail(exchange, 500, UNEXPECTED);
   else if (result == PHASE_ANSWERED || exchange->answered)
     exchange_respond(exchange);

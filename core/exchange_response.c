@@ -130,6 +130,10 @@ static void send_piece(struct exchange *exchange, struct chunk *chunk, struct sl
     struct slice out = {NULL, 0};
     enum phase_result result = phase_body(exchange->worker, exchange_handle(exchange), exchange->generation->id,
                                           exchange->route_index, piece, last, &out);
+    if (exchange->broken) {
+      exchange_break_off(exchange);
+      return;
+    }
     if (result == PHASE_FAILED) {
       exchange_cut(exchange, 500, UNEXPECTED);
       return;
@@ -202,7 +206,10 @@ static void answer_bare(struct exchange *exchange) {
 
 void exchange_answer(struct exchange *exchange) {
   if (!filter_head(exchange) || !filter_answer(exchange)) answer_bare(exchange);
-  send_answer(exchange);
+  if (exchange->broken)
+    exchange_break_off(exchange);
+  else
+    send_answer(exchange);
 }
 
 // An answer of the gateway's own.

@@ -26,6 +26,7 @@ local CHANGE = phases.mask("rewrite", "access", "header_filter", "response")
 local TRAILERS = phases.mask("rewrite", "access", "header_filter", "body_filter", "response")
 local ANSWER = phases.mask("rewrite", "access", "header_filter", "response")
 local EXIT_IN = phases.mask("preread", "rewrite", "access", "header_filter", "response")
+local BREAK = phases.mask("access", "body_filter")
 local HINTS = phases.mask("rewrite", "access")
 local STREAM = phases.mask("access")
 local BODY = phases.mask("header_filter", "body_filter", "response")
@@ -269,6 +270,16 @@ function Response:exit(status, body, headers)
   end
   must(C.bridge_exit(worker, handle, status, body, body and #body or 0), "exchange.response:exit")
   if type(message) == "string" then C.bridge_exit_message(worker, handle, message, #message) end
+  exchange.answered = true
+  error(EXIT, 0)
+end
+
+-- Ends the exchange here without (the rest of) a response: the client sees a connection that breaks, or a stream that
+-- is reset. In body_filter, what has been returned before has gone out.
+function Response:break_off()
+  local exchange, handle = of(self.handle), self.handle
+  check_phase(BREAK, handle, "exchange.response:break_off")
+  must(C.bridge_break_off(worker, handle), "exchange.response:break_off")
   exchange.answered = true
   error(EXIT, 0)
 end
