@@ -558,6 +558,11 @@ int bridge_body_gather(struct worker *worker, double handle) {
   return BRIDGE_OK;
 }
 
+int bridge_response_encode(struct worker *worker, double handle, int coding, int level) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange_encode(exchange, coding, level) : BRIDGE_STALE;
+}
+
 int bridge_exit(struct worker *worker, double handle, int status, const char *body, uint32_t len) {
   struct exchange *exchange = exchange_find(worker, handle);
   return exchange ? exchange_exit(exchange, status, body, len) : BRIDGE_STALE;

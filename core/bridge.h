@@ -193,6 +193,9 @@ int bridge_body(struct worker *worker, double exchange, int message, struct byte
 int bridge_body_set(struct worker *worker, double exchange, int message, const char *data, uint32_t len);
 // Before the service is called: its response will be gathered whole, up to the limit, before header_filter runs.
 int bridge_body_gather(struct worker *worker, double exchange);
+// In header_filter: the response's content goes to the client through a coding: 0 gzip, 1 br, 2 zstd, with its level.
+// INVALID: no such coding or level; LATE: the head has gone, or there is a coding already.
+int bridge_response_encode(struct worker *worker, double exchange, int coding, int level);
 int bridge_grpc_status(int http_status); // the status of gRPC's that an answer of the gateway with this one means
 // The answer comes from the gateway: no service is called. Fields: MESSAGE_RESPONSE. Body bytes are copied.
 int bridge_exit(struct worker *worker, double exchange, int status, const char *body, uint32_t len);

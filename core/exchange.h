@@ -21,6 +21,7 @@
 #include "target.h"
 
 struct budget;
+struct coder;
 struct exchange;
 struct hedge;
 struct lease;
@@ -181,6 +182,7 @@ struct exchange {
   int status, service_status;
   struct slice reason;
   struct headers *hints;           // of a response 103, being gathered
+  struct coder *coder;             // what the response's content goes through, if anything
   struct headers preset;           // fields set by plugins before there was a response
   struct headers response;         // what the client gets
   struct headers service_response; // as the service sent them
@@ -242,6 +244,7 @@ int exchange_exit(struct exchange *exchange, int status, const char *body, uint3
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
 int exchange_use_service(struct exchange *exchange, uint32_t index); // OK or FULL
 int exchange_early_hints(struct exchange *exchange);
+int exchange_encode(struct exchange *exchange, int coding, int level); // see bridge_response_encode
 void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len);
 int exchange_fork_response(struct exchange *exchange);      // before the response's fields are changed
 void exchange_distrust_trailers(struct exchange *exchange); // of the request: they tell nobody's identity

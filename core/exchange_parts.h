@@ -31,6 +31,9 @@ void exchange_forward(struct exchange *exchange);
 void exchange_answer(struct exchange *exchange);
 // The response is whole; exchange->trailers go behind it as far as the client takes them.
 void exchange_send_end(struct exchange *exchange);
+// Content for the client, through the content coding that a plugin chose; `chunk` (may be NULL) holds the bytes. `flush`:
+// what has come so far is to be readable at the other end.
+void exchange_put_body(struct exchange *exchange, struct chunk *chunk, struct slice piece, bool flush);
 // Content of exchange->answer, as it is.
 void exchange_send_answer(struct exchange *exchange);
 // The same for an answer of the gateway's own, with the fields that plugins have set so far.

@@ -4,6 +4,7 @@
 
 #include "answer.h"
 #include "balance.h"
+#include "coder.h"
 #include "exchange_parts.h"
 #include "forward.h"
 #include "hedge.h"
@@ -102,7 +103,7 @@ static void announce_trailers(struct exchange *exchange) {
 // How the end of the response's content will be told to the client (RFC 9112 6.3).
 static void choose_framing(struct exchange *exchange) {
   exchange->no_body_out = response_has_no_body(exchange) || exchange->grpc_answer || is_head_alone(exchange);
-  if (exchange->filtering_body && !exchange->no_body_out) exchange->response_length = -1;
+  if ((exchange->filtering_body || exchange->coder) && !exchange->no_body_out) exchange->response_length = -1;
   announce_trailers(exchange);
   exchange->chunked_out =
       exchange->response_length < 0 && !exchange->no_body_out && exchange->request.major == 1 && !is_http_1_0(exchange);
@@ -114,6 +115,45 @@ static void send_head(struct exchange *exchange) {
   choose_framing(exchange);
   exchange->head_sent = true;
   exchange->ops->head(exchange);
+}
+
+static void put_coded(void *to, const char *data, uint32_t len) {
+  struct exchange *exchange = to;
+  exchange->response_body_bytes += len;
+  exchange->ops->body(exchange, NULL, data, len);
+}
+
+// False: the response has been cut.
+static bool feed_coder(struct exchange *exchange, struct slice piece, enum coder_step step) {
+  if (coder_feed(exchange->coder, piece, step, put_coded, exchange) == 0) return true;
+  exchange_cut(exchange, 500, UNEXPECTED);
+  return false;
+}
+
+void exchange_put_body(struct exchange *exchange, struct chunk *chunk, struct slice piece, bool flush) {
+  if (exchange->no_body_out || piece.len == 0) return;
+  if (exchange->coder) {
+    feed_coder(exchange, piece, flush ? CODER_FLUSH : CODER_MORE);
+    return;
+  }
+  exchange->response_body_bytes += piece.len;
+  exchange->ops->body(exchange, chunk, piece.data, piece.len);
+}
+
+int exchange_encode(struct exchange *exchange, int coding, int level) {
+  if (coding < 0 || coding >= CODING_COUNT) return BRIDGE_INVALID;
+  if (exchange_is_over(exchange)) return BRIDGE_OK;
+  if (exchange->head_sent || exchange->coder) return BRIDGE_LATE;
+  bool gathered = exchange->answered || exchange->source != SOURCE_SERVICE;
+  int64_t length = gathered ? (int64_t)exchange->answer.bytes : exchange->response_length;
+  struct coder *coder = coder_new((enum coding)coding, level, length);
+  if (!coder) return BRIDGE_INVALID;
+  if (arena_defer(&exchange->arena, coder_free, coder) < 0) {
+    coder_free(coder);
+    return BRIDGE_FULL;
+  }
+  exchange->coder = coder;
+  return BRIDGE_OK;
 }
 
 // header_filter. False: a plugin failed, and the answer is now another one.
@@ -141,13 +181,15 @@ static void send_piece(struct exchange *exchange, struct chunk *chunk, struct sl
     chunk = NULL;
     piece = out;
   }
-  exchange->response_body_bytes += exchange->no_body_out ? 0 : piece.len;
-  if (piece.len && !exchange->no_body_out) exchange->ops->body(exchange, chunk, piece.data, piece.len);
+  // Of what comes without a length a reader may wait for each piece.
+  exchange_put_body(exchange, chunk, piece, exchange->service_message.content_length < 0);
 }
 
 void exchange_send_end(struct exchange *exchange) {
   if (exchange->no_body_out) headers_init(&exchange->trailers, 0);
   drop_unwanted_trailers(exchange);
+  bool coded = exchange->coder && exchange->stream && !exchange->no_body_out;
+  if (coded && !feed_coder(exchange, SLICE(""), CODER_END)) return;
   if (exchange->stream) exchange->ops->end(exchange, exchange->trailers.count ? &exchange->trailers : NULL);
   exchange_finish(exchange);
 }
@@ -172,8 +214,7 @@ void exchange_send_answer(struct exchange *exchange) {
   while (exchange->answer.count > 0) {
     struct segment *first = &exchange->answer.segments[exchange->answer.head];
     uint32_t len = first->len;
-    exchange->response_body_bytes += exchange->no_body_out ? 0 : len;
-    if (len && !exchange->no_body_out) exchange->ops->body(exchange, first->chunk, first->data, len);
+    exchange_put_body(exchange, first->chunk, (struct slice){first->data, len}, false);
     buffer_consume(&exchange->answer, len);
   }
 }
@@ -197,6 +238,7 @@ static void send_answer(struct exchange *exchange) {
 
 // A filter failed: what it may have done to the answer is forgotten.
 static void answer_bare(struct exchange *exchange) {
+  exchange->coder = NULL;
   headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
   headers_init(&exchange->preset, PRESET_MOST);
   answer_error(exchange, 500, slice_of(UNEXPECTED));
@@ -295,6 +337,7 @@ static bool head_passes(struct exchange *exchange) {
   if (!filter_head(exchange)) {
     try_abandon(exchange);
     headers_init(&exchange->preset, PRESET_MOST);
+    exchange->coder = NULL;
     exchange->phases &= ~((1u << PHASE_HEADER_FILTER) | (1u << PHASE_BODY_FILTER));
     exchange_fail(exchange, 500, UNEXPECTED);
     return false;
@@ -464,8 +507,8 @@ int exchange_stream_begin(struct exchange *exchange, int status) {
 int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len) {
   if (exchange->state != EXCHANGE_STREAM || !exchange->stream) return BRIDGE_CLOSED;
   if (!exchange->no_body_out && len > 0) { // an empty chunk would be the last one
-    exchange->response_body_bytes += len;
-    exchange->ops->body(exchange, NULL, data, len);
+    exchange_put_body(exchange, NULL, (struct slice){data, len}, true);
+    if (exchange->state != EXCHANGE_STREAM || !exchange->stream) return BRIDGE_CLOSED;
     exchange->ops->flush(exchange);
   }
   if (exchange->state != EXCHANGE_STREAM || !exchange->stream) return BRIDGE_CLOSED;

@@ -29,6 +29,7 @@ local EXIT_IN = phases.mask("preread", "rewrite", "access", "header_filter", "re
 local BREAK = phases.mask("access", "body_filter")
 local HINTS = phases.mask("rewrite", "access")
 local STREAM = phases.mask("access")
+local ENCODE = phases.mask("header_filter")
 local BODY = phases.mask("header_filter", "body_filter", "response")
 local BODY_FILTER = phases.numbers.body_filter
 
@@ -212,6 +213,26 @@ function Response:get_raw_body()
   exchange.taken = body
   exchange.held_body = nil
   return body
+end
+
+local CODINGS = { gzip = 0, br = 1, zstd = 2 }
+local LEVELS = { gzip = { 1, 9 }, br = { 0, 11 }, zstd = { 1, 19 } }
+
+-- Has the response's content pass through a content coding (RFC 9110 8.4) on its way to the client, behind all of
+-- body_filter, in a stream. Fields are the caller's business, but for Content-Encoding and Content-Length.
+---@param coding "gzip"|"br"|"zstd"
+---@param level integer 1 to 9 of gzip, 0 to 11 of br, 1 to 19 of zstd
+function Response:encode(coding, level)
+  check_phase(ENCODE, self.handle, "exchange.response:encode")
+  check.string("exchange.response:encode", "coding", coding)
+  local number, range = CODINGS[coding], LEVELS[coding]
+  if not number then check.fail("exchange.response:encode", 'coding must be "gzip", "br" or "zstd"') end
+  if type(level) ~= "number" or level < range[1] or level > range[2] then
+    check.fail("exchange.response:encode",
+      ("level of %s must be a number from %d to %d"):format(coding, range[1], range[2]))
+  end
+  must(C.bridge_response_encode(worker, self.handle, number, level), "exchange.response:encode")
+  must(fields.set(self.handle, MESSAGE_RESPONSE, "Content-Encoding", coding), "exchange.response:encode")
 end
 
 -- In body_filter: takes the place of the chunk. In response, and in header_filter behind

@@ -26,8 +26,9 @@ local function bounds(field)
   if field.one_of then parts[#parts + 1] = one_of(field.one_of) end
   if field.between then parts[#parts + 1] = ("%s to %s"):format(field.between[1], field.between[2]) end
   if field.gt then parts[#parts + 1] = "above " .. field.gt end
-  if field.len_min and field.len_min > 0 then parts[#parts + 1] = ("at least %d characters"):format(field.len_min) end
-  if field.len_max then parts[#parts + 1] = ("at most %d characters"):format(field.len_max) end
+  local of = field.type == "string" and "characters" or "entries"
+  if field.len_min and field.len_min > 0 then parts[#parts + 1] = ("at least %d %s"):format(field.len_min, of) end
+  if field.len_max then parts[#parts + 1] = ("at most %d %s"):format(field.len_max, of) end
   if field.referenceable then parts[#parts + 1] = "may be a {vault://...} reference" end
   return parts
 end
