@@ -52,26 +52,26 @@ local function memory_of(credential)
   return memory
 end
 
--- Waits. Nothing of an exchange is touched behind it: its client may have left.
-local function ask_helper(password, hash, memory, code)
-  log.debug("a password is checked")
-  local fits = crypto.check_password(password, hash)
-  if fits and memory ~= strangers then
-    memory.right = code
-  elseif fits == false or memory == strangers and fits ~= nil then
-    keep_wrong(memory, code)
-  end
-  return fits
-end
-
-local function ask_in_turn(password, hash, memory, code, address)
+-- Takes a place in the helper's line for that address, and gives it back when the work is done. Nothing of an exchange
+-- is touched behind the wait: its client may have left.
+local function ask_helper(password, hash, address)
   local count = (waiting[address] or 0) + 1
   if count > MOST_OF_ADDRESS then return nil end
   waiting[address] = count
-  local ok, fits = pcall(lock.once, "basic-auth:" .. code, PATIENCE_S, ask_helper, password, hash, memory, code)
+  log.debug("a password is checked")
+  local ok, fits = pcall(crypto.check_password, password, hash)
   count = waiting[address] - 1
   waiting[address] = count > 0 and count or nil
   if not ok then error(fits, 0) end
+  return fits
+end
+
+-- Waits, with all who ask the same. nil: nobody knows.
+local function ask(password, hash, memory, code, address)
+  local fits = lock.once("basic-auth:" .. code, PATIENCE_S, ask_helper, password, hash, address)
+  if fits == nil then return nil end
+  if memory == strangers then fits = false end
+  if fits then memory.right = code else keep_wrong(memory, code) end
   return fits
 end
 
@@ -85,8 +85,7 @@ local function check_stranger(name, password, address)
   if not last_hash then return false end
   local code = code_of("-:" .. name .. "\0" .. password)
   if strangers.wrong[code] then return false end
-  local answer = ask_in_turn(password, last_hash, strangers, code, address)
-  return false, answer == nil
+  return false, ask(password, last_hash, strangers, code, address) == nil
 end
 
 -- Whether the password fits. It may wait.
@@ -105,7 +104,7 @@ function passwords.check(credential, stranger, password, address)
   local code = code_of(credential.id .. ":" .. password)
   if memory.right == code then return true end
   if memory.wrong[code] then return false end
-  local fits = ask_in_turn(password, hash, memory, code, address)
+  local fits = ask(password, hash, memory, code, address)
   return fits == true, fits == nil
 end
 
