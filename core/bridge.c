@@ -533,6 +533,12 @@ int bridge_body(struct worker *worker, double handle, int message, struct bytes 
   return give_whole(exchange, &exchange->answer, &exchange->whole_answer, out);
 }
 
+int bridge_body_limit(struct worker *worker, double handle, double most) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  return most >= 1 && most < 0x1p53 ? exchange_limit_body(exchange, (uint64_t)most) : BRIDGE_INVALID;
+}
+
 int bridge_body_set(struct worker *worker, double handle, int message, const char *data, uint32_t len) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;

@@ -191,6 +191,9 @@ int bridge_field_add(struct worker *worker, double exchange, int message, uint32
 int bridge_body(struct worker *worker, double exchange, int message, struct bytes *out);
 // Replaces a body; Content-Length follows.
 int bridge_body_set(struct worker *worker, double exchange, int message, const char *data, uint32_t len);
+// No more content of the request than that is taken: what goes beyond is answered 413, in the middle too. OK; FULL when
+// more has come already, or is announced.
+int bridge_body_limit(struct worker *worker, double exchange, double most);
 // Before the service is called: its response will be gathered whole, up to the limit, before header_filter runs.
 int bridge_body_gather(struct worker *worker, double exchange);
 // In header_filter: the response's content goes to the client through a coding: 0 gzip, 1 br, 2 zstd, with its level.

@@ -102,6 +102,7 @@ struct exchange {
   uint16_t refusal;      // the content cannot be taken: 413 too much, 400 its framing is broken, 408 it does not come
   bool body_buffering;   // a plugin waits for the whole request body
   bool body_replaced;    // by a plugin
+  bool body_limited;     // body_most is a plugin's
   bool vouched;          // whose the request is stands in its fields: its trailers must not say so
   bool wants_whole_response; // a plugin does: header_filter runs once all of it has come
   bool sent_continue;
@@ -134,6 +135,7 @@ struct exchange {
   uint16_t port;              // of Host or target; 0: not given
   struct buffer request_body; // content that has come and is not sent yet
   uint64_t request_bytes, body_received;
+  uint64_t body_most;                    // bytes of content that are taken; 0: any
   struct slice whole_body, whole_answer; // content in one piece, made when asked for
   double body_waiter;                    // coroutine that waits for the whole body, 0: none
   char id[33];
@@ -240,6 +242,8 @@ void exchange_on_service_failed(struct exchange *exchange, int status, const cha
 void exchange_on_service_drained(struct exchange *exchange);
 
 // From the bridge.
+// Takes no more content of the request than that, nor than the gateway's own limit. FULL: more has come or is announced.
+int exchange_limit_body(struct exchange *exchange, uint64_t most);
 int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len);
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
 int exchange_use_service(struct exchange *exchange, uint32_t index); // OK or FULL

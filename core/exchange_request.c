@@ -311,6 +311,7 @@ void exchange_on_head(struct exchange *exchange) {
     return;
   }
   exchange->generation = generation_retain(worker->generation);
+  exchange->body_most = (uint64_t)exchange->generation->limits.max_body_bytes;
   exchange->route = exchange->generation->routes;
   exchange->phases = exchange->route->phases;
   if (exchange->peer.tls) exchange_note_tls(exchange);
@@ -335,14 +336,14 @@ static bool body_is_wanted(const struct exchange *exchange) {
   return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->try);
 }
 
-static const char *refusal_message(int status) {
-  return status == 413   ? "Request body is too large"
-         : status == 408 ? "The request did not arrive in time"
-                         : "The framing of the request body is broken";
+static const char *refusal_message(const struct exchange *exchange) {
+  if (exchange->refusal == 413)
+    return exchange->body_limited ? "Request size limit exceeded" : "Request body is too large";
+  return exchange->refusal == 408 ? "The request did not arrive in time" : "The framing of the request body is broken";
 }
 
 static void exchange_refuse_content(struct exchange *exchange) {
-  exchange_refuse(exchange, exchange->refusal, refusal_message(exchange->refusal));
+  exchange_refuse(exchange, exchange->refusal, refusal_message(exchange));
 }
 
 // The rest of the request is of no use. Who waits for it hears so; otherwise the client does, while it can.
@@ -353,9 +354,18 @@ static void refuse_content(struct exchange *exchange, uint16_t status) {
   if (exchange->waiting || exchange->state >= EXCHANGE_LOG) return; // see exchange_after_phase
   if (exchange->try) try_abandon(exchange);
   if (exchange->head_sent)
-    exchange_cut(exchange, status, refusal_message(status));
+    exchange_cut(exchange, status, refusal_message(exchange));
   else
     exchange_refuse_content(exchange);
+}
+
+int exchange_limit_body(struct exchange *exchange, uint64_t most) {
+  bool announced = exchange->request.content_length > 0 && (uint64_t)exchange->request.content_length > most;
+  if (announced || exchange->body_received > most || exchange->refusal) return BRIDGE_FULL;
+  if (exchange->body_most > 0 && exchange->body_most <= most) return BRIDGE_OK;
+  exchange->body_most = most;
+  exchange->body_limited = true;
+  return BRIDGE_OK;
 }
 
 void exchange_on_bad_body(struct exchange *exchange) {
@@ -371,8 +381,7 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
   exchange->body_received += piece.len;
   exchange->request_bytes += piece.len;
   if (exchange->refusal) return;
-  if (limits->max_body_bytes > 0 && exchange->body_received > (uint64_t)limits->max_body_bytes &&
-      exchange->state != EXCHANGE_TUNNEL) {
+  if (exchange->body_most > 0 && exchange->body_received > exchange->body_most && exchange->state != EXCHANGE_TUNNEL) {
     refuse_content(exchange, 413);
     return;
   }

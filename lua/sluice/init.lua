@@ -29,6 +29,7 @@ for name in ([[
   query
   queue
   random
+  recent
   redis
   regex
   sleep
@@ -74,6 +75,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@field query table
 ---@field queue sluice.queue
 ---@field random fun(low?: integer, high?: integer): number
+---@field recent sluice.recent
 ---@field redis sluice.redis
 ---@field regex sluice.regex
 ---@field sleep fun(seconds: number)

@@ -292,6 +292,7 @@ for name in ([[
   query
   queue
   random
+  recent
   redis
   regex
   sleep

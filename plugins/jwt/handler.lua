@@ -2,15 +2,18 @@
 -- Who sends a request is told by a signed token. Its signature is verified once: what came of it is kept, and holds as
 -- long as the token itself, its credential (or the issuer's key) and its consumer stay what they were.
 local authentication = require "sluice.authentication"
-local cache = require "jwt.cache"
 local credentials = require "jwt.credentials"
 local issuer = require "jwt.issuer"
 local jwt = require "sluice.jwt"
+local recent = require "sluice.recent"
 local time = require "sluice.time"
 local tokens = require "jwt.tokens"
 
 local handler = { version = "1.0.0", priority = 1450 }
 
+local ENTRY_BYTES = 512 -- of the tables that stand for a token
+
+local cache = recent.new(8192, 8 * 1024 * 1024, ENTRY_BYTES) -- by configuration and text: what was verified
 local plans = setmetatable({}, { __mode = "k" }) -- by configuration
 
 local function empty(list)
@@ -111,7 +114,7 @@ local function holds(entry, client, now)
 end
 
 local function known(conf, exchange, text)
-  local entry = cache.get(conf, text)
+  local entry = cache:get(conf, text)
   if not entry or not holds(entry, exchange.client, time.now()) then return false end
   set_consumer(exchange, entry)
   return true
@@ -137,7 +140,7 @@ local function authenticate(conf, plan, exchange)
   if known(conf, exchange, text) then return nil end
   local entry, message, errors = verify(conf, plan, exchange, token)
   if not entry then return errors or { message = message }, plan.invalid end
-  cache.put(conf, text, entry)
+  cache:put(conf, text, entry)
   set_consumer(exchange, entry)
   return nil
 end

@@ -16,6 +16,7 @@ local MESSAGE_REQUEST, TRAILERS = E.MESSAGE_REQUEST, E.MESSAGE_REQUEST_TRAILERS
 
 local HEAD = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
 local BODY = phases.mask("rewrite", "access", "response")
+local LIMIT = phases.mask("rewrite", "access")
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
   "response", "log", "frames", "streams")
 local SIZE = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames",
@@ -162,6 +163,20 @@ end
 function Request:get_raw_body()
   check_phase(BODY, self.handle, "exchange.request:get_raw_body")
   return core.body(self.handle, MESSAGE_REQUEST)
+end
+
+-- Takes no more bytes of a body than that (nor than `gateway.limits.max_body_bytes`), whether it is buffered or
+-- streamed: a client that sends more is answered 413, as long as the answer has not begun.
+---@param bytes integer at least 1
+---@return boolean|nil true; nil when more has come already, or is announced by Content-Length
+---@return string|nil err
+function Request:limit_body(bytes)
+  check_phase(LIMIT, self.handle, "exchange.request:limit_body")
+  check.integer("exchange.request:limit_body", "bytes", bytes, 1, 2 ^ 53 - 1)
+  local status = core.C.bridge_body_limit(core.worker, self.handle, bytes)
+  if status == E.BRIDGE_FULL then return nil, "the body is larger" end
+  core.must(status, "exchange.request:limit_body")
+  return true
 end
 
 -- Fields behind the body (RFC 9110 6.5). They come with its end: after get_raw_body in access, or in a later phase.
