@@ -143,7 +143,7 @@ $(GO_TOOLS): $(GO_FILES)
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/h2spec github.com/summerwind/h2spec/cmd/h2spec
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-client google.golang.org/grpc/interop/client
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/grpc-interop-server google.golang.org/grpc/interop/server
-	cd spec/support/go && $(GO) build -o $(abspath $(@D))/ ./grpc-compressed ./greeter
+	cd spec/support/go && $(GO) build -o $(abspath $(@D))/ ./grpc-compressed ./greeter ./otlp-descriptors
 	touch $@
 
 # ---- WebSocket clients and services by others, for the specs: pinned by their hashes ----

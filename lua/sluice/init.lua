@@ -25,7 +25,7 @@ for name in ([[
   metrics
   multipart
   node
-  protobuf
+  otlp protobuf
   query
   queue
   random
@@ -37,7 +37,7 @@ for name in ([[
   table
   tcp
   time
-  timer
+  timer tracing
   uuid
   vault
 ]]):gmatch("%S+") do
@@ -71,6 +71,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@field metrics sluice.metrics
 ---@field multipart table
 ---@field node table
+---@field otlp sluice.otlp
 ---@field protobuf sluice.protobuf
 ---@field query table
 ---@field queue sluice.queue
@@ -84,6 +85,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@field tcp sluice.tcp
 ---@field time table
 ---@field timer sluice.timer
+---@field tracing sluice.tracing
 ---@field uuid table
 ---@field vault table
 

@@ -50,6 +50,7 @@ local function lay_out(facts, plugin, alive)
 end
 
 local NO_FACTS = {}
+local tap -- who else wants to know
 
 local function write(level, plugin, ...)
   if worker == nil then return end -- the checker's only output is its findings
@@ -61,6 +62,7 @@ local function write(level, plugin, ...)
   end
   local alive = {}
   local message = message_of(count, ...)
+  if tap then tap(level, plugin, message, facts) end
   local pairs_count = lay_out(facts, plugin, alive)
   C.bridge_log(worker, level, message, cells, pairs_count)
 end
@@ -76,6 +78,15 @@ function log.bind(plugin)
   return bound
 end
 
+local unbound = log.bind(nil)
+
+-- From now on `fn(level, plugin, message, facts)` hears of each line of plugins, whatever the log's level. Not for
+-- plugins: what they get is bound.
+---@param fn fun(level: integer, plugin: string|nil, message: string, facts: table<string, any>)
+function unbound.tap(fn)
+  tap = fn
+end
+
 ---@class sluice.log
 ---@field debug fun(message: any, ...)
 ---@field info fun(message: any, ...)
@@ -83,4 +94,4 @@ end
 ---@field warn fun(message: any, ...)
 ---@field err fun(message: any, ...)
 ---@field crit fun(message: any, ...)
-return log.bind(nil)
+return unbound

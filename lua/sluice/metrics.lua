@@ -341,11 +341,8 @@ end
 
 local function no_pause() end
 
--- All metrics in Prometheus' text format (version 0.0.4).
----@param pause? fun() called now and then; waits a turn of the loop where many series are expected
----@return string
-function metrics.text(pause)
-  pause = pause or no_pause
+-- What all cells say, by family, and the families' names in order.
+local function gather_all(pause)
   local all, names, count = {}, {}, 0
   for key, value in counters.each("m" .. SEP) do
     gather(all, key, value)
@@ -354,9 +351,72 @@ function metrics.text(pause)
   end
   for name in pairs(all) do names[#names + 1] = name end
   sort(names)
+  return all, names
+end
+
+-- All metrics in Prometheus' text format (version 0.0.4).
+---@param pause? fun() called now and then; waits a turn of the loop where many series are expected
+---@return string
+function metrics.text(pause)
+  pause = pause or no_pause
+  local all, names = gather_all(pause)
   local out = buffer.new()
   for _, name in ipairs(names) do put_family(out, name, all[name], pause) end
   return out:get()
+end
+
+local UNESCAPES = { ["\\\\"] = "\\", ['\\"'] = '"', ["\\n"] = "\n" }
+
+-- 'a="b",c="d"' to { a = "b", c = "d" }.
+local function labels_of(text)
+  local labels, at = {}, 1
+  while true do
+    local name, from = match(text, '^,?([%w_]+)="()', at)
+    if not name then return labels end
+    local to = from
+    while true do
+      to = find(text, '["\\]', to)
+      if text:sub(to, to) == '"' then break end
+      to = to + 2
+    end
+    labels[name] = gsub(text:sub(from, to - 1), '\\.', UNESCAPES)
+    at = to + 1
+  end
+end
+
+local function series_of_counters(list)
+  local series = {}
+  for i = 1, #list, 2 do series[#series + 1] = { labels = labels_of(list[i].labels), value = list[i + 1] } end
+  return series
+end
+
+local function by_bound(a, b)
+  return a.bound < b.bound
+end
+
+-- The same as tables, for who tells them in another format. Buckets of histograms are in order, each with its own count
+-- (not that of those below it); `value` of a histogram is the sum.
+---@param pause? fun() called now and then
+---@return { name: string, help: string, kind: "counter"|"gauge"|"histogram", series: { labels: table<string, string>,
+---  value: number, buckets?: { bound: number, count: number }[] }[] }[]
+function metrics.families(pause)
+  pause = pause or no_pause
+  local all, names = gather_all(pause)
+  local out = {}
+  for i, name in ipairs(names) do
+    local found, defined, series = all[name], families[name], {}
+    if found.kind == COUNTER then
+      series = series_of_counters(found.list)
+    else
+      for at, one in ipairs(found.list) do
+        sort(one.bounds, by_bound)
+        series[at] = { labels = labels_of(one.labels), value = one.value, buckets = one.bounds }
+      end
+    end
+    out[i] = { name = name, help = defined and defined.help or "", kind = TYPE_NAMES[found.kind], series = series }
+    pause()
+  end
+  return out
 end
 
 -- A worker that takes a dead one's place says nothing yet: what that one's gauges last said is not so any more.

@@ -387,6 +387,19 @@ local function http_phases(scoped)
   return scoped and of_routes or of_globals
 end
 
+-- Whether the plan has a tracer, and whether one of them wants plugins to be timed, or their log lines to be kept: see
+-- sluice.tracing.
+local function note_tracers(self, made, chosen)
+  for _, one in ipairs(chosen) do
+    if one.plugin.handler.needs then
+      local plain = one.conf and needs_of(self, one.plugin, one.conf) or {}
+      made.tracer = made.tracer or plain.tracer or any_level_needs(self, one, "tracer")
+      made.timed = made.timed or plain.timings or any_level_needs(self, one, "timings")
+      made.lines = made.lines or plain.lines or any_level_needs(self, one, "lines")
+    end
+  end
+end
+
 local function compile(self, own, route, service)
   local chosen, ordered = choose(self, own, route, service)
   local made, mask = { service = service }, 0
@@ -399,6 +412,7 @@ local function compile(self, own, route, service)
     end
   end
   made.mask = mask
+  note_tracers(self, made, chosen)
   return made
 end
 

@@ -292,6 +292,12 @@ local function run_list(job, list, exchange, phase)
   return runner(job, list, exchange, phase)
 end
 
+-- The same where a tracer wants to know how long each plugin takes.
+local function run_timed(job, list, exchange, phase)
+  local result = require("sluice.tracing").run_timed(run_item, job, list, exchange, phase)
+  return result
+end
+
 local function list_of(generation, route, phase)
   local held = generations[generation]
   local plan = held and held.plans[route]
@@ -309,7 +315,7 @@ local function run_phase(job, handle, generation, route, phase)
   exchange.generation = held
   local outer = exchanges.enter(exchange, phase)
   job.generation, job.route, job.phase, job.exchange = generation, route, phase, exchange
-  local result = run_list(job, list, exchange, phase)
+  local result = (plan.timed and run_timed or run_list)(job, list, exchange, phase)
   exchanges.leave(exchange, outer)
   job.exchange = nil
   return result

@@ -288,7 +288,7 @@ for name in ([[
   metrics
   multipart
   node
-  protobuf
+  otlp protobuf
   query
   queue
   random
@@ -300,7 +300,7 @@ for name in ([[
   tables
   tcp
   time
-  timer
+  timer tracing
   uuid
   vault
 ]]):gmatch("%S+") do

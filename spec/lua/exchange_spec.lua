@@ -364,8 +364,9 @@ describe("an exchange", function()
       }, record.request)
       assert.same({ status = 200, headers = {}, size = 120 }, record.response)
       assert.same({ kong = 3, proxy = 30, request = 35, receive = 1 }, record.latencies)
-      assert.same({ { ip = "10.0.0.2", port = 81, state = "failed", code = 502, balancer_start = 1700000000000 },
-        { ip = "10.0.0.1", port = 80, balancer_start = 1700000000001 } }, record.tries)
+      assert.same({ { ip = "10.0.0.2", port = 81, state = "failed", code = 502, balancer_start = 1700000000000,
+        balancer_start_ns = fake.tries[1].begun_us * 1000 }, { ip = "10.0.0.1", port = 80,
+        balancer_start = 1700000000001, balancer_start_ns = fake.tries[2].begun_us * 1000 } }, record.tries)
       assert.equal("/v1/a?b=1", record.upstream_uri)
       assert.equal("200", record.upstream_status)
       assert.equal(1700000000123, record.started_at)

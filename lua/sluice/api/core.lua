@@ -181,7 +181,7 @@ function core.tries(handle)
     local failed, known = try.status > 0, try.ip.len > 0
     list[#list + 1] = {
       ip = known and ffi_string(try.ip.data, try.ip.len) or nil, port = known and try.port or nil,
-      balancer_start = math.floor(try.begun_us / 1000),
+      balancer_start = math.floor(try.begun_us / 1000), balancer_start_ns = try.begun_us * 1000,
       state = failed and (try.answered and "next" or "failed") or nil, code = failed and try.status or nil,
     }
   end

@@ -4,7 +4,9 @@ go 1.19
 
 require (
 	github.com/summerwind/h2spec v2.2.1+incompatible
+	go.opentelemetry.io/proto/otlp v1.1.0
 	google.golang.org/grpc v1.62.1
+	google.golang.org/protobuf v1.32.0
 )
 
 require (
@@ -32,5 +34,4 @@ require (
 	google.golang.org/genproto v0.0.0-20240123012728-ef4313101c80 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20240123012728-ef4313101c80 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20240123012728-ef4313101c80 // indirect
-	google.golang.org/protobuf v1.32.0 // indirect
 )

@@ -1,0 +1,428 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Traces of exchanges: for plugins that tell a collector of them (tracers), and for all others, which may add spans.
+--
+-- A tracer calls `tracing.begin` in access: the request's context is read, whether to sample is decided, and the
+-- service is told. What the core knows of an exchange (when it came, went out, was answered) becomes spans in its log
+-- phase, and only for those sampled: an exchange that is not costs three ids and a field.
+--
+--   server span "GET /hello"            root
+--     client span "sluice.balancer"     one a try; the last has the id that the service was told
+--     "sluice.access"                   phases, where a tracer asks for them
+--       "sluice.access.plugin.key-auth" plugins, likewise
+--     spans of plugins                  tracing.start_span
+--
+-- A tracer's `needs(conf)` has `tracer`, and `timings` when phases or plugins are to be timed. Plans know, so routes
+-- without one pay nothing.
+
+local core = require "sluice.api.core"
+local ids = require "sluice.tracing.ids"
+local phases = require "sluice.phases"
+local propagation = require "sluice.tracing.propagation"
+
+local C, worker = core.C, core.worker
+local rawget, rawset, setmetatable, tonumber, tostring, type = rawget, rawset, setmetatable, tonumber, tostring, type
+local sub, floor = string.sub, math.floor
+
+---@class sluice.tracing
+local tracing = { propagation = propagation }
+
+tracing.INTERNAL, tracing.SERVER, tracing.CLIENT, tracing.PRODUCER, tracing.CONSUMER = 1, 2, 3, 4, 5
+tracing.UNSET, tracing.OK, tracing.ERROR = 0, 1, 2
+
+local KINDS = { internal = 1, server = 2, client = 3, producer = 4, consumer = 5 }
+local MOST_SPANS = 512 -- of plugins, in one exchange
+
+-- Microseconds since 1970, at this moment.
+local function now_us()
+  return floor((C.bridge_mono_fresh(worker) + C.bridge_now(worker) - C.bridge_mono(worker)) * 1e6)
+end
+tracing.now_us = now_us
+
+-- ---- Traces ----
+
+---@class sluice.trace
+---@field id string 32 hex digits
+---@field root string id of the server span
+---@field next string id of the client span, which services are told
+---@field parent? string of the root
+---@field sampled boolean whether any tracer wants it
+
+-- Whether a trace is one of the share that is kept: the same for everybody who looks at the same id.
+---@param id string
+---@param rate number 0 to 1
+---@return boolean
+local function is_in_share(id, rate)
+  if rate >= 1 then return true end
+  if rate <= 0 then return false end
+  return tonumber(sub(id, -14, -2), 16) >= (1 - rate) * 4503599627370496 -- 2^52
+end
+
+-- "parent_drop_probability_fallback": what the caller dropped is dropped; "parent_probability_fallback": what the
+-- caller decided holds. Else the rate decides.
+local function decide(context, id, rate, strategy)
+  local sampled = context and context.sampled
+  if sampled == false then return false end
+  if sampled and strategy == "parent_probability_fallback" then return true end
+  return is_in_share(id, rate)
+end
+
+local function new_trace(handle, settings)
+  local context, format = propagation.extract(handle, settings)
+  return {
+    id = context and context.trace or ids.trace(), root = ids.span(), next = ids.span(),
+    parent = context and context.parent or nil, context = context or false, format = format or false,
+    settings = settings, sampled = false,
+  }
+end
+
+-- The exchange's trace: begun by the first tracer that asks, and told to the service in the formats of each.
+---@param exchange sluice.exchange in access
+---@param settings table from propagation.settings
+---@param rate number of traces to keep, 0 to 1
+---@param strategy? string of Kong's sampling_strategy
+---@return sluice.trace
+---@return boolean sampled by this tracer
+function tracing.begin(exchange, settings, rate, strategy)
+  local handle, trace = exchange.handle, rawget(exchange, "trace")
+  if not trace or not trace.id then
+    local spans = trace and trace.spans
+    trace = new_trace(handle, settings)
+    trace.spans = spans
+    rawset(exchange, "trace", trace)
+  end
+  local sampled = decide(trace.context or nil, trace.id, rate, strategy)
+  if sampled then trace.sampled = true end
+  propagation.inject(handle, settings, trace, sampled)
+  return trace, sampled
+end
+
+-- The trace of an exchange; nil: no tracer has begun one.
+---@param exchange sluice.exchange
+---@return sluice.trace|nil
+function tracing.of(exchange)
+  local trace = rawget(exchange, "trace")
+  return trace and trace.id and trace or nil
+end
+
+-- ---- Spans of plugins ----
+
+---@class sluice.span
+local Span = {}
+local span_mt = { __index = Span, __metatable = false }
+
+---@param name string
+---@param value string|number|boolean|nil nil takes it away
+function Span:set_attribute(name, value)
+  local kind = type(value)
+  if type(name) ~= "string" then error("span:set_attribute: name must be a string, got " .. type(name), 2) end
+  if value ~= nil and kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
+    error("span:set_attribute: value must be a string, number or boolean, got " .. kind, 2)
+  end
+  self.attributes[name] = value
+end
+
+---@param name string
+---@param attributes? table<string, string|number|boolean>
+---@param time_ns? number since 1970
+function Span:add_event(name, attributes, time_ns)
+  if type(name) ~= "string" then error("span:add_event: name must be a string, got " .. type(name), 2) end
+  self.events[#self.events + 1] = { name = name, attributes = attributes or {},
+    time_us = time_ns and floor(time_ns / 1000) or now_us() }
+end
+
+---@param err any
+function Span:record_error(err)
+  self:add_event("exception", { ["exception.message"] = tostring(err) })
+end
+
+---@param status integer tracing.UNSET, OK or ERROR
+---@param message? string
+function Span:set_status(status, message)
+  self.status, self.status_message = status, message
+end
+
+---@param time_ns? number since 1970; this moment unless told
+function Span:finish(time_ns)
+  if self.end_us then return end
+  self.end_us = time_ns and floor(time_ns / 1000) or now_us()
+  local trace = self.trace
+  if trace.active == self then trace.active = self.outer end
+end
+
+-- What plugins get where nothing is traced.
+local NOWHERE = setmetatable({ attributes = {}, events = {}, is_recording = false }, { __metatable = false, __index = {
+  set_attribute = function() end, add_event = function() end, record_error = function() end,
+  set_status = function() end, finish = function() end,
+} })
+
+local function exchange_at_hand()
+  local job = require("sluice.runtime").job()
+  return job and job.exchange or nil, job
+end
+
+-- The trace that spans of the running code belong to. Before a tracer has decided, spans are kept for it.
+local function trace_at_hand()
+  local exchange, job = exchange_at_hand()
+  if not exchange then return nil end
+  local trace = rawget(exchange, "trace")
+  if trace then return (trace.sampled or not trace.id) and trace or nil end
+  local plan = exchange.generation and exchange.generation.plans[job.route]
+  if not plan or not plan.tracer then return nil end
+  trace = { spans = {} }
+  rawset(exchange, "trace", trace)
+  return trace
+end
+
+local NO_OPTIONS = {}
+
+local function new_span_of(trace, name, options)
+  local parent, start = options.parent or trace.active, options.start_time_ns
+  local kind = options.kind or options.span_kind
+  local span = setmetatable({
+    name = name, kind = KINDS[kind] or tonumber(kind) or tracing.INTERNAL, id = ids.span(),
+    parent = parent and parent.id or nil, attributes = {}, events = {}, trace = trace,
+    start_us = start and floor(start / 1000) or now_us(), is_recording = true,
+  }, span_mt)
+  for key, value in pairs(options.attributes or NO_OPTIONS) do span:set_attribute(key, value) end
+  return span
+end
+
+-- A span within the running exchange, under the active span.
+---@param name string
+---@param options? { kind?: string|integer, start_time_ns?: number, attributes?: table, parent?: sluice.span }
+---@return sluice.span
+function tracing.start_span(name, options)
+  if type(name) ~= "string" or name == "" then error("sluice.tracing.start_span: name must be a string", 2) end
+  local trace = trace_at_hand()
+  if not trace then return NOWHERE end
+  local spans = trace.spans
+  if not spans then
+    spans = {}
+    trace.spans = spans
+  end
+  if #spans >= MOST_SPANS then return NOWHERE end
+  local span = new_span_of(trace, name, options or NO_OPTIONS)
+  spans[#spans + 1] = span
+  return span
+end
+
+-- The span that new ones are under; nil: the exchange's own.
+---@return sluice.span|nil
+function tracing.active_span()
+  local trace = trace_at_hand()
+  return trace and trace.active or nil
+end
+
+-- Until it is finished, new spans are under this one.
+---@param span sluice.span
+function tracing.set_active_span(span)
+  local trace = trace_at_hand()
+  if not trace or not span.is_recording then return end
+  if span ~= trace.active then span.outer = trace.active end
+  trace.active = span
+end
+
+-- Finished spans are told with the exchange, whichever plugin made them: for each, in the log phase.
+---@param exchange sluice.exchange
+---@param fn fun(span: sluice.span)
+function tracing.process_span(exchange, fn)
+  local list = tracing.spans(exchange)
+  for i = 1, #list do fn(list[i]) end
+end
+
+-- ---- Timings of phases and plugins ----
+
+local PHASE, NAME, BEGAN, ENDED = 1, 2, 3, 4
+local FIELDS = 4
+
+-- Called by the runtime in place of its own loop, where a tracer asks for timings.
+function tracing.run_timed(run_item, job, list, exchange, phase)
+  local timings = rawget(exchange, "timings")
+  if not timings then
+    timings = {}
+    rawset(exchange, "timings", timings)
+  end
+  for i = 1, #list do
+    local at = #timings
+    timings[at + PHASE], timings[at + NAME], timings[at + BEGAN] = phase, list[i].name, now_us()
+    timings[at + ENDED] = false
+    local result = run_item(job, list[i], exchange, phase)
+    timings[at + ENDED] = now_us()
+    if result then return result end
+  end
+  return 0
+end
+
+-- ---- Log lines of plugins ----
+
+local MOST_LINES = 128 -- of one exchange
+local RANKS = { debug = 0, info = 1, notice = 2, warn = 3, error = 4, err = 4, crit = 5 }
+
+local function keep_line(level, plugin, message, facts)
+  local exchange, job = exchange_at_hand()
+  local held = exchange and exchange.generation
+  local plan = held and held.plans[job.route]
+  if not plan or not plan.lines then return end
+  local settings = held.meta.gateway and held.meta.gateway.log
+  if level < (RANKS[settings and settings.level] or 2) then return end
+  local lines = rawget(exchange, "lines")
+  if not lines then
+    lines = {}
+    rawset(exchange, "lines", lines)
+  end
+  if #lines >= MOST_LINES then return end
+  local attributes = { plugin = plugin }
+  for name, value in pairs(facts) do attributes[name] = type(value) == "table" and tostring(value) or value end
+  lines[#lines + 1] = { time_us = now_us(), level = level, body = message, attributes = attributes }
+end
+
+-- From now on lines that plugins log while they work on an exchange are kept with it, where a tracer's `needs` says
+-- `lines`.
+function tracing.keep_lines()
+  require("sluice.log").tap(keep_line)
+end
+
+---@param exchange sluice.exchange
+---@return sluice.otlp.record[]
+function tracing.lines(exchange)
+  return rawget(exchange, "lines") or {}
+end
+
+-- ---- The spans of an exchange ----
+
+local E = core.E
+
+local function text(handle, what)
+  return core.text(handle, what)
+end
+
+local function number(handle, what)
+  return core.number(handle, what)
+end
+
+local function flavor(handle)
+  local version = number(handle, E.NUMBER_HTTP_VERSION) or 1.1
+  return version >= 2 and tostring(floor(version)) or ("%.1f"):format(version)
+end
+
+local function route_path(route)
+  local path = route and route.paths and route.paths[1]
+  return type(path) == "string" and path or nil
+end
+
+local function root_attributes(exchange, route, service)
+  local handle = exchange.handle
+  local target = text(handle, E.TEXT_RAW_TARGET) or ""
+  local scheme, host, port = text(handle, E.TEXT_SCHEME), text(handle, E.TEXT_HOST), number(handle, E.NUMBER_PORT)
+  local attributes = {
+    ["http.method"] = text(handle, E.TEXT_METHOD), ["http.scheme"] = scheme, ["http.host"] = host,
+    ["http.url"] = ("%s://%s:%d%s"):format(scheme or "http", host or "", port or 0, target),
+    ["http.target"] = target, ["http.flavor"] = flavor(handle), ["http.status_code"] = number(handle, E.NUMBER_STATUS),
+    ["http.user_agent"] = core.header(handle, E.MESSAGE_REQUEST, "user-agent"),
+    ["net.peer.ip"] = text(handle, E.TEXT_CLIENT_IP), ["http.client_ip"] = text(handle, E.TEXT_FORWARDED_IP),
+    ["http.route"] = route_path(route), ["kong.request.id"] = exchange.id,
+    ["http.request_content_length"] = number(handle, E.NUMBER_CONTENT_LENGTH),
+    ["http.response_content_length"] = number(handle, E.NUMBER_RESPONSE_BODY_BYTES),
+  }
+  if route then attributes["kong.route.id"], attributes["kong.route.name"] = route.id, route.name end
+  if service then attributes["kong.service.id"], attributes["kong.service.name"] = service.id, service.name end
+  local consumer = exchange.consumer
+  if consumer then
+    attributes["kong.consumer.id"] = consumer.id
+    attributes["kong.consumer.name"] = consumer.username or consumer.custom_id
+  end
+  return attributes
+end
+
+local function new_span(name, kind, id, parent, start_us, end_us, attributes)
+  return { name = name, kind = kind, id = id, parent = parent, start_us = start_us, end_us = math.max(end_us, start_us),
+    attributes = attributes, events = {}, is_recording = true }
+end
+
+local function root_span(exchange, trace)
+  local entities = require "sluice.api.entities"
+  local handle = exchange.handle
+  local route, service = entities.route(exchange), entities.service(exchange)
+  local path, method = route_path(route), text(handle, E.TEXT_METHOD) or "HTTP"
+  local start_us = number(handle, E.NUMBER_STARTED_US) or 0
+  local span = new_span(path and method .. " " .. path or method, tracing.SERVER, trace.root, trace.parent, start_us,
+    start_us + (number(handle, E.NUMBER_ELAPSED_US) or 0), root_attributes(exchange, route, service))
+  local status = span.attributes["http.status_code"] or 0
+  if status >= 500 then
+    span.status = tracing.ERROR
+    local why = text(handle, E.TEXT_ERROR)
+    if why and why ~= "" then span.status_message = why end
+  end
+  return span
+end
+
+-- One span a try. The last that was answered has the id that the service knows.
+local function put_tries(list, exchange, trace, root)
+  local handle = exchange.handle
+  local tries = core.tries(handle)
+  local service_status = number(handle, E.NUMBER_SERVICE_STATUS)
+  for i, one in ipairs(tries) do
+    local last = i == #tries
+    local begun = floor(one.balancer_start_ns / 1000)
+    local ends = last and root.end_us or tries[i + 1].balancer_start_ns / 1000
+    local host = text(handle, E.TEXT_SERVICE_HOST)
+    local span = new_span("sluice.balancer", tracing.CLIENT, last and trace.next or ids.span(), trace.root, begun,
+      floor(ends), { ["net.peer.ip"] = one.ip, ["net.peer.port"] = one.port, ["net.peer.name"] = host,
+        ["try_count"] = i, ["http.method"] = text(handle, E.TEXT_SERVICE_METHOD) or text(handle, E.TEXT_METHOD) })
+    if last and service_status then
+      span.attributes["http.status_code"] = service_status
+      if service_status >= 500 then span.status = tracing.ERROR end
+    elseif one.state == "failed" then
+      span.status = tracing.ERROR
+      span.attributes["http.status_code"] = one.code
+    end
+    list[#list + 1] = span
+  end
+end
+
+local function put_timings(list, exchange, trace, wanted)
+  local timings = rawget(exchange, "timings")
+  local phase_span, phase_number
+  for at = 0, #(timings or {}) - 1, FIELDS do
+    local phase, ended = timings[at + PHASE], timings[at + ENDED] or now_us()
+    local name = "sluice." .. phases.names[phase]
+    if wanted.phases then
+      if phase ~= phase_number then
+        phase_span = new_span(name, tracing.INTERNAL, ids.span(), trace.root, timings[at + BEGAN], ended, {})
+        phase_number = phase
+        list[#list + 1] = phase_span
+      end
+      phase_span.end_us = ended
+    end
+    if wanted.plugins then
+      list[#list + 1] = new_span(name .. ".plugin." .. timings[at + NAME], tracing.INTERNAL, ids.span(),
+        phase_span and phase_span.id or trace.root, timings[at + BEGAN], ended, {})
+    end
+  end
+end
+
+local NOTHING = {}
+
+-- All spans of an exchange in its log phase: its own, of tries, of what is wanted, and what plugins made; none when it
+-- is not traced.
+---@param exchange sluice.exchange
+---@param wanted? { phases?: boolean, plugins?: boolean }
+---@return sluice.span[]
+function tracing.spans(exchange, wanted)
+  local trace = tracing.of(exchange)
+  if not trace then return NOTHING end
+  local root = root_span(exchange, trace)
+  local list = { root }
+  put_tries(list, exchange, trace, root)
+  if wanted then put_timings(list, exchange, trace, wanted) end
+  local made = trace.spans
+  for i = 1, made and #made or 0 do
+    local span = made[i]
+    span.parent = span.parent or trace.root
+    span.end_us = span.end_us or root.end_us
+    list[#list + 1] = span
+  end
+  return list
+end
+
+return tracing
