@@ -289,6 +289,7 @@ void bridge_log(struct worker *worker, int level, const char *message, const cha
 struct socket_options {
   double connect_timeout_s, timeout_s; // the second for every send and receive
   const char *tls_name;                // NULL: plain; else SNI and the name to verify
+  const char *alpn;                    // protocols to offer, such as "h2"; NULL: none
   bool tls_verify;
   const char *ca_pem, *certificate_pem, *key_pem; // NULL: system's, none, none
 };
@@ -490,8 +491,9 @@ int bridge_endpoint_info(struct worker *worker, double endpoint, struct endpoint
 // changed nothing, but for the time.
 int bridge_endpoint_set(struct worker *worker, double endpoint, uint32_t reason, bool out, double seconds,
                         const char *why);
-// Active checks. Claim: OK for one worker when a check is due; the next one is due in `lease_s`, unless _check_in says.
-int bridge_endpoint_claim(struct worker *worker, double endpoint, double lease_s);
+// Active checks. Claim: 0 for one worker when a check is due, and the next one is due in `lease_s`, unless _check_in says
+// otherwise; else the seconds until one is due. NaN: there is no such endpoint.
+double bridge_endpoint_claim(struct worker *worker, double endpoint, double lease_s);
 void bridge_endpoint_check_in(struct worker *worker, double endpoint, double seconds);
 void bridge_endpoint_count(struct worker *worker, int gen, uint32_t upstream, double endpoint, int event,
                            const char *why);

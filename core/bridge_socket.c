@@ -235,6 +235,7 @@ static int take_options(struct client *client, struct slice host, const struct s
   struct tls_client_options tls = {
       .verify = options->tls_verify,
       .verify_depth = -1,
+      .alpn = options->alpn,
       .ca_pem = options->ca_pem,
       .certificate_pem = options->certificate_pem,
       .key_pem = options->key_pem,

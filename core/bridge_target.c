@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What policies, checks and plugins see of targets and their endpoints: thin bodies over balance.c and endpoint.c.
+#include <math.h>
+
 #include "balance.h"
 #include "exchange.h"
 #include "generation.h"
@@ -125,11 +127,12 @@ int bridge_endpoint_set(struct worker *worker, double handle, uint32_t reason, b
   return balance_set(worker, endpoint, reason, out, until_us, why) ? BRIDGE_OK : BRIDGE_NONE;
 }
 
-int bridge_endpoint_claim(struct worker *worker, double handle, double lease_s) {
+double bridge_endpoint_claim(struct worker *worker, double handle, double lease_s) {
   struct endpoint *endpoint = endpoints_at(worker->endpoints, handle);
-  if (!endpoint) return BRIDGE_NONE;
-  bool ours = endpoint_claim_check(endpoint, (int64_t)(lease_s * 1e6), worker->loop.clock.mono_us);
-  return ours ? BRIDGE_OK : BRIDGE_DIFFERS;
+  if (!endpoint) return (double)NAN;
+  int64_t now_us = worker->loop.clock.mono_us;
+  int64_t left_us = endpoint_claim_check(endpoint, (int64_t)(lease_s * 1e6), now_us);
+  return (double)left_us / 1e6;
 }
 
 void bridge_endpoint_check_in(struct worker *worker, double handle, double seconds) {

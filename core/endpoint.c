@@ -284,6 +284,7 @@ bool endpoint_count(struct endpoint *endpoint, const struct check_limits *limits
   } while (!__atomic_compare_exchange_n(&endpoint->counts, &counts, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
   if (reached < limit) return false;
   __atomic_store_n(&endpoint->counts, 0, __ATOMIC_RELAXED);
+  endpoint_check_at(endpoint, now_us); // it is checked at another pace from now on
   return endpoint_set(endpoint, REASON_CHECKS, !out, 0, now_us);
 }
 
@@ -341,11 +342,13 @@ void endpoint_answered_in(struct endpoint *endpoint, int64_t us, int64_t now_us)
 
 // ---- Checks ----------------------------------------------------------------------------------------------------------
 
-bool endpoint_claim_check(struct endpoint *endpoint, int64_t lease_us, int64_t now_us) {
+int64_t endpoint_claim_check(struct endpoint *endpoint, int64_t lease_us, int64_t now_us) {
   int64_t due = __atomic_load_n(&endpoint->check_at_us, __ATOMIC_ACQUIRE);
-  if (due > now_us) return false;
-  return __atomic_compare_exchange_n(&endpoint->check_at_us, &due, now_us + lease_us, false, __ATOMIC_ACQ_REL,
-                                     __ATOMIC_RELAXED);
+  if (due > now_us) return due - now_us;
+  if (__atomic_compare_exchange_n(&endpoint->check_at_us, &due, now_us + lease_us, false, __ATOMIC_ACQ_REL,
+                                  __ATOMIC_RELAXED))
+    return 0;
+  return due > now_us ? due - now_us : 1; // somebody else has it
 }
 
 void endpoint_check_at(struct endpoint *endpoint, int64_t at_us) {

@@ -83,7 +83,7 @@ int32_t endpoint_in_flight(const struct endpoints *endpoints, const struct endpo
 void endpoint_answered_in(struct endpoint *endpoint, int64_t us, int64_t now_us);
 int64_t endpoint_latency(const struct endpoint *endpoint, int64_t now_us); // 0: not known
 
-// True for one worker, when the time of a check has come; the next is due in `lease_us`, unless endpoint_check_at says
-// otherwise: whoever dies over it has delayed it by that much.
-bool endpoint_claim_check(struct endpoint *endpoint, int64_t lease_us, int64_t now_us);
+// 0 for one worker, when the time of a check has come, and the next is due in `lease_us`, unless endpoint_check_at says
+// otherwise: whoever dies over it has delayed it by that much. Else how long until one is due.
+int64_t endpoint_claim_check(struct endpoint *endpoint, int64_t lease_us, int64_t now_us);
 void endpoint_check_at(struct endpoint *endpoint, int64_t at_us);

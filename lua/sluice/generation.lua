@@ -17,6 +17,7 @@ local health = require "sluice.balancer.health"
 local indexes = require "sluice.indexes"
 local plugins = require "sluice.plugins"
 local runtime = require "sluice.runtime"
+local watch = require "sluice.balancer.watch"
 
 local C, worker = native.C, native.worker
 local yield = coroutine.yield
@@ -297,8 +298,20 @@ local function configure_kafka(held)
   if kafka then kafka.configure(clusters) end
 end
 
+-- Loaded only where something is checked.
+local function start_checks(before, held)
+  local checks = package.loaded["sluice.balancer.checks"]
+  for _, policy in pairs(held.upstreams) do
+    if not checks and watch.has_checks(policy.upstream) then checks = require "sluice.balancer.checks" end
+  end
+  if not checks then return end
+  checks.forget(before, held)
+  checks.start(held)
+end
+
 local function go_live(held)
   configure_kafka(held)
+  local before = live
   if C.bridge_gen_live(worker, held.id) ~= C.BRIDGE_OK then error({ message = build.reason() }, 0) end
   held.code = nil
   held.live_at = C.bridge_now(worker)
@@ -309,6 +322,7 @@ local function go_live(held)
     end
     plugin.warned = true
   end
+  start_checks(before, held)
   report(("live %.0f"):format(held.revision))
 end
 

@@ -6,6 +6,7 @@ local address = require "sluice.config.address"
 local buffer = require "string.buffer"
 local circuit = require "sluice.circuit"
 local counters = require "sluice.counters"
+local health = require "sluice.balancer.health"
 local node = require "sluice.node"
 local store = require "sluice.store"
 local timer = require "sluice.timer"
@@ -111,18 +112,27 @@ local function is_wanted(generation)
   return false
 end
 
+local function put_target(out, name, target, where, health_of_it)
+  local state = health_of_it == "unchecked" and "healthchecks_off" or health_of_it
+  for _, one in ipairs(STATES) do
+    line(out, name, one == state and 1 or 0, "upstream", target.upstream, "target", target.target,
+      "address", where, "state", one, "subsystem", "http")
+  end
+end
+
 local function put_targets(out)
   local generation = require "sluice.generation"
   if not is_wanted(generation.current()) then return end
   local name = "sluice_upstream_target_health"
   head(out, name, "Health status of targets of upstream. States = healthchecks_off|healthy|unhealthy|dns_error, value "
     .. "is 1 when state is populated.")
-  for _, target in ipairs(generation.status().targets) do
-    local host = address.split(target.target)
-    local state = target.health == "unchecked" and "healthchecks_off" or target.health
-    for _, one in ipairs(STATES) do
-      line(out, name, one == state and 1 or 0, "upstream", target.upstream, "target", target.target,
-        "address", address.is_ip(host) and target.target or "", "state", one, "subsystem", "http")
+  for _, target in ipairs(health.targets(generation.current())) do
+    local host, port = address.split(target.target)
+    local known = address.is_ip(host) and address.join(host, port or 8000) or ""
+    if #target.addresses == 0 then put_target(out, name, target, known, target.health) end
+    for _, one in ipairs(target.addresses) do
+      local checked = target.health ~= "unchecked" or one.health ~= "healthy"
+      put_target(out, name, target, one.address, checked and one.health or "unchecked")
     end
   end
 end

@@ -33,6 +33,7 @@ end
 ---@class sluice.socket.tls
 ---@field name? string for SNI and to verify; the host unless told
 ---@field verify? boolean true unless told
+---@field alpn? string protocols to offer, such as "h2"
 ---@field ca? string PEM; the system's unless told
 ---@field certificate? string PEM
 ---@field key? string PEM
@@ -55,7 +56,7 @@ function Socket.connect(host, port, options)
   if tls == true then tls = {} end
   local name = tls and (tls.name or host) -- a local, so that the text outlives the call
   if tls then
-    settings.tls_name, settings.tls_verify = name, tls.verify ~= false
+    settings.tls_name, settings.tls_verify, settings.alpn = name, tls.verify ~= false, tls.alpn
     settings.ca_pem, settings.certificate_pem, settings.key_pem = tls.ca, tls.certificate, tls.key
   end
   local status, handle = core.wait(C.bridge_socket_connect(worker, host, #host, port, settings))

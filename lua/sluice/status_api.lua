@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: Apache-2.0
--- What the status listener answers: /status in Kong's shape, /metrics for Prometheus. Called with an exchange in
--- access, like a plugin.
+-- What the status listener answers: /status and /upstreams/NAME/health in Kong's shape, /metrics for Prometheus. Called
+-- with an exchange in access, like a plugin.
 
+local health = require "sluice.balancer.health"
+local json = require "sluice.json"
 local metrics = require "sluice.metrics"
 local node = require "sluice.node"
 local node_metrics = require "sluice.node_metrics"
@@ -41,17 +43,26 @@ local function metrics_text(exchange)
     { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" })
 end
 
+-- Kong's Admin API: the health of an upstream's targets.
+local function upstream_health(exchange, name)
+  local data = health.of_upstream(require("sluice.generation").current(), name)
+  if not data then return exchange.response:exit(404, { message = "Not found" }) end
+  return exchange.response:exit(200, { data = data, next = json.null, node_id = node.get_id() })
+end
+
 local ROUTES = { ["/status"] = status, ["/metrics"] = metrics_text }
 
 ---@param exchange sluice.exchange
 function status_api.handle(exchange)
-  local route = ROUTES[exchange.request:get_path()]
+  local path = exchange.request:get_path()
+  local upstream = path:match("^/upstreams/([^/]+)/health$")
+  local route = upstream and upstream_health or ROUTES[path]
   if not route then return exchange.response:exit(404, { message = "Not found" }) end
   local method = exchange.request:get_method()
   if method ~= "GET" and method ~= "HEAD" then
     return exchange.response:exit(405, { message = "Method not allowed" }, { Allow = "GET, HEAD" })
   end
-  return route(exchange)
+  return route(exchange, upstream)
 end
 
 return status_api

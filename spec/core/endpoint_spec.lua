@@ -204,13 +204,25 @@ describe("endpoints", function()
 
   it("are checked by one at a time, and by another when that one dies", function()
     local one = take("api", "10.0.0.1")
-    assert.is_true(C.endpoint_claim_check(one, 5 * SECOND, now))
-    assert.is_false(C.endpoint_claim_check(one, 5 * SECOND, now))
+    local function claim() return tonumber(C.endpoint_claim_check(one, 5 * SECOND, now)) end
+    assert.equal(0, claim())
+    assert.equal(5 * SECOND, claim())
     C.endpoint_check_at(one, now + SECOND)
-    assert.is_false(C.endpoint_claim_check(one, 5 * SECOND, now + SECOND - 1))
-    assert.is_true(C.endpoint_claim_check(one, 5 * SECOND, now + SECOND))
-    assert.is_false(C.endpoint_claim_check(one, 5 * SECOND, now + 5 * SECOND))
-    assert.is_true(C.endpoint_claim_check(one, 5 * SECOND, now + 6 * SECOND))
+    now = now + SECOND - 1
+    assert.equal(1, claim())
+    now = now + 1
+    assert.equal(0, claim())
+    now = now + 4 * SECOND
+    assert.equal(SECOND, claim())
+    now = now + SECOND
+    assert.equal(0, claim())
+  end)
+
+  it("are checked at once when their health has changed", function()
+    local one = take("api", "10.0.0.1")
+    assert.equal(0, tonumber(C.endpoint_claim_check(one, 5 * SECOND, now)))
+    C.endpoint_count(one, limits(1, 1, 1, 1), TCP, now)
+    assert.equal(0, tonumber(C.endpoint_claim_check(one, 5 * SECOND, now)))
   end)
 
   it("are the same for processes that find and count them at once", function()

@@ -2,6 +2,9 @@
 -- Targets that die and return: what passive and active checks make of them, as all workers see it.
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
+local greeter = require "spec.support.greeter"
+local load = require "spec.support.load"
+local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
 
@@ -118,5 +121,209 @@ describe("passive checks", function()
     config.upstreams[1].healthchecks.passive.unhealthy.http_failures = 2
     gw:write_config(config)
     wait_health(gw, "status", bad.port, "healthy")
+  end)
+end)
+
+describe("active checks", function()
+  local gw, one, other
+
+  local function active(more)
+    local it = { healthy = { interval = 0.1, successes = 1 },
+      unhealthy = { interval = 0.1, tcp_failures = 1, http_failures = 1, timeouts = 1 } }
+    for key, value in pairs(more or {}) do it[key] = value end
+    return { active = it }
+  end
+
+  before_each(function() one, other = upstream.start(), upstream.start() end)
+
+  after_each(function()
+    gw:stop()
+    one:stop()
+    other:stop()
+  end)
+
+  local function start(upstreams, options)
+    local services = {}
+    for i, it in ipairs(upstreams) do services[i] = service(it.name, it.service) end
+    for _, it in ipairs(upstreams) do it.service = nil end
+    gw = gateway.start({ _format_version = "3.0", upstreams = upstreams, services = services },
+      options or { workers = 2 })
+  end
+
+  local function checks_of(server)
+    local count = 0
+    for _, request in ipairs(server:stats().log) do
+      if request.target == "/ready" then count = count + 1 end
+    end
+    return count
+  end
+
+  it("take a target out that dies, and back when it returns, each with a line in the log", function()
+    start { { name = "up", targets = targets(one, other), healthchecks = active(),
+      service = { retries = 1 } } }
+    wait_health(gw, "up", one.port, "healthy")
+    one:kill()
+    wait_health(gw, "up", one.port, "unhealthy")
+    for _ = 1, 10 do assert.equal(200, gw:get("/up/echo").status) end
+    assert.equal(1, count_log(gw, "takes no requests.*upstream=up.*" .. one.port .. ".*could not connect"))
+    one:launch()
+    wait_health(gw, "up", one.port, "healthy")
+    assert.equal(1, count_log(gw, "takes requests again.*" .. one.port .. ".*answered with 200"))
+    one:forget()
+    for _ = 1, 10 do assert.equal(200, gw:get("/up/echo").status) end
+    assert.is_true(one:stats().requests >= 5)
+  end)
+
+  it("are made by one worker, and by another when that one dies", function()
+    start({ { name = "up", targets = targets(one),
+      healthchecks = active { http_path = "/ready", healthy = { interval = 0.1, successes = 1 } } } })
+    process.wait_until(function() return checks_of(one) >= 3 end)
+    one:forget()
+    local began = posix.now()
+    process.wait_until(function() return checks_of(one) >= 10 end)
+    assert.is_true(posix.now() - began > 0.7) -- half of that is enough for two workers that both check
+    for _, pid in ipairs(gw:workers()) do
+      posix.kill(pid, posix.SIGKILL)
+      one:forget()
+      process.wait_until(function() return checks_of(one) >= 2 end)
+    end
+    one:kill()
+    wait_health(gw, "up", one.port, "unhealthy")
+    pcall(gw.stop, gw) -- it tells of the workers that were killed
+    gw = gateway.start({ _format_version = "3.0" })
+  end)
+
+  it("ask a gRPC service by grpc.health.v1 how it is", function()
+    local service_of_grpc = greeter.start()
+    local function grpc(name, more)
+      local fields = { type = "grpc" }
+      for key, value in pairs(more or {}) do fields[key] = value end
+      return { name = name, targets = targets(service_of_grpc.port), healthchecks = active(fields) }
+    end
+    start { grpc("whole"), grpc("part", { grpc_service = "hello.Greeter" }),
+      grpc("none", { grpc_service = "no.Such" }),
+      { name = "web", targets = targets(one), healthchecks = active { type = "grpc" } } }
+    wait_health(gw, "whole", service_of_grpc.port, "healthy")
+    wait_health(gw, "part", service_of_grpc.port, "healthy")
+    wait_health(gw, "none", service_of_grpc.port, "unhealthy") -- the service knows no such name
+    wait_health(gw, "web", one.port, "unhealthy")              -- it speaks no HTTP/2
+    service_of_grpc.signal(10)
+    wait_health(gw, "part", service_of_grpc.port, "unhealthy")
+    gw:wait_log("upstream=part.*NOT_SERVING")
+    assert.equal("healthy", health_of(gw, "whole")[service_of_grpc.port].health)
+    service_of_grpc.signal(12)
+    wait_health(gw, "part", service_of_grpc.port, "healthy")
+    service_of_grpc.stop()
+    wait_health(gw, "whole", service_of_grpc.port, "unhealthy")
+  end)
+
+  it("bring back what passive checks took out", function()
+    start { { name = "up", targets = targets(one, other), service = { retries = 1 }, healthchecks = {
+      passive = { unhealthy = { tcp_failures = 1 } },
+      active = { healthy = { interval = 0, successes = 2 }, unhealthy = { interval = 0.1, tcp_failures = 1 } } } } }
+    one:kill()
+    for _ = 1, 10 do assert.equal(200, gw:get("/up/echo").status) end
+    wait_health(gw, "up", one.port, "unhealthy")
+    one:launch()
+    wait_health(gw, "up", one.port, "healthy")
+  end)
+end)
+
+describe("passive checks of gRPC and of streams", function()
+  it("go by the status of a call, wherever it stands", function()
+    local bad = upstream.start(function(request, connection)
+      local fields = { ["Content-Type"] = "application/grpc", ["grpc-status"] = request.headers["x-status"] }
+      connection:respond(200, fields, "")
+    end)
+    local good = upstream.start()
+    local gw = gateway.start({ _format_version = "3.0", upstreams = { { name = "up", targets = targets(bad, good),
+      healthchecks = { passive = { unhealthy = { http_failures = 2 } } } } }, services = { service("up") } })
+    local function call(status)
+      return gw:request { path = "/up/echo", method = "POST", body = "\0\0\0\0\0",
+        headers = { ["Content-Type"] = "application/grpc", ["X-Status"] = status } }
+    end
+    for _ = 1, 8 do call("5") end -- what the caller did wrong
+    assert.equal("healthy", health_of(gw, "up")[bad.port].health)
+    for _ = 1, 4 do call("14") end
+    assert.equal("unhealthy", health_of(gw, "up")[bad.port].health)
+    gw:stop()
+    bad:stop()
+    good:stop()
+  end)
+
+  it("go by connections of streams that were made or not", function()
+    local good, dead, listen = upstream.start(), process.free_port(), process.free_port()
+    local gw = gateway.start({ _format_version = "3.0",
+      gateway = { stream_listen = { "127.0.0.1:" .. listen } },
+      upstreams = { { name = "up", targets = targets(dead, good),
+        healthchecks = { passive = { unhealthy = { tcp_failures = 2 } } } } },
+      services = { { name = "up", host = "up", protocol = "tcp", retries = 1, routes = { { name = "up",
+        protocols = { "tcp" }, destinations = { { port = listen } } } } } } })
+    for _ = 1, 6 do
+      local client = assert(require("spec.support.http").connect(listen))
+      assert.equal(200, client:request({ path = "/echo" }).status)
+      client:close()
+    end
+    local state = wait_health(gw, "up", dead, "unhealthy")
+    assert.equal("checks", state.addresses[1].reasons[1])
+    gw:stop()
+    good:stop()
+  end)
+end)
+
+describe("under load", function()
+  it("a target that dies and returns, with retries, fails no request", function()
+    local one, other = upstream.start(), upstream.start()
+    local gw = gateway.start({ _format_version = "3.0", upstreams = { { name = "up", targets = targets(one, other),
+      healthchecks = { passive = { unhealthy = { tcp_failures = 2, timeouts = 2 } },
+        active = { unhealthy = { interval = 0.1 }, healthy = { successes = 1 } } } } },
+      services = { service("up", { retries = 2 }) } }, { workers = 2 })
+    local clients = load.start(gw.port, "/up/echo", 4)
+    for _ = 1, 3 do
+      clients:asked(100)
+      one:kill()
+      wait_health(gw, "up", one.port, "unhealthy")
+      clients:asked(100)
+      one:launch()
+      wait_health(gw, "up", one.port, "healthy")
+    end
+    clients:asked(100)
+    local counts = clients:stop()
+    assert.is_true(counts["200"] > 700)
+    counts["200"] = nil
+    assert.same({}, counts)
+    gw:stop()
+    one:stop()
+    other:stop()
+  end)
+
+  it("changes of targets fail nothing", function()
+    local servers = { upstream.start(), upstream.start(), upstream.start() }
+    local function config(algorithm, ...)
+      return { _format_version = "3.0", upstreams = { { name = "up", targets = targets(...), algorithm = algorithm,
+        sticky_sessions_cookie = "stay", healthchecks = { active = { healthy = { interval = 0.1 } } } } },
+        services = { service("up") } }
+    end
+    local gw = gateway.start(config("round-robin", servers[1]), { workers = 2 })
+    local clients = load.start(gw.port, "/up/echo", 4)
+    local generation = 1
+    for _, algorithm in ipairs { "round-robin", "least-connections", "latency", "consistent-hashing",
+      "power-of-two-choices", "sticky-sessions" } do
+      for place = 1, 3 do
+        gw:write_config(config(algorithm, servers[place % 3 + 1], place == 2 and servers[place] or nil))
+        generation = generation + 1
+        process.wait_until(function()
+          local _, json = gw:command("status", "--json")
+          return cjson.decode(json).generation >= generation
+        end, 10, "generation " .. generation)
+        clients:asked(20)
+      end
+    end
+    local counts = clients:stop()
+    assert.is_true(counts["200"] > 300)
+    counts["200"] = nil
+    assert.same({}, counts)
+    gw:stop()
+    for _, server in ipairs(servers) do server:stop() end
   end)
 end)

@@ -32,7 +32,7 @@ message Greeting {
 }
 ]]
 
--- Starts it on a free port, and waits until it listens: { port, stop() }.
+-- Starts it on a free port, and waits until it listens: { port, stop(), signal(number) }.
 function greeter.start()
   local port = process.free_port()
   local child = process.start { ".cache/bin/greeter", tostring(port) }
@@ -41,7 +41,7 @@ function greeter.start()
     if socket then socket:close() end
     return socket ~= nil
   end, 10, "the greeter listens")
-  return { port = port, stop = function() child:stop() end }
+  return { port = port, stop = function() child:stop() end, signal = function(number) child:signal(number) end }
 end
 
 return greeter

@@ -5,6 +5,7 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local address = require "sluice.config.address"
+local json = require "sluice.json"
 local native = require "sluice.ffi"
 local watch = require "sluice.balancer.watch"
 
@@ -94,6 +95,37 @@ function health.targets(generation, most)
     states[i] = state
   end
   return states
+end
+
+local WORDS = { healthy = "HEALTHY", unhealthy = "UNHEALTHY", dns_error = "DNS_ERROR", unchecked = "HEALTHCHECKS_OFF" }
+
+local function kong_address(one, weight)
+  local ip, port = address.split(one.address)
+  return { ip = ip, port = port, health = WORDS[one.health], weight = weight, reasons = one.reasons }
+end
+
+-- As Kong's Admin API tells it at /upstreams/NAME/health; nil: there is no such upstream.
+---@param generation sluice.generation|nil
+---@param wanted string name or id
+---@return table[]|nil
+function health.of_upstream(generation, wanted)
+  local found
+  for _, upstream in ipairs(generation and generation.entities.upstreams or {}) do
+    if upstream.name == wanted or upstream.id == wanted then found = upstream end
+  end
+  if not found then return nil end
+  local data = json.array {}
+  for i, state in ipairs(health.targets(generation)) do
+    if state.upstream == found.name then
+      local target = generation.entities.targets[i]
+      local addresses = json.array {}
+      for n, one in ipairs(state.addresses) do addresses[n] = kong_address(one, target.weight) end
+      data[#data + 1] = { id = target.id, target = target.target, weight = target.weight, tags = target.tags,
+        created_at = target.created_at, upstream = { id = found.id }, health = WORDS[state.health],
+        data = { addresses = addresses } }
+    end
+  end
+  return data
 end
 
 return health

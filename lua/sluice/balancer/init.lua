@@ -36,7 +36,7 @@ end
 -- The policy of an upstream entity.
 ---@param upstream table
 ---@param targets table[]
----@return table policy with `name`, the upstream's
+---@return table policy with `name` (the upstream's), `upstream` and `targets`
 function balancer.new(upstream, targets)
   local algorithm = upstream.algorithm or FALLBACK
   local module = policy_module(algorithm)
@@ -46,7 +46,7 @@ function balancer.new(upstream, targets)
     module = policy_module(FALLBACK)
   end
   local policy = module.new(upstream, targets)
-  policy.name = upstream.name
+  policy.name, policy.upstream, policy.targets = upstream.name, upstream, targets
   return policy
 end
 

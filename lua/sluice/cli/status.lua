@@ -79,13 +79,29 @@ local function put_plugins(out, worker, now)
     { [3] = true })
 end
 
+-- Why, since when, and what it has to do.
+local function details(one)
+  local words = {}
+  if #list(one.reasons) > 0 then
+    words[1] = ("by %s, for %s"):format(table.concat(one.reasons, ", "), columns.duration(one.since_s))
+  end
+  if one.in_flight > 0 then words[#words + 1] = ("%d in flight"):format(one.in_flight) end
+  if present(one.latency_ms) then words[#words + 1] = ("%.1f ms"):format(one.latency_ms) end
+  return table.concat(words, ", ")
+end
+
 local function put_targets(out, worker)
   local rows = {}
   for _, target in ipairs(list(worker.targets)) do
-    rows[#rows + 1] = { target.upstream, target.target, target.weight, target.health }
+    local addresses = list(target.addresses)
+    rows[#rows + 1] = { target.upstream, target.target, target.weight, target.health, #addresses == 1
+      and details(addresses[1]) or "" }
+    for _, one in ipairs(#addresses > 1 and addresses or {}) do
+      rows[#rows + 1] = { "", "  " .. one.address, "", one.health, details(one) }
+    end
   end
   if #rows == 0 then return end
-  out[#out + 1] = "\n" .. columns.format({ "UPSTREAM", "TARGET", "WEIGHT", "HEALTH" }, rows, { [3] = true })
+  out[#out + 1] = "\n" .. columns.format({ "UPSTREAM", "TARGET", "WEIGHT", "HEALTH", "" }, rows, { [3] = true })
 end
 
 local function put_circuits(out, worker, now)

@@ -280,6 +280,7 @@ local active = record {
   { type = choice("http", CHECK_TYPES) }, { timeout = seconds(1) }, { concurrency = integer(1, 2147483648, 10) },
   { http_path = typedefs.path { default = "/" } }, { https_sni = typedefs.sni },
   { https_verify_certificate = switch(true) }, { headers = typedefs.headers },
+  { grpc_service = text() },
   { healthy = record { { interval = seconds(0) }, { http_statuses = statuses { 200, 302 } },
     { successes = counter() } } },
   { unhealthy = record { { interval = seconds(0) },

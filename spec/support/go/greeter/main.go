@@ -9,7 +9,8 @@
 //	}
 //	message Greeting { string name = 1; string text = 2; int32 number = 3; }
 //
-// Countdown waits a tenth of a second behind each message. The port is the first argument; no generated code is needed.
+// Countdown waits a tenth of a second behind each message. It answers grpc.health.v1, too: SIGUSR1 makes hello.Greeter
+// NOT_SERVING, SIGUSR2 SERVING; the whole server is SERVING. The port is the first argument; no generated code is needed.
 package main
 
 import (
@@ -18,14 +19,19 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
 type greeting struct {
@@ -38,7 +44,10 @@ type codec struct{}
 func (codec) Name() string { return "proto" }
 
 func (codec) Marshal(v any) ([]byte, error) {
-	g := v.(*greeting)
+	g, ok := v.(*greeting)
+	if !ok {
+		return proto.Marshal(v.(proto.Message))
+	}
 	var out []byte
 	for i, text := range []string{g.name, g.text} {
 		if text != "" {
@@ -54,7 +63,10 @@ func (codec) Marshal(v any) ([]byte, error) {
 }
 
 func (codec) Unmarshal(data []byte, v any) error {
-	g := v.(*greeting)
+	g, ok := v.(*greeting)
+	if !ok {
+		return proto.Unmarshal(data, v.(proto.Message))
+	}
 	for len(data) > 0 {
 		number, kind, n := protowire.ConsumeTag(data)
 		if n < 0 {
@@ -137,6 +149,24 @@ func collect(_ any, stream grpc.ServerStream) error {
 	}
 }
 
+func tellHealth(server *grpc.Server) {
+	const name = "hello.Greeter"
+	state := health.NewServer()
+	state.SetServingStatus(name, healthpb.HealthCheckResponse_SERVING)
+	healthpb.RegisterHealthServer(server, state)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		for one := range signals {
+			if one == syscall.SIGUSR1 {
+				state.SetServingStatus(name, healthpb.HealthCheckResponse_NOT_SERVING)
+			} else {
+				state.SetServingStatus(name, healthpb.HealthCheckResponse_SERVING)
+			}
+		}
+	}()
+}
+
 func main() {
 	listener, err := net.Listen("tcp", "127.0.0.1:"+os.Args[1])
 	if err != nil {
@@ -152,5 +182,6 @@ func main() {
 			{StreamName: "Collect", Handler: collect, ClientStreams: true},
 		},
 	}, nil)
+	tellHealth(server)
 	panic(server.Serve(listener))
 }
