@@ -299,8 +299,11 @@ for name in ([[
   store
   tables
   tcp
+  template
   time
+  timer
   timer tracing
+  together
   uuid
   vault
 ]]):gmatch("%S+") do

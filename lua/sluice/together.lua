@@ -1,0 +1,76 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Several things at once that wait, such as calls of other servers: each runs in a coroutine of its own, and whoever
+-- started them takes the results as they come.
+--
+--   local group = together.new()
+--   group:start("a", http.get, "http://a.example/")
+--   group:start("b", http.get, "http://b.example/")
+--   local name, response, err = group:next(5)         -- of whichever is done first; nil and "timeout"
+
+local core = require "sluice.api.core"
+local check = require "sluice.api.check"
+local timer = require "sluice.timer"
+
+local C, worker = core.C, core.worker
+local pcall, remove = pcall, table.remove
+
+---@class sluice.together
+local together = {}
+
+---@class sluice.together.group
+local Group = {}
+local group_mt = { __index = Group, __metatable = false }
+
+local function run(group, key, fn, ...)
+  local ok, result, err = pcall(fn, ...)
+  if not ok then result, err = nil, result end
+  group.running = group.running - 1
+  group.done[#group.done + 1] = { key, result, err }
+  if group.waiter then C.bridge_wake(worker, group.waiter, 0, 0) end
+end
+
+-- Runs `fn(...)`, which gives a result, or nil and an error; what it raises is its error.
+---@param key any what `next` calls it
+---@param fn function may wait
+---@return boolean|nil true
+---@return string|nil err
+function Group:start(key, fn, ...)
+  check.callable("together:start", "fn", fn)
+  local ok, err = self.at(0, run, self, key, fn, ...)
+  if not ok then return nil, err end
+  self.running = self.running + 1
+  return true
+end
+
+local function first_done(group)
+  local one = remove(group.done, 1)
+  return one[1], one[2], one[3]
+end
+
+-- Waits for the next one to be done.
+---@param seconds number
+---@return any key nil: none is done in that time, or none runs
+---@return any result nil: it failed
+---@return any err "timeout" or "nothing runs" without a key
+function Group:next(seconds)
+  if self.done[1] then return first_done(self) end
+  if self.running == 0 then return nil, nil, "nothing runs" end
+  self.waiter = C.bridge_self(worker)
+  local status = C.bridge_wait(worker, seconds)
+  if status == 1 then require("sluice.runtime").yield() end
+  self.waiter = nil
+  if self.done[1] then return first_done(self) end
+  return nil, nil, "timeout"
+end
+
+-- The same for one plugin: what runs counts as its, and has its budget.
+---@param owner table|nil
+---@return sluice.together
+function together.bind(owner)
+  local at = timer.bind(owner).at
+  return { new = function() return setmetatable({ at = at, running = 0, done = {} }, group_mt) end }
+end
+
+together.new = together.bind(nil).new
+
+return together
