@@ -71,7 +71,15 @@ plugins:
   - { name: hello, config: { greeting: ahoy } }
 consumers:
   - username: alice
-    plugins: [{ name: hello, config: { greeting: hi alice } }]
+    custom_id: a-1
+    plugins: [{ name: hello, config: { greeting: hi alice } }, { name: late }]
+  - username: bob
+    groups: [{ name: iron }, { name: gold }]
+  - username: carol
+consumer_groups:
+  - name: gold
+    plugins: [{ name: hello, config: { greeting: hi gold } }]
+  - name: iron
 ]]
 
 describe("sluice explain", function()
@@ -145,6 +153,45 @@ describe("sluice explain", function()
     assert.is_nil(text:find("s3cret", 1, true))
     assert.is_nil(text:find("ahoy", 1, true))
     says(ask("GET", "/users"), "of all routes", 'greeting = "ahoy"')
+  end)
+
+  describe("for a consumer", function()
+    -- The lines of one plugin's scopes.
+    local function scopes(consumer, url)
+      local text = assert(explain.text(known, "GET", url or "/users", nil, consumer))
+      local lines = {}
+      for line in text:match("1%. hello.-\n(.-)\n   2%."):gmatch("[^\n]+") do
+        if line:find("^     %S") then lines[#lines + 1] = line:sub(6) end
+      end
+      return lines, text
+    end
+
+    it("tells in which order its instances are looked for, and which one runs", function()
+      assert.same({ "of consumer alice  <- runs", "of consumer group gold", "of all routes" }, (scopes "alice"))
+      local lines, text = scopes "bob"
+      assert.same({ "of consumer alice", "of consumer group gold  <- runs", "of all routes" }, lines)
+      says(text, "consumer  bob, of the groups gold, iron")
+      assert.same({ "of consumer alice", "of consumer group gold", "of all routes  <- runs" }, (scopes "carol"))
+      assert.same({ "of consumer alice", "of consumer group gold", "of route one-user  <- runs" },
+        (scopes("carol", "http://a.example/users/42")))
+    end)
+
+    it("without one, says that the first that applies runs", function()
+      assert.same({ "once, as the first of these that applies to the consumer (--consumer NAME tells which)",
+        "of consumer alice", "of consumer group gold", "of all routes" }, (scopes(nil)))
+    end)
+
+    it("says when a plugin does not run for it", function()
+      local _, text = scopes "carol"
+      says(text, "does not run for this consumer\n     of consumer alice")
+      says(select(2, scopes "alice"), "late 0.1.0  priority 5  in access, log\n     of consumer alice  <- runs")
+    end)
+
+    it("is found by any of its names", function()
+      assert.same((scopes "alice"), (scopes "a-1"))
+      local _, why = explain.text(known, "GET", "/users", nil, "alicia")
+      assert.equal('there is no consumer alicia, did you mean "alice"?', why)
+    end)
   end)
 
   it("gives the upstream with the final URL, the Host sent and the targets", function()

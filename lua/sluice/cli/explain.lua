@@ -48,16 +48,21 @@ function explain.find(known, request)
 end
 
 -- The whole answer as text, and whether a route takes the request; nil, reason.
-function explain.text(known, method, url, fields)
+---@param consumer? string its name: what runs for it is told
+function explain.text(known, method, url, fields, consumer)
   local request, err = requests.parse(router.library(), method, url, fields or {})
   if not request then return nil, err end
   local findings, why = explain.find(known, request)
   if not findings then return nil, why end
+  if consumer then
+    findings.consumer, why = entities.consumer(known, consumer)
+    if not findings.consumer then return nil, why end
+  end
   return report.text(findings), findings.route ~= nil
 end
 
 local flags = { options.config, { "-H", "--header", key = "fields", value = "'NAME: VALUE'", many = true },
-  { "--from", key = "from", value = "ADDRESS" } }
+  { "--consumer", key = "consumer", value = "NAME" }, { "--from", key = "from", value = "ADDRESS" } }
 
 ---@param args string[]
 ---@param host table
@@ -71,7 +76,7 @@ function explain.run(args, host)
   if stream.is_meant(parsed[1]) then
     text, found = stream.text(known, parsed[1], parsed[2], parsed.from)
   else
-    text, found = explain.text(known, parsed[1], parsed[2], parsed.fields)
+    text, found = explain.text(known, parsed[1], parsed[2], parsed.fields, parsed.consumer)
   end
   if not text then return gateway.complain(found) end
   io.write(text)

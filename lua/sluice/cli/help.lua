@@ -44,9 +44,11 @@ local pages = {
     text = "Each error comes with file, line, entity, field, what was expected and what was found. Exits 0 or 1.\n",
   },
   {
-    name = "explain", usage = "[-c FILE] METHOD URL [-H 'NAME: VALUE']... | tcp|tls HOST:PORT [--from ADDRESS]",
+    name = "explain",
+    usage = "[-c FILE] METHOD URL [-H 'NAME: VALUE']... [--consumer NAME] | tcp|tls HOST:PORT [--from ADDRESS]",
     brief = "which route matches and why, its plugins, its upstream",
     text = CONFIG .. "  -H 'NAME: VALUE'    a field of the request\n" ..
+      "  --consumer NAME     whom authentication found: marks the instance of each plugin that runs for it\n" ..
       "  --from ADDRESS      of a stream's client, 127.0.0.1 by default\n",
   },
   {

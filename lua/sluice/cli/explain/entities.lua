@@ -3,12 +3,13 @@
 local cjson = require "cjson"
 local gateway = require "sluice.cli.gateway"
 local snapshot = require "sluice.snapshot"
+local suggest = require "sluice.config.suggest"
 
 local entities = {}
 
 local PATIENCE_S = 3
 local LISTS = { services = "service", routes = "route", upstreams = "upstream", targets = "target", plugins = "plugin",
-  consumers = "consumer", consumer_groups = "consumer_group" }
+  consumers = "consumer", consumer_groups = "consumer_group", consumer_group_consumers = "consumer_group_consumer" }
 
 local function without_nulls(value)
   for key, item in pairs(value) do
@@ -64,6 +65,27 @@ local function of_running(host, files)
   if not state then return nil, why end
   local path = ("%s/snapshots/%d"):format(state.state_dir, state.generation)
   return of_snapshot(path, ("generation %d of the running gateway"):format(state.generation))
+end
+
+-- A consumer as a request may have one: by user name, custom id or id.
+---@param known table
+---@param name string
+---@return { entity: table, groups: table[] }|nil groups by name
+---@return string|nil why
+function entities.consumer(known, name)
+  for _, consumer in ipairs(known.consumers) do
+    if consumer.username == name or consumer.custom_id == name or consumer.id == name then
+      local groups = {}
+      for _, member in ipairs(known.consumer_group_consumers) do
+        if member.consumer == consumer.id then groups[#groups + 1] = known.by_id[member.consumer_group] end
+      end
+      table.sort(groups, function(a, b) return a.name < b.name end)
+      return { entity = consumer, groups = groups }
+    end
+  end
+  local names = {}
+  for i, consumer in ipairs(known.consumers) do names[i] = consumer.username or consumer.custom_id end
+  return nil, ("there is no consumer %s%s"):format(name, suggest.phrase(name, names))
 end
 
 -- The files when they are given; else what runs here, or would run.

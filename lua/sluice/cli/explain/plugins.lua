@@ -85,15 +85,47 @@ local function use(known, instance, plugin)
     config = shown(instance.config, config_fields(plugin)) }
 end
 
--- Consumers' configurations first, as they are looked for first.
+local function uses_of_level(known, level, plugin, by_config)
+  local uses = {}
+  for id, config in pairs(level.confs) do
+    local one = use(known, by_config[config], plugin)
+    one[level.group and "group" or "consumer"] = id
+    uses[#uses + 1] = one
+  end
+  table.sort(uses, function(a, b) return a.scope < b.scope end)
+  return uses
+end
+
+-- In the order of their precedence: the first that applies to a request is the one that runs.
 local function uses_of(known, item, plugin, by_config)
   local uses = {}
   for _, level in ipairs(item.levels or {}) do
-    for _, config in pairs(level.confs) do uses[#uses + 1] = use(known, by_config[config], plugin) end
+    for _, one in ipairs(uses_of_level(known, level, plugin, by_config)) do uses[#uses + 1] = one end
   end
-  table.sort(uses, function(a, b) return a.scope < b.scope end)
   if item.conf then uses[#uses + 1] = use(known, by_config[item.conf], plugin) end
   return uses
+end
+
+-- Marks the use that runs for a consumer. Of several groups on one level the first by name counts, and levels are told
+-- apart by their kind alone: within one, scopes are the same.
+local function mark(uses, levels, consumer)
+  local at = 0
+  for _, level in ipairs(levels or {}) do
+    local count = 0
+    for _ in pairs(level.confs) do count = count + 1 end
+    local ids = level.group and consumer.groups or { consumer.entity }
+    for _, entity in ipairs(ids) do
+      for i = at + 1, at + count do
+        if uses[i].group == entity.id or uses[i].consumer == entity.id then
+          uses[i].runs = true
+          return
+        end
+      end
+    end
+    at = at + count
+  end
+  local plain = uses[at + 1]
+  if plain then plain.runs = true end
 end
 
 -- ---- The list -----------------------------------------------------------------------------------------------------
@@ -101,9 +133,10 @@ end
 -- In the order in which they first run.
 ---@param known table
 ---@param route table
+---@param consumer? table from sluice.cli.explain.entities: whose uses are marked
 ---@return { name: string, version: string, priority: number, phases: string[], uses: table[] }[]|nil
 ---@return string|nil why
-function plugins.list(known, route)
+function plugins.list(known, route, consumer)
   local loaded, why = load_all(known)
   if not loaded then return nil, why end
   local by_config = instances_by_config(known)
@@ -119,6 +152,7 @@ function plugins.list(known, route)
         local plugin = loaded[item.name]
         one = { name = item.name, version = item.version, priority = plugin.priority, phases = {},
           uses = uses_of(known, item, plugin, by_config) }
+        if consumer then mark(one.uses, item.levels, consumer) end
         by_name[item.name] = one
         list[#list + 1] = one
       end

@@ -225,21 +225,44 @@ local function put_config(out, config)
   for _, name in ipairs(names) do out[#out + 1] = ("       %s = %s"):format(name, json.encode(config[name])) end
 end
 
+local function runs_for(uses)
+  for _, use in ipairs(uses) do
+    if use.runs then return true end
+  end
+  return false
+end
+
+local function put_use(out, use, consumer)
+  out[#out + 1] = "     " .. use.scope .. (consumer and use.runs and "  <- runs" or "")
+  if use.when then out[#out + 1] = "       only when " .. use.when:gsub("%s+", " ") end
+  put_config(out, use.config)
+end
+
+local function put_consumer(out, consumer)
+  local groups = {}
+  for i, group in ipairs(consumer.groups) do groups[i] = group.name end
+  out[#out + 1] = ("\nconsumer  %s%s"):format(consumer.entity.username or consumer.entity.custom_id,
+    groups[1] and ", of the groups " .. table.concat(groups, ", ") or "")
+end
+
 local function put_plugins(out, findings)
-  local list, why = plugins.list(findings.known, findings.route)
+  local consumer = findings.consumer
+  local list, why = plugins.list(findings.known, findings.route, consumer)
   if not list then
     out[#out + 1] = "\nplugins   unknown: " .. why
     return
   end
+  if consumer then put_consumer(out, consumer) end
   out[#out + 1] = #list > 0 and "\nplugins, in the order in which they run" or "\nplugins   none"
   for i, one in ipairs(list) do
     out[#out + 1] = ("  %2d. %s %s  priority %s  in %s"):format(i, one.name, one.version or "", tostring(one.priority),
       table.concat(one.phases, ", "))
-    for _, use in ipairs(one.uses) do
-      out[#out + 1] = "     " .. use.scope
-      if use.when then out[#out + 1] = "       only when " .. use.when:gsub("%s+", " ") end
-      put_config(out, use.config)
+    if consumer and not runs_for(one.uses) then
+      out[#out + 1] = "     does not run for this consumer"
+    elseif not consumer and one.uses[2] then
+      out[#out + 1] = "     once, as the first of these that applies to the consumer (--consumer NAME tells which)"
     end
+    for _, use in ipairs(one.uses) do put_use(out, use, consumer) end
   end
 end
 
