@@ -175,6 +175,21 @@ static double http_version(const struct exchange *exchange) {
   return exchange->request.major + exchange->request.minor / 10.0;
 }
 
+static double grpc_status(const struct exchange *exchange) {
+  if (!exchange->grpc && (!exchange->service || !exchange->service->http2)) return (double)NAN;
+  const struct h1_message *message = &exchange->service_message;
+  const struct field *field = headers_find(&message->headers, SLICE("grpc-status"), 0);
+  if (!field) field = headers_find(&message->trailers, SLICE("grpc-status"), 0);
+  if (!field || field->value.len == 0 || field->value.len > 2) return (double)NAN;
+  double status = 0;
+  for (uint32_t i = 0; i < field->value.len; i++) status = status * 10 + (field->value.data[i] - '0');
+  return status;
+}
+
+static bool is_broken(const struct exchange *exchange) {
+  return exchange->failed_response && exchange->service_status > 0 && exchange->error.len > 0;
+}
+
 double bridge_number(struct worker *worker, double handle, int what) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return (double)NAN;
@@ -213,6 +228,8 @@ double bridge_number(struct worker *worker, double handle, int what) {
   case NUMBER_BUFFERED_MOST: return (double)exchange->generation->limits.max_buffered_body_bytes;
   case NUMBER_TLS: return exchange->peer.tls;
   case NUMBER_HEDGED: return exchange->hedged;
+  case NUMBER_GRPC_STATUS: return grpc_status(exchange);
+  case NUMBER_BROKEN: return is_broken(exchange);
   default: return (double)NAN;
   }
 }

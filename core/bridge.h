@@ -119,6 +119,8 @@ enum exchange_number {
   NUMBER_TLS,                 // 1 when the downstream connection is TLS
   NUMBER_CONNECTION,          // which connection of this worker it is, from 1
   NUMBER_BUFFERED_MOST,       // bytes of a body that may be held for a plugin
+  NUMBER_GRPC_STATUS,         // as the service sent it, in its head or behind the content; NaN: not a call, or none yet
+  NUMBER_BROKEN,              // 1 when the service's response broke off in the middle
   NUMBER_HEDGED, // 0: no second try was made beside the first; 1: for want of budget; 2: it lost; 3: it won
   NUMBER_COUNT
 };

@@ -11,9 +11,11 @@
 --   moment in ms * 2048 + level * 4 + state    moment: when it opened's end (OPEN), or when the state began
 --                                              level: how often it has opened without closing, for the back-off
 --
--- so no number comes twice, and what belongs to one stay in a state (counts, probes) is kept under it: a late result
--- of an earlier stay meets keys that nobody reads any more. A probe is a key that ends by itself: what a worker that
--- is killed, or a client that leaves, held comes back.
+-- so no number comes twice: a late result of an earlier stay in a state is known by it. A probe is a key that is named
+-- by the stay and ends by itself: what a worker that is killed, or a client that leaves, held comes back.
+--
+-- What calls came to is counted in named counters, so that it costs an addition. A window is a ring of them; each says
+-- which part of time it counts:  part * 2^24 + count.
 
 local counters = require "sluice.counters"
 local log = require "sluice.log"
@@ -21,7 +23,8 @@ local metrics = require "sluice.metrics"
 local random = require "sluice.random"
 local time = require "sluice.time"
 
-local at, swap_at, add, get, delete = counters.at, counters.swap_at, counters.add, counters.get, counters.delete
+local at, add_at, swap_at = counters.at, counters.add_at, counters.swap_at
+local add, get, delete = counters.add, counters.get, counters.delete
 local floor, format, min = math.floor, string.format, math.min
 local now_of = time.now
 
@@ -33,8 +36,10 @@ local PREFIX = "circuit\1"
 
 local UNIT, LEVELS = 2048, 512
 local LEVEL_MOST = LEVELS - 1
-local BUCKETS = 10          -- of a window
-local ROW_TTL_S = 3600      -- of a row of failures
+local PARTS = 10            -- of a window
+local CELLS = PARTS + 1     -- of a ring: one is being left
+local COUNTS = 2 ^ 24       -- in a cell
+local PART_MOST = 2 ^ 28
 local GOOD = 2 ^ 40         -- in the place of a probe that went well
 local GOOD_TTL_S = 3600     -- how long it counts
 local HALF_OPEN_RETRY_S = 1 -- that who finds no free probe is told to wait
@@ -77,6 +82,15 @@ local function unpack_word(word)
   return floor(word / UNIT) / 1000, floor(word / 4) % LEVELS, word % 4
 end
 
+local function ring(key, name)
+  local cells = {}
+  for i = 1, CELLS do
+    cells[i] = counters.name(("%s\1%s\1%d"):format(key, name, i))
+    if not cells[i] then return nil end
+  end
+  return cells
+end
+
 -- The circuit of `subject` as these settings see it: several may look at one, each with its own settings. nil: there
 -- is no room for its state.
 ---@param kind string what the subject is: "service", "route", "target"
@@ -84,17 +98,21 @@ end
 ---@param settings sluice.circuit.settings
 ---@return sluice.circuit|nil
 function circuit.new(kind, subject, settings)
-  local key = PREFIX .. kind .. "\1" .. subject
-  local handle = counters.name(key)
-  if not handle then return nil end
-  local rates = settings.failure_rate or settings.slow_call_rate
-  return setmetatable({
-    kind = kind, subject = subject, key = key, handle = handle, settings = settings,
-    word = -1, closed = false,       -- the stay in CLOSED that was seen last, and the permit of its calls
-    width = rates and settings.window / BUCKETS or nil, bucket = -1,
-    calls = {}, failures = {}, slow = {}, row = "", -- keys of that stay
-    half = -1, places = {},          -- the stay in HALF_OPEN that was seen last, and the keys of its probes
+  local key = kind .. "\1" .. subject
+  local self = setmetatable({
+    kind = kind, subject = subject, key = PREFIX .. key, settings = settings,
+    handle = counters.name(PREFIX .. key), row = counters.name("circuit-row\1" .. key),
+    word = -1, closed = false, -- the stay in CLOSED that was seen last, and the permit of its calls
+    half = -1, places = {},    -- the stay in HALF_OPEN that was seen last, and the keys of its probes
+    width = false, part = -1, cell = 0, -- of a window: seconds of a part, the part that is, and its place in the rings
   }, circuit_mt)
+  if not self.handle or not self.row then return nil end
+  if not settings.failure_rate and not settings.slow_call_rate then return self end
+  self.width = settings.window / PARTS
+  -- Windows of another length are others.
+  key = ("circuit-window\1%s\1%.15g"):format(key, settings.window)
+  self.calls, self.failures, self.slow = ring(key, "calls"), ring(key, "failures"), ring(key, "slow")
+  return self.calls and self.failures and self.slow and self or nil
 end
 
 -- ---- Changes ----
@@ -120,9 +138,7 @@ end
 -- ---- Who may call ----
 
 local function see_closed(self, word)
-  self.word, self.bucket = word, -1
-  self.closed = { circuit = self, word = word, probe = 0, ends = 0 }
-  self.row = format("%s\1%.0f\1row", self.key, word)
+  self.word, self.closed = word, { circuit = self, word = word, probe = 0, ends = 0 }
   return self.closed
 end
 
@@ -174,17 +190,26 @@ end
 
 -- ---- What came of it ----
 
-local function see_bucket(self, bucket)
-  self.bucket = bucket
-  for i = 1, BUCKETS do
-    local stem = format("%s\1%.0f\1%.0f\1", self.key, self.word, bucket - i + 1)
-    self.calls[i], self.failures[i], self.slow[i] = stem .. "calls", stem .. "failures", stem .. "slow"
-  end
+-- The cell begins to count a part, unless another worker has begun.
+local function begin_cell(cell, part)
+  local held = at(cell)
+  while floor(held / COUNTS) ~= part and not swap_at(cell, held, part * COUNTS) do held = at(cell) end
 end
 
-local function sum(keys)
+local function begin_part(self, part)
+  self.part, self.cell = part, part % CELLS + 1
+  begin_cell(self.calls[self.cell], part)
+  begin_cell(self.failures[self.cell], part)
+  begin_cell(self.slow[self.cell], part)
+end
+
+local function sum(self, cells)
   local total = 0
-  for i = 1, BUCKETS do total = total + (get(keys[i]) or 0) end
+  for i = 1, CELLS do
+    local held = at(cells[i])
+    local age = (self.part - floor(held / COUNTS)) % PART_MOST
+    if age < PARTS then total = total + held % COUNTS end
+  end
   return total
 end
 
@@ -194,34 +219,51 @@ end
 
 local function judge_rates(self, now)
   local settings = self.settings
-  local calls = sum(self.calls)
+  local calls = sum(self, self.calls)
   if calls < settings.minimum_calls then return end
-  if exceeds(sum(self.failures), calls, settings.failure_rate) then
+  if exceeds(sum(self, self.failures), calls, settings.failure_rate) then
     open(self, self.word, 0, "failure rate", now)
-  elseif exceeds(sum(self.slow), calls, settings.slow_call_rate) then
+  elseif exceeds(sum(self, self.slow), calls, settings.slow_call_rate) then
     open(self, self.word, 0, "slow call rate", now)
   end
 end
 
 local function count_rates(self, calls, failed, slow, now)
-  local bucket = floor(now / self.width)
-  if bucket ~= self.bucket then see_bucket(self, bucket) end
-  local ttl = self.width * (BUCKETS + 1)
-  if calls > 0 then add(self.calls[1], calls, ttl) end
-  if failed then add(self.failures[1], 1, ttl) end
-  if slow then add(self.slow[1], 1, ttl) end
+  local part = floor(now / self.width) % PART_MOST
+  if part ~= self.part then begin_part(self, part) end
+  add_at(self.calls[self.cell], calls)
+  if failed then add_at(self.failures[self.cell], 1) end
+  if slow then add_at(self.slow[self.cell], 1) end
   if failed or slow then judge_rates(self, now) end
 end
 
 local function count_row(self, failed, now)
   if failed then
-    local row = add(self.row, 1, ROW_TTL_S)
-    if row and row >= self.settings.consecutive_failures and open(self, self.word, 0, "consecutive failures", now) then
-      delete(self.row)
+    add_at(self.row, 1)
+    if at(self.row) >= self.settings.consecutive_failures then
+      open(self, self.word, 0, "consecutive failures", now)
     end
-  elseif get(self.row) then
-    delete(self.row)
+  else
+    local row = at(self.row)
+    if row > 0 then swap_at(self.row, row, 0) end
   end
+end
+
+local function forget_cells(cells)
+  for i = 1, CELLS do
+    local held = at(cells[i])
+    swap_at(cells[i], held, held - held % COUNTS)
+  end
+end
+
+-- While it is half-open nobody counts: a circuit that closes begins anew.
+local function forget_counts(self)
+  local row = at(self.row)
+  swap_at(self.row, row, 0)
+  if not self.width then return end
+  forget_cells(self.calls)
+  forget_cells(self.failures)
+  forget_cells(self.slow)
 end
 
 local function all_good(self)
@@ -241,7 +283,9 @@ local function record_probe(self, permit, failed, now)
   end
   if self.half ~= permit.word then see_half_open(self, permit.word) end
   counters.set(self.places[permit.probe], GOOD, GOOD_TTL_S)
-  if all_good(self) then change(self, permit.word, pack(now, 0, CLOSED), "the probes went well") end
+  if not all_good(self) then return end
+  forget_counts(self)
+  change(self, permit.word, pack(now, 0, CLOSED), "the probes went well")
 end
 
 -- What came of the call: whether it failed, and whether it was slow. Each permit once.

@@ -15,8 +15,8 @@ local SLOTS = 1048576                                          -- of exchanges i
 
 local plans = setmetatable({}, { __mode = "k" }) -- by configuration
 
--- By slot of the exchange: the permit of a call that nothing is known of yet; then its circuit, until the end of the
--- response; false.
+-- By slot of the exchange: the permit of a call that nothing is known of yet; its circuit, when its response has begun
+-- well; false.
 local held = {}
 
 -- ---- What is made once ----
@@ -98,16 +98,17 @@ end
 -- ---- What came of the call ----
 
 local function is_grpc_failure(plan, response)
-  if not plan.grpc then return false end
-  local status = response:get_header("grpc-status")
-  return status ~= nil and plan.grpc[tonumber(status)] == true
+  local status = plan.grpc and response:get_grpc_status()
+  return status and plan.grpc[status] or false
 end
 
+-- Gives whether it failed.
 local function record_response(plan, permit, exchange)
   local response = exchange.service.response
   local failed = plan.failures[response:get_status()] or is_grpc_failure(plan, response)
   local slow = plan.slow_ms and response:get_latency() >= plan.slow_ms
   permit.circuit:record(permit, failed, slow)
+  return failed
 end
 
 -- An answer of the gateway's own counts only where the service was to blame for it.
@@ -124,11 +125,11 @@ function breaker.header_filter(conf, exchange)
   local slot = exchange.handle % SLOTS + 1
   local permit = held[slot]
   if not permit or not permit.circuit then return end
-  held[slot] = permit.circuit
-  if exchange.response:get_source() == "service" then
-    record_response(plans[conf], permit, exchange)
-  else
+  held[slot] = false
+  if exchange.response:get_source() ~= "service" then
     record_answer(permit, exchange)
+  elseif not record_response(plans[conf], permit, exchange) then
+    held[slot] = permit.circuit
   end
 end
 
@@ -142,22 +143,15 @@ local function record_lost(plan, permit, exchange)
   end
 end
 
--- The head looked good, but what followed did not.
-local function record_end(plan, found, exchange)
-  local status = plan.grpc and exchange.service.response:get_trailer("grpc-status")
-  if status and plan.grpc[tonumber(status)] or exchange.service.response:is_broken() then found:fail_late() end
-end
-
 function breaker.log(conf, exchange)
   local slot = exchange.handle % SLOTS + 1
   local it = held[slot]
   if not it then return end
   held[slot] = false
-  if it.circuit then
-    record_lost(plans[conf], it, exchange)
-  elseif exchange.response:get_source() == "service" then
-    record_end(plans[conf], it, exchange)
-  end
+  if it.circuit then return record_lost(plans[conf], it, exchange) end
+  -- The head looked good, but what followed may not.
+  local response = exchange.service.response
+  if response:is_broken() or is_grpc_failure(plans[conf], response) then it:fail_late() end
 end
 
 return breaker

@@ -104,6 +104,10 @@ return {
     config = function(origin) return configuration(origin, { consumers = consumers(), plugins = chain }) end },
   { name = "json", against = "plain", floor = 0.45, path = "/json",
     config = function(origin) return configuration(origin, { plugins = { json_edit } }) end },
+  { name = "circuit-breaker", against = "plain", floor = 0.85, path = "/128", config = function(origin)
+    return configuration(origin, { plugins = { { name = "circuit-breaker", config = { consecutive_failures = 5,
+      failure_rate_threshold = 50, slow_call_rate_threshold = 50, slow_call_duration_threshold = 1 } } } })
+  end },
   { name = "routes-10000", against = "plain", floor = 0.97, path = "/r7777/x", config = many_routes },
   { name = "h2", against = "nginx", floor = 1.0, path = "/128", config = configuration, nginx = {}, streams = 100,
     connections = 4 },

@@ -54,8 +54,14 @@ end
 ---@return boolean
 function Response:is_broken()
   check_phase(LOG, self.handle, "exchange.service.response:is_broken")
-  if not core.number(self.handle, E.NUMBER_SERVICE_STATUS) then return false end
-  return (core.text(self.handle, E.TEXT_ERROR) or "") ~= ""
+  return core.number(self.handle, E.NUMBER_BROKEN) == 1
+end
+
+-- What gRPC's call came to: in the head of a response that is nothing but its status, else behind the content.
+---@return integer|nil status 0 to 16; nil: it has not come yet, or is no call
+function Response:get_grpc_status()
+  check_phase(HEAD, self.handle, "exchange.service.response:get_grpc_status")
+  return (core.number(self.handle, E.NUMBER_GRPC_STATUS))
 end
 
 -- Fields behind the body, which gRPC has its status in: in response and log, and in body_filter with the last chunk.

@@ -133,19 +133,28 @@ describe("circuit-breaker", function()
     end)
 
     it("for gRPC's statuses", function()
+      local CALL = { path = "/", method = "POST", headers = { ["Content-Type"] = "application/grpc" } }
+      local function answered(status)
+        return { status = 200, headers = { ["Content-Type"] = "application/grpc", ["grpc-status"] = status } }
+      end
       start { consecutive_failures = 1 }
-      statuses(1, { status = 200, headers = { ["Content-Type"] = "application/grpc", ["grpc-status"] = "5" } })
+      statuses(1, answered "5", CALL)
       assert.equal(0, state())
-      statuses(1, { status = 200, headers = { ["Content-Type"] = "application/grpc", ["grpc-status"] = "14" } })
+      statuses(1, answered "14", CALL)
       assert.equal(2, state())
+      start { consecutive_failures = 2 }
+      statuses(1, answered "14", CALL)
+      assert.equal(0, state())
     end)
 
     it("for gRPC's statuses in trailers", function()
+      local CALL = { path = "/", method = "POST", headers = { ["Content-Type"] = "application/grpc" } }
+      local told = { status = 200, chunks = { "a" }, trailers = { ["grpc-status"] = "13" } }
       start { consecutive_failures = 1 }
-      statuses(1, { status = 200, chunks = { "a" }, trailers = { ["grpc-status"] = "13" } })
+      statuses(1, told, CALL)
       assert.equal(2, state())
       start { consecutive_failures = 1, failure_grpc_statuses = { 8 } }
-      statuses(1, { status = 200, chunks = { "a" }, trailers = { ["grpc-status"] = "13" } })
+      statuses(1, told, CALL)
       assert.equal(0, state())
     end)
 
