@@ -27,6 +27,7 @@ function concurrency_limiting.access(conf, exchange)
   local taken, why = leases.take(exchange, key, conf.requests)
   if taken then return end
   if taken == false then return refuse(conf, exchange) end
+  limits.note_uncounted("concurrency-limiting")
   if complain() then log.err("requests cannot be counted", { error = why }) end
   if not conf.fault_tolerant then exchange.response:error(500, "An unexpected error occurred") end
 end

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
+local limits = require "sluice.limits"
 local typedefs = require "sluice.typedefs"
 
 local NAMES = { "second", "minute", "hour", "day", "month", "year" }
@@ -31,6 +32,11 @@ local function has_database(conf)
   return nil, '"cluster" needs a database, which comes with a later version; expected "local" or "redis"', "policy"
 end
 
+local function has_server(conf)
+  if conf.policy ~= "redis" or limits.has_redis_server(conf.redis) then return true end
+  return nil, "expected a value, or sentinel_nodes and sentinel_master, or cluster_nodes", "redis.host"
+end
+
 local function needs(if_field, value, then_field)
   return { conditional = { if_field = if_field, if_match = { eq = value }, then_field = then_field,
     then_match = { required = true } } }
@@ -41,18 +47,6 @@ local function shorthand(name, field)
   field.func = function(value) return { redis = { [name] = value } } end
   return { ["redis_" .. name] = field }
 end
-
-local redis = { type = "record", required = true, about = "of policy `redis`", fields = {
-  { host = typedefs.host { about = "name or address" } },
-  { port = typedefs.port { default = 6379 } },
-  { timeout = typedefs.timeout { default = 2000, about = "milliseconds for connecting, and for each answer" } },
-  { username = { type = "string", referenceable = true } },
-  { password = { type = "string", referenceable = true, encrypted = true, len_min = 0 } },
-  { database = { type = "integer", default = 0 } },
-  { ssl = { type = "boolean", required = true, default = false, about = "speak TLS" } },
-  { ssl_verify = { type = "boolean", required = true, default = false, about = "verify its certificate" } },
-  { server_name = typedefs.sni { about = "name to verify and to ask for" } },
-} }
 
 return {
   name = "rate-limiting",
@@ -69,14 +63,17 @@ return {
         about = "where is counted: in this gateway, or in Redis for several" } },
       { fault_tolerant = { type = "boolean", required = true, default = true,
         about = "requests that cannot be counted pass; false: they get 500" } },
-      { redis = redis },
+      { redis = limits.redis_schema(typedefs) },
       { hide_client_headers = { type = "boolean", required = true, default = false,
         about = "clients are not told the limits" } },
       { error_code = { type = "number", default = 429, custom_validator = not_negative,
         about = "status of a refusal" } },
       { error_message = { type = "string", default = "API rate limit exceeded", about = "message of a refusal" } },
       { sync_rate = { type = "number", required = true, default = -1,
-        about = "accepted, without effect: each request is counted in Redis before it goes on" } },
+        about = "-1: each request is counted in Redis before it goes on; else in this gateway, which tells Redis every "
+          .. "so many seconds (at least 0.02)" } },
+      { window_type = { type = "string", required = true, default = "fixed", one_of = { "fixed", "sliding" },
+        about = "windows begin with the clock's, or end now" } },
     }, shorthand_fields = {
       shorthand("host", { type = "string" }), shorthand("port", { type = "integer" }),
       shorthand("username", { type = "string" }), shorthand("password", { type = "string", len_min = 0 }),
@@ -88,8 +85,7 @@ return {
       { custom_entity_check = { field_sources = NAMES, fn = in_order } },
       { custom_entity_check = { field_sources = { "policy" }, fn = has_database } },
       needs("limit_by", "header", "header_name"), needs("limit_by", "path", "path"),
-      needs("policy", "redis", "redis.host"), needs("policy", "redis", "redis.port"),
-      needs("policy", "redis", "redis.timeout"),
+      { custom_entity_check = { field_sources = { "policy", "redis" }, fn = has_server } },
     } } },
   },
 }

@@ -1,0 +1,100 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The option `redis` of plugins that count there: Kong's fields, those of its plugins that speak to Sentinels and
+-- clusters included; and what they mean for sluice.redis.
+
+local redis_schema = {}
+
+local function port() return { type = "integer", between = { 0, 65535 }, default = 6379 } end
+
+local function nodes(host_field, about)
+  return { type = "array", len_min = 1, about = about, elements = { type = "record", fields = {
+    { [host_field] = { type = "string", required = true, default = "127.0.0.1" } }, { port = port() },
+  } } }
+end
+
+local function secret(about)
+  return { type = "string", referenceable = true, encrypted = true, len_min = 0, about = about }
+end
+
+-- The field, for a plugin's schema.
+---@param typedefs table sluice.typedefs
+---@return table
+function redis_schema.record(typedefs)
+  return { type = "record", required = true, about = "of policy `redis`", fields = {
+    { host = typedefs.host { about = "name or address" } },
+    { port = typedefs.port { default = 6379 } },
+    { timeout = typedefs.timeout { default = 2000,
+      about = "milliseconds that a request may wait for Redis: for a connection, and until its answer is whole" } },
+    { username = { type = "string", referenceable = true } },
+    { password = secret() },
+    { database = { type = "integer", default = 0 } },
+    { ssl = { type = "boolean", required = true, default = false, about = "speak TLS" } },
+    { ssl_verify = { type = "boolean", required = true, default = false,
+      about = "verify its certificate, against the system's authorities (or those that SSL_CERT_FILE names)" } },
+    { server_name = typedefs.sni { about = "name to verify and to ask for; `host` unless set" } },
+    { keepalive_pool_size = { type = "integer", between = { 1, 2147483646 }, default = 256,
+      about = "connections that a worker has to one server at most" } },
+    { keepalive_backlog = { type = "integer", between = { 0, 2147483646 },
+      about = "requests that may wait for one of them; 1000 unless set" } },
+    { sentinel_master = { type = "string", about = "name that Sentinels know the server by" } },
+    { sentinel_nodes = nodes("host", "Sentinels that are asked for it, in place of `host` and `port`") },
+    { sentinel_role = { type = "string", one_of = { "any", "master", "slave" },
+      about = "which of the servers; counting needs the master" } },
+    { sentinel_username = { type = "string", referenceable = true } },
+    { sentinel_password = secret() },
+    { cluster_nodes = nodes("ip", "nodes of a cluster, in place of `host` and `port`: any that tell the others") },
+    { cluster_max_redirections = { type = "integer", between = { 0, 100 }, default = 5,
+      about = "how often a request follows a key that has moved" } },
+  } }
+end
+
+local function present(text)
+  if text == "" then return nil end
+  return text
+end
+
+local function sentinel_of(conf)
+  if not conf.sentinel_nodes then return nil end
+  return { master = conf.sentinel_master, nodes = conf.sentinel_nodes, role = conf.sentinel_role,
+    username = present(conf.sentinel_username), password = present(conf.sentinel_password) }
+end
+
+local function cluster_of(conf)
+  if not conf.cluster_nodes then return nil end
+  local list = {}
+  for i, node in ipairs(conf.cluster_nodes) do list[i] = { host = node.ip, port = node.port } end
+  return { nodes = list, max_redirections = conf.cluster_max_redirections }
+end
+
+-- What the option means for sluice.redis.
+---@return sluice.redis.options
+function redis_schema.options(conf)
+  local seconds = math.max(conf.timeout, 1) / 1000
+  return {
+    host = conf.host, port = conf.port, database = conf.database, timeout = seconds, deadline = seconds,
+    username = present(conf.username), password = present(conf.password),
+    tls = conf.ssl and { verify = conf.ssl_verify, name = conf.server_name } or nil,
+    pool_size = conf.keepalive_pool_size, max_connections = conf.keepalive_pool_size,
+    backlog = conf.keepalive_backlog, sentinel = sentinel_of(conf), cluster = cluster_of(conf),
+  }
+end
+
+-- What tells servers, and ways to speak to them, apart.
+---@param options sluice.redis.options
+---@return string
+function redis_schema.name(options)
+  local parts = { tostring(options.host), tostring(options.port), tostring(options.database),
+    tostring(options.username), tostring(options.password), tostring(options.timeout), tostring(options.tls ~= nil) }
+  for _, group in ipairs { options.sentinel or {}, options.cluster or {} } do
+    parts[#parts + 1] = tostring(group.master)
+    for _, node in ipairs(group.nodes or {}) do parts[#parts + 1] = node.host .. ":" .. node.port end
+  end
+  return table.concat(parts, "\0")
+end
+
+-- Whether it says which server: for a check of the schema.
+function redis_schema.has_server(conf)
+  return (conf.host and conf.port or conf.sentinel_nodes and conf.sentinel_master or conf.cluster_nodes) ~= nil
+end
+
+return redis_schema
