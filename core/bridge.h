@@ -308,7 +308,9 @@ int bridge_socket_connect(struct worker *worker, const char *host, uint32_t len,
 int bridge_socket_send(struct worker *worker, double socket, const char *data, uint32_t len);
 // OK with bytes that live until the next call on this socket; AGAIN: yield, then call again; CLOSED at the end.
 int bridge_socket_receive(struct worker *worker, double socket, int mode, uint32_t limit, struct bytes *out);
-int bridge_socket_timeout(struct worker *worker, double socket, double seconds);
+int bridge_socket_timeout(struct worker *worker, double socket, double seconds); // of each send and receive
+// The moment, in seconds of bridge_mono, past which no send or receive waits, however much comes meanwhile; 0: none.
+int bridge_socket_deadline(struct worker *worker, double socket, double seconds);
 int bridge_socket_alive(struct worker *worker, double socket); // OK: open and nothing unread, fit for reuse
 int bridge_socket_close(struct worker *worker, double socket);
 

@@ -27,6 +27,7 @@ struct client {
   bool has_conn;
   double coroutine;
   double connect_timeout_s, timeout_s;
+  int64_t ends_us; // monotonic: no wait goes on past that; 0: none
   struct address addresses[TARGET_ADDRESSES];
   uint32_t address_count, address_at;
   char *gathered; // bytes for a receive longer than a chunk
@@ -96,7 +97,9 @@ void clients_close(struct worker *worker) {
 }
 
 static void client_timeout(struct client *client, double seconds) {
-  conn_deadline(&client->conn, seconds > 0 ? client->worker->loop.clock.mono_us + (int64_t)(seconds * 1e6) : 0);
+  int64_t ends_us = seconds > 0 ? client->worker->loop.clock.mono_us + (int64_t)(seconds * 1e6) : 0;
+  if (client->ends_us && (!ends_us || client->ends_us < ends_us)) ends_us = client->ends_us;
+  conn_deadline(&client->conn, ends_us);
 }
 
 // The coroutine that waits hears how it ended.
@@ -368,6 +371,13 @@ int bridge_socket_timeout(struct worker *worker, double handle, double seconds) 
   struct client *client = client_find(worker, handle);
   if (!client) return BRIDGE_STALE;
   client->timeout_s = seconds;
+  return BRIDGE_OK;
+}
+
+int bridge_socket_deadline(struct worker *worker, double handle, double seconds) {
+  struct client *client = client_find(worker, handle);
+  if (!client) return BRIDGE_STALE;
+  client->ends_us = seconds > 0 ? (int64_t)(seconds * 1e6) : 0;
   return BRIDGE_OK;
 }
 

@@ -98,6 +98,11 @@ local function put_shared(out, id)
   end
 end
 
+local function put_refused(out, id)
+  head(out, "sluice_counters_refused_total", "Counts that found no room in the table of shared counters", "counter")
+  line(out, "sluice_counters_refused_total", counters.usage().refused, "node_id", id)
+end
+
 -- ---- Targets ----
 
 local STATES = { "healthchecks_off", "healthy", "unhealthy", "dns_error" }
@@ -159,6 +164,7 @@ function node_metrics.text()
   put_streams(out, id, totals)
   put_memory(out, id)
   put_shared(out, id)
+  put_refused(out, id)
   put_targets(out)
   put_circuits(out)
   return out:get()

@@ -114,6 +114,11 @@ function Socket:set_timeout(seconds)
   C.bridge_socket_timeout(worker, self.handle, seconds)
 end
 
+---@param ends number|nil moment of time.monotonic past which nothing waits, however much comes meanwhile
+function Socket:set_deadline(ends)
+  C.bridge_socket_deadline(worker, self.handle, ends or 0)
+end
+
 ---@return boolean whether it is open with nothing unread: fit for another request
 function Socket:alive()
   return C.bridge_socket_alive(worker, self.handle) == OK

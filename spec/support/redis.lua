@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- A Redis server of the spec's own, empty and in memory only.
 local net = require "spec.support.net"
+local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
 local redis = {}
@@ -8,16 +9,28 @@ local redis = {}
 local server = {}
 server.__index = server
 
--- options: port, password.
+local function words_of(self, options)
+  local words = { "redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self.directory }
+  local function put(...)
+    for _, word in ipairs { ... } do words[#words + 1] = tostring(word) end
+  end
+  if options.tls then -- { certificate, key } as files; no plain port beside it
+    put("--port", 0, "--tls-port", self.port, "--tls-cert-file", options.tls.certificate, "--tls-key-file",
+      options.tls.key, "--tls-auth-clients", "no")
+  else
+    put("--port", self.port)
+  end
+  if self.password then put("--requirepass", self.password) end
+  put(unpack(options.arguments or {}))
+  return words
+end
+
+-- options: port, password, tls, arguments (more of redis-server).
 function redis.start(options)
   options = options or {}
-  local self = setmetatable({ port = options.port or process.free_port(), password = options.password }, server)
-  local command = { "redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no" }
-  if self.password then
-    command[#command + 1] = "--requirepass"
-    command[#command + 1] = self.password
-  end
-  self.process = process.start(command)
+  local self = setmetatable({ port = options.port or process.free_port(), password = options.password,
+    tls = options.tls, directory = posix.temporary_directory() }, server)
+  self.process = process.start(words_of(self, options), { directory = self.directory, owns_directory = true })
   process.wait_until(function() return self:command("PING") == "PONG" end, 5, "redis on port " .. self.port)
   return self
 end
@@ -48,7 +61,7 @@ end
 
 -- One command on a connection of its own. nil and why when Redis refuses it.
 function server:command(...)
-  local socket, why = net.connect("127.0.0.1", self.port)
+  local socket, why = net.connect("127.0.0.1", self.port, { tls = self.tls and {} or nil })
   if not socket then return nil, why end
   if self.password then ask(socket, "AUTH", self.password) end
   local reply
@@ -57,7 +70,17 @@ function server:command(...)
   return reply, why
 end
 
+-- Stops answering, as a server does whose machine hangs: connections are taken and nothing comes back.
+function server:hang()
+  self.process:signal(19)
+end
+
+function server:go_on()
+  self.process:signal(18)
+end
+
 function server:stop()
+  self:go_on()
   self.process:stop()
   self.process:forget()
 end

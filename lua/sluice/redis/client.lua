@@ -3,7 +3,6 @@
 
 local buffer = require "string.buffer"
 local resp = require "sluice.redis.resp"
-local time = require "sluice.time"
 
 local type, unpack = type, unpack
 
@@ -23,39 +22,10 @@ function client_mt.__index(_, name)
   return method
 end
 
--- `fields`: socket, gate, key, timeout, ends.
+-- `fields`: socket, gate, ticket, pool_size, pool_timeout.
 function Client.new(fields)
   fields.broken = false
   return setmetatable(fields, client_mt)
-end
-
--- ---- Bytes, each wait within what is left until the deadline ----
-
-local function hurry(self)
-  local ends = self.ends
-  if not ends then return nil end
-  local left = ends - time.monotonic()
-  if left <= 0 then return "timeout" end
-  if left < self.timeout then self.socket:set_timeout(left) end
-  return nil
-end
-
-function Client:receive_line(limit)
-  local late = hurry(self)
-  if late then return nil, late end
-  return self.socket:receive_line(limit)
-end
-
-function Client:receive_exact(count)
-  local late = hurry(self)
-  if late then return nil, late end
-  return self.socket:receive_exact(count)
-end
-
-local function send(self, text)
-  local late = hurry(self)
-  if late then return nil, late end
-  return self.socket:send(text)
 end
 
 -- ---- Commands ----
@@ -73,10 +43,10 @@ function Client:call(...)
   if self.broken then return nil, "closed" end
   local text, wrong = resp.command { ... }
   if not text then return nil, wrong end
-  local ok, err = send(self, text)
+  local ok, err = self.socket:send(text)
   if not ok then return broken(self, err) end
   local value
-  value, err = resp.read(self)
+  value, err = resp.read(self.socket)
   if err then return broken(self, err) end
   if resp.is_error(value) then return nil, value.err end
   return value
@@ -93,12 +63,12 @@ function Client:pipeline(commands)
     local wrong = resp.put_command(out, commands[i])
     if wrong then return nil, wrong end
   end
-  local ok, err = send(self, out:get())
+  local ok, err = self.socket:send(out:get())
   if not ok then return broken(self, err) end
   local replies = {}
   for i = 1, #commands do
     local value
-    value, err = resp.read(self)
+    value, err = resp.read(self.socket)
     if err then return broken(self, err) end
     replies[i] = value
   end

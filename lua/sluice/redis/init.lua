@@ -97,9 +97,10 @@ local function open_client(gate, ticket, options, host, port, timeout, ends)
     return nil, ("cannot connect to redis at %s:%d: %s"):format(host, port, err)
   end
   local client = Client.new {
-    socket = socket, gate = gate, ticket = ticket, timeout = timeout, ends = ends or false,
+    socket = socket, gate = gate, ticket = ticket,
     pool_size = options.pool_size or 32, pool_timeout = options.pool_timeout or 60,
   }
+  socket:set_deadline(ends)
   err = greet(client, options)
   if not err then return client end
   client:close()
@@ -112,8 +113,8 @@ local function connect_to(options, host, port, ends)
   local client, ticket, err = gate:enter(options.max_connections or MAX_CONNECTIONS, options.backlog or BACKLOG,
     ends or time.monotonic() + timeout)
   if client then
-    client.timeout, client.ends = timeout, ends or false
     client.socket:set_timeout(timeout)
+    client.socket:set_deadline(ends)
     return client
   end
   if not ticket then return nil, ("cannot connect to redis at %s:%d: %s"):format(host, port, err) end

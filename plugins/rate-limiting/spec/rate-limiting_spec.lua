@@ -195,6 +195,95 @@ describe("rate-limiting", function()
     end)
   end)
 
+  describe("with windows that slide", function()
+    local function slide(config)
+      config.window_type = "sliding"
+      start(config)
+    end
+
+    it("counts of the minute before the share that the last 60 seconds have of it", function()
+      slide { minute = 10 }
+      gateway:advance(59)
+      assert.same({ 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 429 }, statuses(times(11)))
+      gateway:advance(16) -- a quarter of the next minute: 7.5 of the ten still count
+      assert.same({ 200, 200, 429 }, statuses(times(3)))
+      gateway:advance(30) -- 2.5 and these two
+      assert.same({ 200, 200, 200, 200, 200, 429 }, statuses(times(6)))
+      gateway:advance(60 + 15)
+      assert.equal("9", gateway:get("/").headers["ratelimit-remaining"])
+    end)
+
+    it("tells when the next request will be let in, to the second", function()
+      slide { minute = 10 }
+      statuses(times(10))
+      local refusal = gateway:get("/")
+      assert.equal(429, refusal.status)
+      -- In the next minute, once a tenth of it has gone.
+      assert.same({ "66", "66", "0" }, { refusal.headers["retry-after"], refusal.headers["ratelimit-reset"],
+        refusal.headers["ratelimit-remaining"] })
+      gateway:advance(65)
+      assert.equal("1", gateway:get("/").headers["retry-after"])
+      gateway:advance(1)
+      assert.same({ 200, 429 }, statuses(times(2)))
+      assert.equal("6", gateway:get("/").headers["retry-after"])
+      gateway:advance(6)
+      assert.same({ 200, 429 }, statuses(times(2)))
+    end)
+
+    it("counts a refused request in no window", function()
+      slide { second = 1, minute = 3 }
+      assert.same({ 200, 429, 429, 429 }, statuses(times(4)))
+      assert.equal("2", gateway:get("/").headers["x-ratelimit-remaining-minute"])
+      gateway:advance(2)
+      assert.same({ 200, 429 }, statuses(times(2)))
+      gateway:advance(2)
+      assert.same({ 200 }, statuses(times(1)))
+      gateway:advance(2)
+      assert.same({ 429 }, statuses(times(1)))
+      assert.equal("74", gateway:get("/").headers["retry-after"]) -- a third of the next minute, from its second 6
+    end)
+
+    it("lets nothing pass where the limit is 0", function()
+      slide { minute = 0 }
+      assert.same({ 429 }, statuses("/"))
+      assert.equal("120", gateway:get("/").headers["retry-after"])
+    end)
+  end)
+
+  describe("when the table of counters is full", function()
+    local FILL = [[
+      local counters = require "sluice.counters"
+      local fill = { version = "1", priority = 2000 }
+      function fill.access()
+        for i = 1, 20000 do counters.add("filler" .. i, 1, 30) end
+      end
+      return fill]]
+
+    local function start_full(config)
+      config.minute = 5
+      start(config, { plugins_code = { fill = FILL }, plugins = { { name = "fill" },
+        { name = "rate-limiting", config = config } } })
+    end
+
+    it("lets requests pass that it cannot count, says so, and counts again when there is room", function()
+      start_full {}
+      for _ = 1, 3 do
+        local response = gateway:get("/")
+        assert.equal(200, response.status)
+        assert.is_nil(response.headers["ratelimit-remaining"])
+      end
+      assert.equal(1, #gateway:log "requests cannot be counted.*the table of shared counters is full")
+      assert(gateway:reload { plugins = { { name = "rate-limiting", config = { minute = 5 } } } })
+      gateway:advance(31)
+      assert.equal("4", gateway:get("/").headers["ratelimit-remaining"])
+    end)
+
+    it("answers 500 when fault_tolerant is off", function()
+      start_full { fault_tolerant = false }
+      assert.equal(500, gateway:get("/").status)
+    end)
+  end)
+
   it("lets nothing pass where the limit is 0", function()
     start { minute = 0 }
     assert.same({ 429 }, statuses("/"))
@@ -326,7 +415,11 @@ describe("rate-limiting", function()
     it("that lacks what limit_by or policy need", function()
       assert.matches("config.header_name: expected a value", problem { minute = 1, limit_by = "header" }, 1, true)
       assert.matches("config.path: expected a value", problem { minute = 1, limit_by = "path" }, 1, true)
-      assert.matches("config.redis.host: expected a value", problem { minute = 1, policy = "redis" }, 1, true)
+      assert.matches("config.redis.host: expected a value, or sentinel_nodes and sentinel_master, or cluster_nodes",
+        problem { minute = 1, policy = "redis" }, 1, true)
+      assert.matches("config.redis.host: expected a value",
+        problem { minute = 1, policy = "redis", redis = { sentinel_nodes = { { host = "a.example" } } } }, 1, true)
+      assert.is_nil(problem { minute = 1, policy = "redis", redis = { cluster_nodes = { { port = 7000 } } } })
     end)
 
     it("with a policy that comes later", function()
@@ -338,5 +431,13 @@ describe("rate-limiting", function()
   it("accepts the older names of Redis' options", function()
     assert(spec.check { plugins = { { name = "rate-limiting", config = { minute = 1, policy = "redis",
       redis_host = "redis.example", redis_port = 7000, redis_ssl = true, redis_database = 2 } } } })
+  end)
+
+  it("counts in this gateway while Redis is told now and then", function()
+    start { minute = 2, policy = "redis", sync_rate = 1, redis = { host = "redis.example" } }
+    gateway:upstream("redis.example", { refuse = true })
+    assert.same({ 200, 200, 429 }, statuses(times(3)))
+    gateway:advance(2)
+    assert.equal(1, #gateway:log "redis has not been told what was counted")
   end)
 end)
