@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Limits as whole gateways keep them: exactly, whoever counts together; and what becomes of requests when the Redis that
--- counts has stopped, hangs, is slow, wants TLS, or is a cluster.
+-- Limits as whole gateways keep them: exactly, whoever counts together; and what becomes of requests when the Redis
+-- that counts has stopped, hangs, is slow, wants TLS, or is a cluster.
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
@@ -53,7 +53,7 @@ end
 
 -- The same within one minute by the clock: once more, with somebody new, should a minute begin meanwhile.
 local function passed_in_a_minute(targets, count)
-  local attempt, minute, sum = 0, nil, nil
+  local attempt, minute, sum = 0
   repeat
     attempt = attempt + 1
     minute = math.floor(os.time() / 60)
