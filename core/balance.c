@@ -135,6 +135,12 @@ static bool address_equal(const struct address *a, const struct address *b) {
   return a->len == b->len && memcmp(&a->socket, &b->socket, a->len) == 0;
 }
 
+static void tell_full(struct worker *worker, struct watch *watch, const char *target) {
+  watch->told_full = true;
+  log_warn(&worker->log, "no room to watch a target's address", "upstream", watch->upstream->name.data, "target",
+           target);
+}
+
 void balance_bind(struct worker *worker, struct watch *watch, struct target *target, const struct address *addresses,
                   uint32_t count) {
   char text[TARGET_TEXT];
@@ -146,9 +152,8 @@ void balance_bind(struct worker *worker, struct watch *watch, struct target *tar
         endpoints_take(worker->endpoints, watch->upstream->name, target_text(target, text), &addresses[i], now(worker));
     if (bound->endpoint)
       endpoint_adopt(bound->endpoint, watch->checks, watch->generation->revision, now(worker));
-    else
-      log_warn(&worker->log, "no room to watch a target's address", "upstream", watch->upstream->name.data, "target",
-               text);
+    else if (!watch->told_full)
+      tell_full(worker, watch, text);
   }
   target->bound_count = count;
 }
@@ -448,6 +453,12 @@ void balance_on_end(struct exchange *exchange) {
     judge_status(exchange, own ? grpc_http_status(own->value) : 500);
   }
   balance_leave(exchange);
+}
+
+void balance_on_dropped(struct exchange *exchange) {
+  int64_t us = now(exchange->worker) - exchange->try_begun_us;
+  if (us > endpoint_latency(exchange->endpoint, now(exchange->worker)))
+    endpoint_answered_in(exchange->endpoint, us, now(exchange->worker));
 }
 
 void balance_on_failed(struct exchange *exchange, int status, bool stale) {

@@ -37,6 +37,7 @@ struct watch {
   int64_t slow_start_us;
   struct check_limits passive_limits, active_limits;
   uint64_t healthy[STATUS_WORDS], unhealthy[STATUS_WORDS]; // of tries
+  bool told_full;                                          // the log, that there is no room for an endpoint
   struct target_state *states;                             // made anew at each choice of Lua's
   uint32_t state_room;
 };
@@ -69,6 +70,8 @@ void balance_leave(struct exchange *exchange);
 void balance_on_connected(struct exchange *exchange); // of a stream
 void balance_on_head(struct exchange *exchange);
 void balance_on_end(struct exchange *exchange); // the response is whole
+// Given up before there was an answer: it would have taken longer than it did so far.
+void balance_on_dropped(struct exchange *exchange);
 // `status`: what the client would be told; `stale`: a connection that had been idle, and may have been dead for long.
 void balance_on_failed(struct exchange *exchange, int status, bool stale);
 

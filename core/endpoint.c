@@ -148,12 +148,17 @@ static struct endpoint *find(struct endpoints *endpoints, uint64_t key) {
   return NULL;
 }
 
+// A tunnel of a generation long gone still counts at its end.
+static bool is_free(const struct endpoints *endpoints, const struct endpoint *endpoint, int64_t now_us) {
+  return is_dead(endpoint, now_us) && endpoint_in_flight(endpoints, endpoint) == 0;
+}
+
 // A slot that is free, or whose endpoint nobody has a use for, is ours from here on.
 static struct endpoint *claim(struct endpoints *endpoints, uint64_t key, int64_t now_us) {
   for (uint32_t step = 0; step < WINDOW; step++) {
     uint32_t slot = slot_of(endpoints, key, step);
     uint64_t there = key_at(endpoints, slot);
-    if (there != 0 && !is_dead(&endpoints->slots[slot], now_us)) continue;
+    if (there != 0 && !is_free(endpoints, &endpoints->slots[slot], now_us)) continue;
     if (__atomic_compare_exchange_n(&endpoints->keys[slot], &there, BEING_MADE, false, __ATOMIC_ACQ_REL,
                                     __ATOMIC_ACQUIRE))
       return &endpoints->slots[slot];

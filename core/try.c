@@ -55,6 +55,7 @@ bool try_is_idempotent(struct slice method) {
 
 void try_drop(struct exchange *exchange) {
   struct try *try = exchange->try;
+  if (exchange->endpoint && !try->response_seen) balance_on_dropped(exchange);
   if (exchange->endpoint) balance_leave(exchange);
   if (try->carrier) try->carrier->abandon(exchange);
   try->carrier = NULL;

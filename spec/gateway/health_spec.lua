@@ -3,9 +3,12 @@
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
 local greeter = require "spec.support.greeter"
+local http = require "spec.support.http"
+local http2_service = require "spec.support.http2_service"
 local load = require "spec.support.load"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
+local tls = require "spec.support.tls"
 local upstream = require "spec.support.upstream"
 
 local function service(name, fields)
@@ -217,6 +220,36 @@ describe("active checks", function()
     wait_health(gw, "whole", service_of_grpc.port, "unhealthy")
   end)
 
+  it("ask over TLS what a gRPC client would, and take nothing but SERVING for an answer", function()
+    local folder = posix.temporary_directory()
+    local made = tls.make_certificate(folder, { name = "grpc.example" })
+    local service_of_grpc = http2_service.listen { tls = { certificate = made.certificate, key = made.key,
+      alpn = { "h2" } } }
+    start({ { name = "up", host_header = "grpc.example", targets = targets(service_of_grpc.port),
+      healthchecks = active { type = "grpcs", grpc_service = "a.B", https_verify_certificate = false, timeout = 2,
+        headers = { ["X-Token"] = { "t" } } } } }, { workers = 1 })
+    local function answer(message, trailers)
+      local connection = service_of_grpc:accept()
+      local got = assert(connection:next_request())
+      assert.same({ "POST", "https", "/grpc.health.v1.Health/Check", "grpc.example", "application/grpc", "trailers",
+        "t" }, { got.request[":method"], got.request[":scheme"], got.request[":path"], got.request[":authority"],
+        got.request["content-type"], got.request.te, got.request["x-token"] })
+      assert.equal("\0\0\0\0\5\10\3a.B", connection:whole(got))
+      connection:respond(got, { { ":status", 200 }, { "content-type", "application/grpc" } }, message, trailers)
+      connection:close()
+    end
+    local ok = { { "grpc-status", "0" } }
+    for _, case in ipairs { { "\0\0\0\0\2\8\2", ok, "unhealthy" }, { "\0\0\0\0\2\8\1", ok, "healthy" },
+      { nil, { { "grpc-status", "12" } }, "unhealthy" }, { "\0\0\0\0\2\8\1", ok, "healthy" },
+      { "\0\0\0\0\0", ok, "unhealthy" }, { "\0\0\0\0\2\8\1", ok, "healthy" },
+      { "\1\0\0\0\2\8\1", ok, "unhealthy" } } do
+      answer(case[1], case[2])
+      wait_health(gw, "up", service_of_grpc.port, case[3])
+    end
+    service_of_grpc:close()
+    process.remove(folder)
+  end)
+
   it("bring back what passive checks took out", function()
     start { { name = "up", targets = targets(one, other), service = { retries = 1 }, healthchecks = {
       passive = { unhealthy = { tcp_failures = 1 } },
@@ -260,7 +293,7 @@ describe("passive checks of gRPC and of streams", function()
       services = { { name = "up", host = "up", protocol = "tcp", retries = 1, routes = { { name = "up",
         protocols = { "tcp" }, destinations = { { port = listen } } } } } } })
     for _ = 1, 6 do
-      local client = assert(require("spec.support.http").connect(listen))
+      local client = assert(http.connect(listen))
       assert.equal(200, client:request({ path = "/echo" }).status)
       client:close()
     end
@@ -268,6 +301,38 @@ describe("passive checks of gRPC and of streams", function()
     assert.equal("checks", state.addresses[1].reasons[1])
     gw:stop()
     good:stop()
+  end)
+end)
+
+describe("a stream", function()
+  local algorithms = { "least-connections", "latency", "power-of-two-choices", "consistent-hashing",
+    "sticky-sessions" }
+
+  it("goes by every policy, whatever that looks for in a request", function()
+    local one, other, upstreams, services, listen = upstream.start(), upstream.start(), {}, {}, {}
+    for i, algorithm in ipairs(algorithms) do
+      local port = process.free_port()
+      listen[i] = port
+      upstreams[i] = { name = algorithm, algorithm = algorithm, targets = targets(one, other),
+        sticky_sessions_cookie = "stay", hash_on = "cookie", hash_on_cookie = "who" }
+      services[i] = { name = algorithm, host = algorithm, protocol = "tcp", routes = { { name = algorithm,
+        protocols = { "tcp" }, destinations = { { port = port } } } } }
+    end
+    local addresses = {}
+    for i, port in ipairs(listen) do addresses[i] = "127.0.0.1:" .. port end
+    local gw = gateway.start { _format_version = "3.0", gateway = { stream_listen = addresses },
+      upstreams = upstreams, services = services }
+    for i, port in ipairs(listen) do
+      for _ = 1, 4 do
+        local client = assert(http.connect(port))
+        assert.equal(200, assert(client:request({ path = "/echo" }), algorithms[i]).status)
+        client:close()
+      end
+    end
+    assert.is_nil(gw:log():find("policy failed", 1, true), gw:log())
+    gw:stop()
+    one:stop()
+    other:stop()
   end)
 end)
 

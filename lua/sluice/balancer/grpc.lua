@@ -24,16 +24,20 @@ local function frame(kind, flags, stream, payload)
   return char(rshift(len, 16), band(rshift(len, 8), 255), band(len, 255), kind, flags, 0, 0, 0, stream) .. payload
 end
 
--- A number behind a prefix of 7 bits (RFC 7541 5.1), then the text as it is.
-local function literal(text)
-  local len = #text
-  if len < 127 then return char(len) .. text end
-  local out, rest = { char(127) }, len - 127
-  while rest >= 128 do
-    out[#out + 1] = char(band(rest, 127) + 128)
-    rest = rshift(rest, 7)
+-- Seven bits a byte, the last ones last.
+local function in_sevens(number)
+  local out = {}
+  while number >= 128 do
+    out[#out + 1] = char(band(number, 127) + 128)
+    number = rshift(number, 7)
   end
-  return table.concat(out) .. char(rest) .. text
+  return table.concat(out) .. char(number)
+end
+
+-- Its length behind a prefix of 7 bits (RFC 7541 5.1), then the text as it is.
+local function literal(text)
+  if #text < 127 then return char(#text) .. text end
+  return char(127) .. in_sevens(#text - 127) .. text
 end
 
 -- Fields by their place in the static table (RFC 7541 appendix A), or spelt out; none is put into the dynamic one.
@@ -50,7 +54,7 @@ local function head_of(options)
 end
 
 local function message_of(service)
-  local content = service ~= "" and "\10" .. literal(service) or ""
+  local content = service ~= "" and "\10" .. in_sevens(#service) .. service or ""
   return char(0, 0, 0, rshift(#content, 8), band(#content, 255)) .. content
 end
 
