@@ -106,3 +106,47 @@ describe("of the instances of a plugin", function()
     assert.is_nil(runs(gateway, "bob", "/q"))
   end)
 end)
+
+describe("an order of plugins", function()
+  local function problem(plugins, more)
+    local options = { plugins = plugins }
+    for name, value in pairs(more or {}) do options[name] = value end
+    return select(2, spec.check(options))
+  end
+
+  it("that leads around in a ring is wrong, whoever asks for it", function()
+    assert.matches("plugins order each other in a ring: key%-auth, acl", problem {
+      { name = "key-auth", ordering = { after = { access = { "acl" } } } },
+      { name = "acl", config = { allow = { "a" } }, ordering = { after = { "key-auth" } } },
+    })
+    assert.matches('route "r": plugins order each other in a ring: key%-auth, acl', problem({
+      { name = "key-auth", ordering = { after = { "acl" } } },
+    }, {
+      routes = { { name = "q", paths = { "/q" } }, { name = "r", paths = { "/r" }, plugins = {
+        { name = "acl", config = { allow = { "a" } }, ordering = { after = { access = { "key-auth" } } } } } } },
+    }))
+  end)
+
+  it("that does not is good", function()
+    assert.is_nil(problem {
+      { name = "key-auth", ordering = { after = { access = { "acl" } } } },
+      { name = "acl", config = { allow = { "a" } }, ordering = { before = { access = { "key-auth" } } } },
+    })
+  end)
+
+  it("in the form of Kong is that of one phase", function()
+    local function handler(name, priority)
+      return { handler = ([[
+        local it = { version = "1.0.0", priority = %d }
+        function it.access(_, exchange) exchange.response:add_header("X-Access", "%s") end
+        function it.header_filter(_, exchange) exchange.response:add_header("X-Filter", "%s") end
+        return it]]):format(priority, name, name) }
+    end
+    local gateway = spec.gateway {
+      plugins_code = { high = handler("high", 900), low = handler("low", 100) },
+      plugins = { { name = "high" }, { name = "low", ordering = { before = { access = { "high" } } } } },
+    }
+    local headers = gateway:get("/").headers
+    assert.same({ "low, high", "high, low" }, { headers["x-access"], headers["x-filter"] })
+  end)
+end)

@@ -4,6 +4,7 @@
 local cjson = require "cjson"
 local entities = require "sluice.config.entities"
 local errors = require "sluice.config.errors"
+local ordering = require "sluice.config.ordering"
 local password = require "sluice.config.password"
 local phases = require "sluice.phases"
 local schema = require "sluice.schema"
@@ -251,6 +252,12 @@ local function given_config(loader, entry)
   return type(config) == "table" and merged(shared, config) or shared
 end
 
+local function names_of(entries)
+  local names = {}
+  for name in pairs(entries) do names[#names + 1] = name end
+  return names
+end
+
 local function is_known(loader, collection, name)
   local index = loader.index[collection]
   if index.by_id[name] then return true end
@@ -258,6 +265,18 @@ local function is_known(loader, collection, name)
     if entries[name] then return true end
   end
   return false
+end
+
+-- A plugin that falls back on a consumer answers 500 when there is none: better known now than by the first request.
+local function check_anonymous(loader, entry, normal)
+  local name = entry.record.config.anonymous
+  local authenticates = schema.plugin_field(normal, "consumer") ~= nil -- it finds consumers, and is for none
+  if type(name) ~= "string" or not authenticates then return end
+  local consumers = loader.index.consumers
+  if consumers.by_id[name] or consumers.by_field.username[name] then return end
+  errors.warn(loader.errors, { entry = entry, keys = { "config", "anonymous" },
+    message = ("there is no consumer %s%s"):format(words.value(name), suggest.phrase(name,
+      names_of(consumers.by_field.username))) })
 end
 
 -- A name in a configuration is relative to the folder of the file that it stands in.
@@ -296,6 +315,8 @@ local function check_plugin(loader, entry)
   if config then prepare(loader, entry, found.schema) end
   check_plugin_fields(loader, entry, found.schema, found.plugin)
   if config then check_condition(loader, entry, found.plugin) end
+  ordering.check(loader, entry)
+  if config then check_anonymous(loader, entry, found.schema) end
 end
 
 -- ---- All ------------------------------------------------------------------------------------------------------------
@@ -326,6 +347,7 @@ function rules.run(loader)
   each(loader, "keyauth_credentials", check_life)
   each(loader, "basicauth_credentials", hash_password)
   each(loader, "plugins", check_plugin)
+  ordering.check_rings(loader)
   warn_of_unheard(loader)
 end
 

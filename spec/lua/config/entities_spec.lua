@@ -145,6 +145,17 @@ consumers:
     end)
   end)
 
+  it("are warned of when they fall back on a consumer that is not there", function()
+    local loaded = loading.good [[
+consumers: [{username: nobody, custom_id: n}]
+plugins: [{name: key-auth, config: {anonymous: nobdy}}, {name: key-auth, route: r, config: {anonymous: nobody}}]
+routes: [{name: r, paths: [/]}]
+]]
+    assert.equal(1, #loaded.warnings)
+    assert.matches('config.anonymous: there is no consumer "nobdy", did you mean "nobody"?', loaded.warnings[1].text, 1,
+      true)
+  end)
+
   it("let the life of a key begin when it was made, or now", function()
     local before = os.time()
     local loaded = loading.good [[

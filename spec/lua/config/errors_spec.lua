@@ -144,6 +144,14 @@ local CASES = {
     "certificate: expected the id or name of a certificate" },
   { "a plugin that is not there", "plugins:\n- name: hallo", 2,
     'plugin "hallo" (plugins[0]): name: expected a plugin in nothing, did you mean "hello"?, found "hallo"' },
+  { "an order that is none", "plugins:\n- name: hello\n  ordering:\n    before: key-auth", 4,
+    "ordering.before: expected a list of plugin names, or a map of such lists by phase, such as { access: [key-auth] "
+      .. "}, found a string" },
+  { "an order in a phase that is none", "plugins:\n- name: hello\n  ordering:\n    after:\n      acess: [a]", 5,
+    'ordering.after.acess: expected one of certificate, preread, rewrite, access, balancer, header_filter, '
+      .. 'body_filter, response, log, ws_client_frame or ws_upstream_frame, did you mean "access"?, found "acess"' },
+  { "an order by what is no name", "plugins:\n- name: hello\n  ordering:\n    after:\n      access: [[x]]", 5,
+    "ordering.after.access[0]: expected the name of a plugin, found a list" },
   { "a plugin without a name", "plugins:\n- config: {}", 2, "name: expected a string, found nothing" },
   { "a plugin's field of the wrong type", "plugins:\n- name: hello\n  config:\n    greeting: 7", 4,
     'plugin "hello" (plugins[0]): config.greeting: expected a string, found a number' },

@@ -13,6 +13,7 @@ loading.schemas = {
       "https" } } } },
     { config = { type = "record", fields = {
       { key_names = { type = "array", elements = { type = "string" }, default = { "apikey" } } },
+      { anonymous = { type = "string" } },
     } } },
   } },
 }
