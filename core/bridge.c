@@ -8,6 +8,7 @@
 
 #include "answer.h"
 #include "budget.h"
+#include "cache.h"
 #include "control.h"
 #include "exchange.h"
 #include "forward.h"
@@ -284,6 +285,8 @@ static struct headers *fields_of(struct exchange *exchange, int message) {
   case MESSAGE_REQUEST_TRAILERS: return &exchange->request.trailers;
   case MESSAGE_RESPONSE_TRAILERS: return &exchange->trailers;
   case MESSAGE_SERVICE_TRAILERS: return &exchange->service_message.trailers;
+  case MESSAGE_STORED_RESPONSE:
+    return exchange->caching && exchange->caching->found ? &exchange->caching->found->fields : NULL;
   default: return NULL;
   }
 }

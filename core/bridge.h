@@ -27,6 +27,7 @@ enum phase {
   // The same plugins' balancer and log for a stream, where what is HTTP's cannot be called
   PHASE_STREAM_BALANCER,
   PHASE_STREAM_LOG,
+  PHASE_SERVICE_HEAD, // the service has answered, or failed to; before header_filter
   PHASE_COUNT
 };
 
@@ -144,7 +145,8 @@ enum message {
   MESSAGE_REQUEST_TRAILERS,  // once the whole request has come; read only
   MESSAGE_RESPONSE_TRAILERS, // to the client; before the service's have come: fields to put over them
   MESSAGE_SERVICE_TRAILERS,  // as the service sent them, once they have come; read only
-  MESSAGE_EARLY_HINTS        // what the next bridge_early_hints sends
+  MESSAGE_EARLY_HINTS,       // what the next bridge_early_hints sends
+  MESSAGE_STORED_RESPONSE    // that bridge_cache_find has found; read only
 };
 
 uint32_t bridge_header_count(struct worker *worker, double exchange, int message);
@@ -771,6 +773,97 @@ double bridge_store_delete_prefix(struct worker *worker, const char *prefix, uin
 int bridge_store_next(struct worker *worker, const char *prefix, uint32_t prefix_len, const char *after,
                       uint32_t after_len, struct bytes *key, struct bytes *value, double *ttl_s);
 int bridge_store_usage(struct worker *worker, struct store_usage *out);
+
+// ---- Cached responses: what is stored for a request, and storing one while it passes --------------------------------------
+
+enum { CACHE_KEY_HEX = 32, CACHE_TAGS_MOST = 128, CACHE_NAME_URL = 'u', CACHE_NAME_TAG = 't' };
+
+enum cache_flags {          // of a stored response
+  CACHE_MUST_VALIDATE = 1,  // stale, it is not served
+  CACHE_ALWAYS_VALIDATE = 2 // nor fresh
+};
+
+enum cache_asks { // fields of the request that an answer may hang on
+  CACHE_ASKS_CONTROL = 1,
+  CACHE_ASKS_CONDITION = 2,
+  CACHE_ASKS_PRECONDITION = 4,
+  CACHE_ASKS_RANGE = 8,
+  CACHE_ASKS_AUTHORIZATION = 16
+};
+
+enum cache_tells { // fields of an answer
+  CACHE_TELLS_AGE = 1,
+  CACHE_TELLS_STATUS = 2, // X-Cache-Status
+  CACHE_TELLS_KEY = 4,    // X-Cache-Key
+  CACHE_TELLS_MEMBER = 8  // Cache-Status (RFC 9211)
+};
+
+// What a key is made of; the caller's, and so are its texts.
+struct cache_rules {
+  const struct bytes *headers, *params; // values of these fields, in lower case; arguments of the query
+  uint32_t header_count, param_count;
+  uint32_t tells;
+  bool all_params, ignore_case; // of the path
+  bool by_authorization;        // what one client was told is not told to others
+  bool ignores_control;         // what a request asks of caches does not count
+};
+
+// Whose response to what.
+struct cache_subject {
+  struct bytes scope, who, method, body;
+};
+
+struct cache_found {
+  char key[CACHE_KEY_HEX];
+  uint32_t asks, flags;
+  int32_t status;
+  double age_s, lifetime_s, revalidate_s, error_s; // past the lifetime: while it is validated, and when that fails
+  double length, first, total;                     // of the content stored, where in the whole (-1: unknown) it begins
+};
+
+// How a response is stored.
+struct cache_how {
+  double lifetime_s, age_s, revalidate_s, error_s, keep_s; // `keep_s` 0: until there is no room
+  double most_bytes, first, total;
+  struct bytes vary, tags, drop; // names of the request's fields; tags; names of fields that are not kept: lists
+  uint32_t flags;
+};
+
+// OK: it is the answer already, complete. BRIDGE_DIFFERS: there is one, for the caller to judge. NONE; FULL: the key is too
+// long; FAILED.
+int bridge_cache_find(struct worker *worker, double exchange, const struct cache_rules *rules,
+                      const struct cache_subject *subject, struct cache_found *out);
+// What was found is the answer; status 0: its own. `label` is told in X-Cache-Status, `member` in Cache-Status.
+int bridge_cache_answer(struct worker *worker, double exchange, uint32_t tells, int status, const struct bytes *label,
+                        const struct bytes *member);
+// Before that: of the answer's content, a text and then [from, to) of what is stored.
+int bridge_cache_piece(struct worker *worker, double exchange, const char *text, uint32_t len, double from, double to);
+// In service_head: the response is stored while it passes. OK; FULL: too large; INVALID: its tags are too many or long.
+int bridge_cache_store(struct worker *worker, double exchange, const struct cache_how *how);
+// In service_head: what was found is still good, and gets the fields of this response.
+int bridge_cache_refresh(struct worker *worker, double exchange, const struct cache_how *how);
+// Names of fields (a list) that the client is not told.
+int bridge_cache_hide(struct worker *worker, double exchange, const char *names, uint32_t len);
+int bridge_cache_drop(struct worker *worker, double exchange); // what was found
+// One goes to the service for all who want the same. OK: this one. BRIDGE_DIFFERS: another of this worker, wait for it. NONE:
+// one of another worker; then call again now and then.
+int bridge_cache_lead(struct worker *worker, double exchange, double seconds);
+// AGAIN; then OK: look again; NONE: nothing was stored; CLOSED: that one has gone; TIMEOUT.
+int bridge_cache_wait(struct worker *worker, double exchange, double seconds);
+int bridge_cache_unlead(struct worker *worker, double exchange); // others need not wait any more
+// The request goes to the service once more, for nobody but the cache, which validates what was found: the handle of that
+// exchange. NaN: one is on its way, or it cannot be done.
+double bridge_cache_renew(struct worker *worker, double exchange);
+// The name that responses to `path` (with a query) on the exchange's host have; path NULL: its own.
+int bridge_cache_url(struct worker *worker, double exchange, const struct cache_rules *rules, const char *path,
+                     uint32_t len, struct bytes *out);
+// Removes what is named so (CACHE_NAME_*), or begins so, a batch at a time: how many, 0 at the end; NaN: failed.
+double bridge_cache_purge(struct worker *worker, int kind, const char *text, uint32_t len, bool prefix);
+double bridge_cache_purge_key(struct worker *worker, const char *hex, uint32_t len); // NaN: it is no key
+// All at once in a folder, without a worker: for the command line. Kind 0: the text is a key. NaN, and `why`.
+double bridge_cache_purge_in(const char *folder, double bytes, int kind, const char *text, uint32_t len, bool prefix,
+                             char *why, uint32_t why_bytes);
+int bridge_cache_usage(struct worker *worker, struct store_usage *out);
 
 // ---- Files ---------------------------------------------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ struct exchange *exchange_new(struct worker *worker, struct stream *stream, cons
 static void exchange_free(struct exchange *exchange) {
   struct worker *worker = exchange->worker;
   if (exchange->websocket) websocket_free(exchange);
+  if (exchange->caching) exchange_forget_cache(exchange);
   if (exchange->leases) lease_end_all(exchange); // taken by a plugin that was still at work when the client had left
   exchange_move(exchange, EXCHANGE_ENDED);
   queue_drop(&exchange->next_try);
@@ -187,8 +188,10 @@ void exchange_finish(struct exchange *exchange) {
   exchange->stream = NULL;
   exchange->ended_us = exchange->worker->loop.clock.mono_us;
   if (exchange->deadline_us) exchange_drop_deadline(exchange);
+  if (exchange->caching) exchange_forget_cache(exchange);
   if (exchange->leases) lease_end_all(exchange);
-  if (exchange->generation && exchange->generation->access_log && exchange->ops) access_log_write(exchange);
+  if (exchange->generation && exchange->generation->access_log && exchange->ops && !exchange->unlogged)
+    access_log_write(exchange);
   if (exchange->try || exchange->hedge) try_abandon(exchange);
   if (exchange->endpoint) balance_leave(exchange);
   // A coroutine that waits for the body or for room to send will get none.
@@ -286,6 +289,8 @@ void exchange_on_drained(struct exchange *exchange) {
     websocket_on_drained(exchange);
   else if (exchange->try)
     try_resume(exchange);
+  else if (exchange->caching)
+    exchange_pump_stored(exchange);
   exchange_wake(exchange, &exchange->stream_waiter, BRIDGE_OK);
 }
 

@@ -115,6 +115,7 @@ struct exchange {
   bool reads_messages;  // a WebSocket that is more than a tunnel: see exchange_websocket.c
   bool service_full;    // it does not take content as fast as it comes
   uint8_t message_bits; // of the window that the client offered to read compressed messages with; 0: none
+  bool unlogged;        // of no client: not in the access log
   bool has_response;    // `response` is what a plugin changes; before, it is `preset`
   struct generation *generation;
   struct arena arena;
@@ -163,7 +164,8 @@ struct exchange {
   struct hedge *hedge;         // NULL: there will be no second try beside this one, or no more
   uint8_t hedged;              // enum hedged
   struct job next_try;
-  int64_t deadline_us; // of the whole exchange, as its client set it (grpc-timeout); 0: none
+  struct caching *caching; // what a cache has to do with it (cache.h); NULL: nothing
+  int64_t deadline_us;     // of the whole exchange, as its client set it (grpc-timeout); 0: none
   struct timer deadline;
   const char *told_timeout; // the client's text of it: not what a plugin put in its place
   uint32_t tries, moves;
@@ -240,6 +242,14 @@ void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, st
 void exchange_on_service_end(struct exchange *exchange);
 void exchange_on_service_failed(struct exchange *exchange, int status, const char *message);
 void exchange_on_service_drained(struct exchange *exchange);
+
+// A response that is stored while it passes (exchange_cache.c), or comes from there.
+void exchange_store_piece(struct exchange *exchange, struct slice piece);
+void exchange_store_end(struct exchange *exchange);
+void exchange_answer_stored(struct exchange *exchange);
+void exchange_pump_stored(struct exchange *exchange); // the client can take more
+void exchange_forget_cache(struct exchange *exchange);
+void flights_close(struct worker *worker);
 
 // From the bridge.
 // Takes no more content of the request than that, nor than the gateway's own limit. FULL: more has come or is announced.

@@ -41,6 +41,12 @@ void exchange_respond(struct exchange *exchange);
 // The same for an error.
 void exchange_fail(struct exchange *exchange, int status, const char *message);
 
+// Fields that plugins set before there was a response go over it.
+void exchange_merge_preset(struct exchange *exchange);
+// The head of an answer whose content comes piece by piece. False: it became another answer, which has been sent.
+bool exchange_answer_head(struct exchange *exchange, int64_t length);
+void exchange_send_piece(struct exchange *exchange, struct chunk *chunk, struct slice piece, bool last);
+
 // exchange_tell.c
 // Adds the fields of enum tells that `what` asks for.
 void exchange_tell(struct exchange *exchange, uint32_t what);
@@ -81,6 +87,11 @@ bool websocket_waits(const struct exchange *exchange); // for a plugin
 void websocket_on_phase(struct exchange *exchange, enum phase phase, enum phase_result result, struct slice text);
 void websocket_end(struct exchange *exchange); // forgets the exchange
 void websocket_free(struct exchange *exchange);
+
+// exchange_cache.c
+// Those who wait for what this exchange was to store are told how that ended.
+void exchange_land_flight(struct exchange *exchange, int status);
+bool exchange_flight_is_free(struct exchange *exchange); // nobody of this worker fetches the same
 
 // exchange_tcp.c
 // What exchange_respond is to a request: the stream ends, behind what a plugin has said.

@@ -4,6 +4,7 @@
 
 #include "answer.h"
 #include "balance.h"
+#include "cache.h"
 #include "coder.h"
 #include "exchange_parts.h"
 #include "forward.h"
@@ -38,7 +39,7 @@ int exchange_fork_response(struct exchange *exchange) {
 }
 
 // Fields that plugins set before there was a response: those that replace, replace; those that add, add.
-static void merge_preset(struct exchange *exchange) {
+void exchange_merge_preset(struct exchange *exchange) {
   if (exchange->preset.count == 0) return;
   exchange_fork_response(exchange);
   exchange->response.most += exchange->preset.count;
@@ -165,7 +166,7 @@ static bool filter_head(struct exchange *exchange) {
 }
 
 // A response body filter changes: what a cache or a client would check against the content no longer holds.
-static void send_piece(struct exchange *exchange, struct chunk *chunk, struct slice piece, bool last) {
+void exchange_send_piece(struct exchange *exchange, struct chunk *chunk, struct slice piece, bool last) {
   if (exchange->filtering_body) {
     struct slice out = {NULL, 0};
     enum phase_result result = phase_body(exchange->worker, exchange_handle(exchange), exchange->generation->id,
@@ -254,6 +255,28 @@ void exchange_answer(struct exchange *exchange) {
     send_answer(exchange);
 }
 
+bool exchange_answer_head(struct exchange *exchange, int64_t length) {
+  bool good = filter_head(exchange);
+  if (!good || !exchange->caching->answering) {
+    if (!good || !filter_answer(exchange)) answer_bare(exchange);
+    if (exchange->broken)
+      exchange_break_off(exchange);
+    else
+      send_answer(exchange);
+    return false;
+  }
+  bool empty = response_has_no_body(exchange);
+  exchange->response_length = length;
+  exchange->filtering_body = (exchange->phases & (1u << PHASE_BODY_FILTER)) != 0 && !empty;
+  exchange_move(exchange, EXCHANGE_SENDING);
+  if (!exchange->stream) {
+    exchange_finish(exchange);
+    return false;
+  }
+  send_head(exchange);
+  return true;
+}
+
 // An answer of the gateway's own.
 void exchange_respond(struct exchange *exchange) {
   if (exchange->tcp) {
@@ -261,9 +284,13 @@ void exchange_respond(struct exchange *exchange) {
     return;
   }
   if (exchange->has_trailers) headers_init(&exchange->trailers, PRESET_MOST); // they belong to another response
+  if (exchange->caching && exchange->caching->answering && exchange->source == SOURCE_EXIT) {
+    exchange_answer_stored(exchange);
+    return;
+  }
   headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
   exchange->has_response = true;
-  merge_preset(exchange);
+  exchange_merge_preset(exchange);
   exchange_answer(exchange);
 }
 
@@ -291,6 +318,7 @@ int exchange_exit(struct exchange *exchange, int status, const char *body, uint3
   if (exchange->head_sent) return BRIDGE_LATE;
   if (status < 200 || status > 999) return BRIDGE_INVALID;
   exchange->status = status;
+  if (exchange->caching) exchange->caching->answering = false;
   exchange->answered = true;
   exchange->source = SOURCE_EXIT;
   exchange->message = (struct slice){NULL, 0};
@@ -308,6 +336,7 @@ int exchange_exit_error(struct exchange *exchange, int status, const char *messa
   if (exchange->head_sent) return BRIDGE_LATE;
   if (status < 200 || status > 999) return BRIDGE_INVALID;
   answer_error(exchange, status, (struct slice){message, len});
+  if (exchange->caching) exchange->caching->answering = false;
   exchange->answered = true;
   exchange->source = SOURCE_EXIT;
   return BRIDGE_OK;
@@ -382,6 +411,36 @@ static void tunnel_head(struct exchange *exchange) {
   exchange->ops->flush(exchange);
 }
 
+// Phase service_head: what plugins set is kept as before there was a response. False: the client has been answered
+// otherwise.
+static bool service_head_passes(struct exchange *exchange) {
+  enum phase_result result;
+  exchange_run(exchange, exchange->route_index, PHASE_SERVICE_HEAD, &result);
+  struct caching *caching = exchange->caching;
+  if (caching && !caching->capture) exchange_land_flight(exchange, BRIDGE_NONE);
+  if (result != PHASE_FAILED && !exchange->answered) return true;
+  try_abandon(exchange);
+  if (result == PHASE_FAILED)
+    exchange_fail(exchange, 500, UNEXPECTED);
+  else
+    exchange_respond(exchange);
+  return false;
+}
+
+// Fields of a response that are for caches, and not for clients.
+static void drop_hidden(struct exchange *exchange) {
+  struct slice hidden = exchange->caching->hidden;
+  for (uint32_t i = 0; i < exchange->response.count;) {
+    struct slice name = exchange->response.fields[i].name;
+    if (!headers_list_has(hidden, name)) {
+      i++;
+      continue;
+    }
+    if (exchange_fork_response(exchange) < 0) return;
+    headers_remove(&exchange->response, name);
+  }
+}
+
 void exchange_on_service_head(struct exchange *exchange) {
   struct h1_message *message = &exchange->service_message;
   if (exchange->hedge) hedge_settle(exchange, true);
@@ -393,11 +452,14 @@ void exchange_on_service_head(struct exchange *exchange) {
   exchange->source = SOURCE_SERVICE;
   exchange->response_length = message->content_length;
   exchange->service_response = exchange->response = message->headers;
-  exchange->has_response = true;
   forward_mark_hop_by_hop(&exchange->response);
   buffer_clear(&exchange->replay);
   exchange->replayable = false;
-  merge_preset(exchange);
+  if ((exchange->phases & (1u << PHASE_SERVICE_HEAD)) && message->status != 101 && !service_head_passes(exchange))
+    return;
+  exchange->has_response = true;
+  exchange_merge_preset(exchange);
+  if (exchange->caching && exchange->caching->hidden.len) drop_hidden(exchange);
   if (message->status == 101) {
     tunnel_head(exchange);
   } else if ((exchange->phases & (1u << PHASE_RESPONSE)) || exchange->wants_whole_response) {
@@ -422,18 +484,20 @@ static void gather_response(struct exchange *exchange, struct chunk *chunk, stru
 }
 
 void exchange_on_service_body(struct exchange *exchange, struct chunk *chunk, struct slice piece) {
+  if (exchange->caching && exchange->caching->capture) exchange_store_piece(exchange, piece);
   if (exchange->state == EXCHANGE_RESPONSE)
     gather_response(exchange, chunk, piece);
   else if (exchange->websocket && exchange->state == EXCHANGE_TUNNEL)
     websocket_on_service(exchange, chunk, piece);
   else if (exchange->state == EXCHANGE_SENDING || exchange->state == EXCHANGE_TUNNEL)
-    send_piece(exchange, chunk, piece, false);
+    exchange_send_piece(exchange, chunk, piece, false);
 }
 
 void exchange_on_service_end(struct exchange *exchange) {
   exchange->last_byte_us = exchange->worker->loop.clock.mono_us;
   if (exchange->endpoint) balance_on_end(exchange);
   take_trailers(exchange);
+  if (exchange->caching && exchange->caching->capture) exchange_store_end(exchange);
   if (exchange->state == EXCHANGE_RESPONSE) {
     enum phase_result result = PHASE_DONE;
     exchange->response_length = (int64_t)exchange->answer.bytes;
@@ -448,7 +512,7 @@ void exchange_on_service_end(struct exchange *exchange) {
   }
   struct worker *worker = exchange->worker;
   double handle = exchange_handle(exchange);
-  if (exchange->filtering_body) send_piece(exchange, NULL, SLICE(""), true);
+  if (exchange->filtering_body) exchange_send_piece(exchange, NULL, SLICE(""), true);
   if (exchange_find(worker, handle) != exchange) return;
   if (exchange->state != EXCHANGE_SENDING && exchange->state != EXCHANGE_TUNNEL) return;
   exchange_send_end(exchange);
@@ -467,6 +531,11 @@ void exchange_on_service_failed(struct exchange *exchange, int status, const cha
   }
   buffer_clear(&exchange->answer);
   exchange->source = SOURCE_ERROR;
+  exchange->status = status;
+  if ((exchange->phases & (1u << PHASE_SERVICE_HEAD)) && exchange->state == EXCHANGE_SERVICE &&
+      !service_head_passes(exchange))
+    return;
+  exchange->source = SOURCE_ERROR;
   answer_error(exchange, status, slice_of(told));
   exchange_respond(exchange);
 }
@@ -480,7 +549,7 @@ static void stream_start(struct worker *worker, double handle) {
   bool waited = exchange->waiting;
   headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
   exchange->has_response = true;
-  merge_preset(exchange);
+  exchange_merge_preset(exchange);
   bool good = filter_head(exchange);
   exchange->waiting = waited;
   if (!good || !exchange->stream) {

@@ -118,6 +118,8 @@ static void release_chunk(struct chunk **chunk) {
 }
 
 void exchange_slim(struct exchange *exchange) {
+  if (exchange->caching) exchange_forget_cache(exchange);
+  exchange->caching = NULL;
   drop_unused(exchange);
   struct packing packing = {0};
   pack_all(&packing, exchange);

@@ -59,6 +59,7 @@ struct limits {
   int64_t header_timeout_ms, body_timeout_ms, keepalive_timeout_ms, send_timeout_ms;
   int64_t upstream_idle_timeout_ms;
   int64_t max_body_bytes, max_connections, max_buffered_body_bytes;
+  int64_t cache_bytes;          // that all stored responses may take; as of when the first one is looked for
   int64_t plugin_cpu_budget_ms; // -1: as the worker was started with
   uint32_t max_head_bytes, max_headers, keepalive_requests, pool_size;
   uint32_t websocket_on_reload, websocket_drain_ms;        // enum on_reload; what becomes of tunnels

@@ -28,6 +28,7 @@
 #include "phase.h"
 #include "server.h"
 #include "store.h"
+#include "store_objects.h"
 #include "tcp_server.h"
 #include "tls_cache.h"
 #include "vm.h"
@@ -73,6 +74,14 @@ struct store *worker_store(struct worker *worker) {
   snprintf(folder, sizeof folder, "%s/store", worker->options.state_dir);
   worker->store = store_open(folder, STORE_BYTES, &worker->error);
   return worker->store;
+}
+
+struct objects *worker_objects(struct worker *worker) {
+  if (worker->objects || !worker->options.state_dir) return worker->objects;
+  char folder[4096];
+  snprintf(folder, sizeof folder, "%s/responses", worker->options.state_dir);
+  worker->objects = objects_open(folder, (uint64_t)worker_limits(worker)->cache_bytes, &worker->error);
+  return worker->objects;
 }
 
 struct kafka *worker_kafka(struct worker *worker) {
@@ -554,11 +563,13 @@ void worker_free(struct worker *worker) {
   websockets_close(worker);
   waits_close(worker);
   budgets_close(worker);
+  flights_close(worker);
   free(worker->last_report);
   free(worker->self_certificate);
   free(worker->self_key);
   if (worker->dns) dns_free(worker->dns);
   if (worker->store) store_close(worker->store);
+  if (worker->objects) objects_close(worker->objects);
   if (worker->appender) appender_free(worker->appender);
   text_free(&worker->access_line);
   if (worker->control) control_close(worker->control);

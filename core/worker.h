@@ -26,12 +26,14 @@ struct counters;
 struct endpoints;
 struct dns;
 struct exchange;
+struct flights;
 struct kafka;
 struct link;
 struct passwords;
 struct server;
 struct tcp_server;
 struct kit;
+struct objects;
 struct store;
 struct topics;
 struct client;
@@ -96,6 +98,8 @@ struct worker {
   struct store *store;
   struct budget **budgets; // by their numbers from 1
   uint32_t budget_count;
+  struct objects *objects; // cached responses
+  struct flights *flights; // requests that others wait for; NULL until there is one
   struct appender *appender;
   struct passwords *passwords; // being checked; NULL until there is one
   struct text access_line;     // of the access log, being made
@@ -177,7 +181,8 @@ void websockets_close(struct worker *worker); // of exchange_websocket.c
 
 struct loop *worker_loop(struct worker *worker);
 struct counters *worker_counters(struct worker *worker);
-struct store *worker_store(struct worker *worker); // NULL, with worker->error, when it cannot be opened
+struct store *worker_store(struct worker *worker);     // NULL, with worker->error, when it cannot be opened
+struct objects *worker_objects(struct worker *worker); // the same for cached responses
 struct dns *worker_dns(struct worker *worker);
 struct kafka *worker_kafka(struct worker *worker);
 struct appender *worker_appender(struct worker *worker);

@@ -5,6 +5,7 @@ local PARTS = {}
 for name in ([[
   authentication
   budget
+  cache
   circuit
   counters
   crypto
@@ -51,6 +52,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@class sluice
 ---@field authentication table
 ---@field budget sluice.budget
+---@field cache sluice.cache
 ---@field circuit table
 ---@field counters sluice.counters
 ---@field crypto sluice.crypto

@@ -13,13 +13,14 @@ local find, running = exchanges.find, exchanges.running
 
 local phases = {}
 
--- The last two are plugins' balancer and log run for a TCP or TLS stream: phases of their own here, so that what a
+-- Those "(stream)" are plugins' balancer and log run for a TCP or TLS stream: phases of their own here, so that what a
 -- stream does not have is refused there as in any other phase that does not allow it.
 local NAMES = {
   "init_worker", "configure", "certificate", "preread", "rewrite", "access", "balancer", "header_filter", "body_filter",
   "response", "log", "ws_client_frame", "ws_upstream_frame", "balancer (stream)", "log (stream)",
+  "service_head",
 }
-local GROUPS = { frames = { "ws_client_frame", "ws_upstream_frame" },
+local GROUPS = { heads = { "service_head", "header_filter" }, frames = { "ws_client_frame", "ws_upstream_frame" },
   streams = { "preread", "balancer (stream)", "log (stream)" } }
 
 ---@type table<integer, string> names by number, from 0
@@ -40,7 +41,8 @@ local WAITING = {
   ws_client_frame = true, ws_upstream_frame = true, ["log (stream)"] = true,
 }
 
----@param ... string names of phases; "frames": those of WebSockets, "streams": those of TCP
+---@param ... string names of phases; "heads": both of a response's head; "frames": those of WebSockets; "streams": of
+--- TCP
 ---@return integer mask with one bit a phase
 function phases.mask(...)
   local mask = 0

@@ -261,6 +261,7 @@ local PUBLIC = {}
 for name in ([[
   authentication
   budget
+  cache
   circuit
   code
   cookie

@@ -109,6 +109,12 @@ return {
       failure_rate_threshold = 50, slow_call_rate_threshold = 50, slow_call_duration_threshold = 1 } } } })
   end },
   { name = "routes-10000", against = "plain", floor = 0.97, path = "/r7777/x", config = many_routes },
+  { name = "cache", against = "nginx", floor = 1.2, path = "/1k",
+    config = function(origin)
+      return configuration(origin, { plugins = { { name = "proxy-cache",
+        config = { strategy = "memory", content_type = { "*/*" }, cache_ttl = 3600 } } } })
+    end,
+    nginx = { location = "proxy_cache cache; proxy_cache_valid 200 1h;" } },
   { name = "h2", against = "nginx", floor = 1.0, path = "/128", config = configuration, nginx = {}, streams = 100,
     connections = 4 },
   { name = "h2-tls", against = "nginx", floor = 1.0, path = "/128", config = configuration, nginx = {}, streams = 100,

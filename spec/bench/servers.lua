@@ -27,6 +27,7 @@ http {
   fastcgi_temp_path %s/fastcgi;
   uwsgi_temp_path %s/uwsgi;
   scgi_temp_path %s/scgi;
+  proxy_cache_path %s/cache keys_zone=cache:16m;
   proxy_max_temp_file_size 0;
   proxy_buffer_size 16k;
   proxy_buffers 16 64k;
@@ -49,8 +50,9 @@ end
 -- Starts nginx on `core`; `blocks` stands inside its http block.
 function servers.nginx(core, port, blocks)
   local directory = posix.temporary_directory()
+  os.execute("chmod 755 '" .. directory .. "'") -- nginx's worker is another user
   local path = directory .. "/nginx.conf"
-  local text = nginx_conf:gsub("%%s", directory, 7):gsub("%%s", (blocks:gsub("%%", "%%%%")))
+  local text = nginx_conf:gsub("%%s", directory, 8):gsub("%%s", (blocks:gsub("%%", "%%%%")))
   process.write_file(path, text)
   local self = { port = port, name = "nginx" }
   self.process = process.start({ "taskset", "-c", core, "nginx", "-c", path, "-e", directory .. "/error.log" },
@@ -85,7 +87,7 @@ end
 -- trailers, as a gRPC service answers.
 function servers.origin()
   local directory = posix.temporary_directory()
-  os.execute("chmod 755 '" .. directory .. "'") -- nginx's worker is another user
+  os.execute("chmod 755 '" .. directory .. "'")
   process.write_file(directory .. "/1m", ("0123456789abcdef"):rep(65536))
   local port, grpc_port = process.free_port(), process.free_port()
   local self = servers.nginx(servers.OTHER_CORE, port, ([[

@@ -17,10 +17,10 @@ local check_phase, must, text, number = core.check_phase, core.must, core.text, 
 local of = exchanges.of
 local rawget, rawset = rawget, rawset
 
-local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
+local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "heads", "body_filter",
   "response", "log", "frames", "streams")
-local LATER = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
-local ROUTED = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log", "frames",
+local LATER = phases.mask("access", "balancer", "heads", "body_filter", "response", "log", "frames")
+local ROUTED = phases.mask("access", "balancer", "heads", "body_filter", "response", "log", "frames",
   "streams")
 local ACCESS = phases.mask("access")
 

@@ -14,12 +14,12 @@ local text, number, check_phase = core.text, core.number, core.check_phase
 
 local MESSAGE_REQUEST, TRAILERS = E.MESSAGE_REQUEST, E.MESSAGE_REQUEST_TRAILERS
 
-local HEAD = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames")
+local HEAD = phases.mask("rewrite", "access", "balancer", "heads", "body_filter", "response", "log", "frames")
 local BODY = phases.mask("rewrite", "access", "response")
 local LIMIT = phases.mask("rewrite", "access")
-local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "header_filter", "body_filter",
+local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "heads", "body_filter",
   "response", "log", "frames", "streams")
-local SIZE = phases.mask("rewrite", "access", "balancer", "header_filter", "body_filter", "response", "log", "frames",
+local SIZE = phases.mask("rewrite", "access", "balancer", "heads", "body_filter", "response", "log", "frames",
   "log (stream)")
 
 ---@class sluice.request

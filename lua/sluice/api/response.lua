@@ -22,10 +22,10 @@ local EXIT = phases.EXIT
 
 local READ = phases.mask("header_filter", "response", "body_filter", "log")
 local RESULT = phases.mask("header_filter", "response", "body_filter", "log", "frames", "log (stream)")
-local CHANGE = phases.mask("rewrite", "access", "header_filter", "response")
+local CHANGE = phases.mask("rewrite", "access", "heads", "response")
 local TRAILERS = phases.mask("rewrite", "access", "header_filter", "body_filter", "response")
-local ANSWER = phases.mask("rewrite", "access", "header_filter", "response")
-local EXIT_IN = phases.mask("preread", "rewrite", "access", "header_filter", "response")
+local ANSWER = phases.mask("rewrite", "access", "heads", "response")
+local EXIT_IN = phases.mask("preread", "rewrite", "access", "heads", "response")
 local BREAK = phases.mask("access", "body_filter")
 local HINTS = phases.mask("rewrite", "access")
 local STREAM = phases.mask("access")

@@ -9,7 +9,7 @@ local phases = require "sluice.phases"
 local check_phase = core.check_phase
 local of = exchanges.of
 
-local MATCHED = phases.mask("access", "balancer", "header_filter", "body_filter", "response", "log", "frames",
+local MATCHED = phases.mask("access", "balancer", "heads", "body_filter", "response", "log", "frames",
   "streams")
 
 ---@class sluice.router

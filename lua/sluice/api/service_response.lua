@@ -12,7 +12,7 @@ local check_phase = core.check_phase
 
 local MESSAGE, TRAILERS = E.MESSAGE_SERVICE_RESPONSE, E.MESSAGE_SERVICE_TRAILERS
 
-local HEAD = phases.mask("header_filter", "response", "body_filter", "log")
+local HEAD = phases.mask("heads", "response", "body_filter", "log")
 local LOG = phases.mask("log")
 local BODY = phases.mask("header_filter", "response")
 

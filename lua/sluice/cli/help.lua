@@ -66,6 +66,15 @@ local pages = {
       "crypt(5).\n\n" ..
       "  --cost N            1 to 11, 5 by default (20 ms, 16 MB); each more takes twice of both\n",
   },
+  {
+    name = "purge", usage = "[-c FILE]... [URL]... [--prefix URL] [--tag TAG] [--key KEY] [--all]",
+    brief = "remove stored responses",
+    text = "Of a URL, of all that begin so, with a tag, or with a key as X-Cache-Key tells it. All but -c may be\n" ..
+      "repeated. Takes effect at once, whether the gateway runs or not.\n\n" .. CONFIG ..
+      "  --prefix URL        such as https://host/path/\n" ..
+      "  --tag TAG           that the service gave in Surrogate-Key or Cache-Tag\n" ..
+      "  --key KEY           32 hexadecimal digits\n  --all               whatever is stored\n",
+  },
   { name = "version", usage = "", brief = "version of this binary", text = "" },
   { name = "help", usage = "[COMMAND]", brief = "this list, or one command", text = "" },
 }

@@ -33,6 +33,7 @@ local limits = {
   { max_streams = { type = "integer", between = { 1, 100000 }, default = 100 } },
   { max_body_bytes = limit(0, 2 ^ 53) }, { max_buffered_body_bytes = limit(8388608, 2 ^ 53) },
   { max_connections = limit(0) },
+  { cache_bytes = { type = "integer", between = { 4194304, 2 ^ 44 }, default = 1073741824 } }, -- of stored responses
   -- Of the master: how long a worker may take to finish, and to stand still.
   { drain_timeout = limit(30000) },
   { watchdog_timeout = { type = "integer", between = { 100, 3600000 }, default = 5000 } },

@@ -15,7 +15,8 @@ describe("the gateway section", function()
       gateway.access_log.path, gateway.log.level, gateway.log.format })
     assert.same({ client_header_timeout = 10000, client_body_timeout = 30000, keepalive_timeout = 60000,
       send_timeout = 30000, drain_timeout = 30000, watchdog_timeout = 5000, max_head_bytes = 32768, max_headers = 200,
-      max_streams = 100, max_body_bytes = 0, max_buffered_body_bytes = 8388608, max_connections = 0 },
+      max_streams = 100, max_body_bytes = 0, max_buffered_body_bytes = 8388608, max_connections = 0,
+      cache_bytes = 1073741824 },
       gateway.limits)
     assert.same({ on_reload = "keep", drain_timeout = 10000, client_max_payload = 1048576,
       upstream_max_payload = 16777216 }, gateway.websocket)

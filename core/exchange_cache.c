@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: Apache-2.0
+// An exchange and stored responses: answering from one, storing one while it passes, and waiting for who does so.
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "cache.h"
+#include "counters.h"
+#include "exchange_parts.h"
+#include "phase.h"
+#include "worker.h"
+
+enum {
+  INLINE_MOST = 16384, // content that is kept beside the fields
+  PIECES_A_TURN = 16,
+  WAKE_A_TURN = 32,
+  FIELDS_MOST = 100000,
+  FLIGHT_BUCKETS = 256,
+  FLIGHT_KEY = sizeof "cache flight " - 1 + OBJECT_HASH
+};
+
+// ---- Answering -------------------------------------------------------------------------------------------------------
+
+// What of a stored response's fields goes with 304: nothing of the content that is not sent (RFC 9110 15.4.5).
+static void drop_content_fields(struct headers *headers) {
+  static const struct slice names[] = {SLICE("content-type"), SLICE("content-encoding"), SLICE("content-language"),
+                                       SLICE("content-range")};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) headers_remove(headers, names[i]);
+}
+
+static uint64_t bytes_of(const struct cache_piece *piece) {
+  uint64_t bytes = 0;
+  for (; piece; piece = piece->next) bytes += piece->text.len + (piece->to - piece->from);
+  return bytes;
+}
+
+static void answer_from_memory(struct exchange *exchange) {
+  const struct found *found = exchange->caching->found;
+  int failed = 0;
+  for (const struct cache_piece *piece = exchange->caching->pieces; piece; piece = piece->next) {
+    failed |= buffer_append(&exchange->answer, piece->text.data, piece->text.len);
+    failed |= buffer_append(&exchange->answer, found->body.data + piece->from, (size_t)(piece->to - piece->from));
+  }
+  if (failed)
+    exchange_fail(exchange, 500, UNEXPECTED);
+  else
+    exchange_answer(exchange);
+}
+
+void exchange_answer_stored(struct exchange *exchange) {
+  struct caching *caching = exchange->caching;
+  struct found *found = caching->found;
+  bool whole = exchange->status == found->stored.status;
+  exchange->response = found->fields;
+  exchange->has_response = true;
+  exchange->reason = whole ? found->reason : (struct slice){NULL, 0};
+  if (exchange->status == 304) drop_content_fields(&exchange->response);
+  exchange_merge_preset(exchange);
+  buffer_clear(&exchange->answer);
+  if (found->chunks == 0 || !caching->pieces) {
+    answer_from_memory(exchange);
+    return;
+  }
+  caching->piped = exchange_answer_head(exchange, (int64_t)bytes_of(caching->pieces));
+  if (!caching->piped) return;
+  if (exchange->no_body_out) caching->pieces = NULL;
+  exchange_pump_stored(exchange);
+}
+
+// Sends the next piece, up to a chunk of it. False: what is stored has gone meanwhile.
+static bool send_next(struct exchange *exchange) {
+  struct caching *caching = exchange->caching;
+  struct cache_piece *piece = caching->pieces;
+  struct worker *worker = exchange->worker;
+  if (piece->text.len) {
+    struct slice text = piece->text;
+    piece->text.len = 0;
+    exchange_send_piece(exchange, NULL, text, false);
+    return true;
+  }
+  struct chunk *chunk = chunk_take(&worker->chunks);
+  if (!chunk) return false;
+  uint32_t within = (uint32_t)(piece->from % OBJECT_CHUNK);
+  int64_t len = objects_read(worker->objects, caching->found->id, (uint32_t)(piece->from / OBJECT_CHUNK), chunk->data);
+  bool good = len > within;
+  if (good) {
+    uint64_t left = piece->to - piece->from, there = (uint64_t)len - within;
+    struct slice data = {chunk->data + within, (uint32_t)(left < there ? left : there)};
+    piece->from += data.len;
+    exchange_send_piece(exchange, chunk, data, false);
+  }
+  chunk_release(chunk);
+  return good;
+}
+
+static void pump_more(struct worker *worker, void *data) {
+  (void)worker;
+  exchange_pump_stored(data);
+}
+
+static bool is_piped(struct worker *worker, struct exchange *exchange, double handle) {
+  return exchange_find(worker, handle) == exchange && exchange->state == EXCHANGE_SENDING && exchange->caching->piped;
+}
+
+static void end_pipe(struct exchange *exchange, double handle) {
+  struct worker *worker = exchange->worker;
+  if (exchange->filtering_body) exchange_send_piece(exchange, NULL, SLICE(""), true);
+  if (!is_piped(worker, exchange, handle)) return;
+  exchange->caching->piped = false;
+  exchange_send_end(exchange);
+}
+
+// As much as the client takes, but not all at once: others wait, too.
+void exchange_pump_stored(struct exchange *exchange) {
+  struct worker *worker = exchange->worker;
+  struct caching *caching = exchange->caching;
+  double handle = exchange_handle(exchange);
+  if (!is_piped(worker, exchange, handle)) return;
+  for (int i = 0; i < PIECES_A_TURN; i++) {
+    while (caching->pieces && caching->pieces->text.len == 0 && caching->pieces->from >= caching->pieces->to)
+      caching->pieces = caching->pieces->next;
+    if (!caching->pieces) {
+      end_pipe(exchange, handle);
+      return;
+    }
+    if (exchange->ops->is_congested(exchange)) exchange->ops->flush(exchange);
+    if (!is_piped(worker, exchange, handle) || exchange->ops->is_congested(exchange)) return;
+    if (!send_next(exchange)) {
+      caching->piped = false;
+      exchange_cut(exchange, 500, UNEXPECTED);
+      return;
+    }
+    if (!is_piped(worker, exchange, handle)) return;
+  }
+  exchange->ops->flush(exchange);
+  if (is_piped(worker, exchange, handle)) worker_give_way(worker, pump_more, exchange, &caching->more);
+}
+
+// ---- Storing ---------------------------------------------------------------------------------------------------------
+
+struct capture {
+  struct stored stored;
+  struct object_writer writer;
+  struct slice vary, tags, drop;
+  uint64_t replaces; // number of the one that was found; 0: none
+  uint64_t most;
+  char *buffer; // not written yet
+  uint32_t len, room;
+};
+
+static void capture_free(struct exchange *exchange) {
+  struct capture *capture = exchange->caching->capture;
+  exchange->caching->capture = NULL;
+  free(capture->buffer);
+  free(capture);
+}
+
+static void capture_drop(struct exchange *exchange) {
+  objects_abandon(exchange->worker->objects, &exchange->caching->capture->writer);
+  capture_free(exchange);
+  exchange_land_flight(exchange, BRIDGE_NONE);
+}
+
+static struct slice copy(struct exchange *exchange, struct bytes text) {
+  return arena_copy(&exchange->arena, text.data, text.len);
+}
+
+static int64_t microseconds(double seconds) {
+  const double most = 1e9;
+  if (!(seconds > 0)) return 0;
+  return (int64_t)((seconds < most ? seconds : most) * 1e6);
+}
+
+static void stored_set(struct stored *stored, const struct exchange *exchange, const struct cache_how *how) {
+  int64_t now = exchange->worker->loop.clock.real_us;
+  *stored = (struct stored){
+      .received_us = now,
+      .lifetime_us = microseconds(how->lifetime_s),
+      .age_us = microseconds(how->age_s),
+      .revalidate_us = microseconds(how->revalidate_s),
+      .error_us = microseconds(how->error_s),
+      .end_us = how->keep_s > 0 ? now + microseconds(how->keep_s) : 0,
+      .first = (int64_t)how->first,
+      .total = (int64_t)how->total,
+      .flags = how->flags,
+      .status = exchange->service_status,
+  };
+}
+
+int bridge_cache_store(struct worker *worker, double handle, const struct cache_how *how) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct caching *caching = exchange->caching;
+  if (!caching || caching->capture || exchange->state != EXCHANGE_SERVICE || exchange->service_status == 0)
+    return BRIDGE_LATE;
+  struct slice names[CACHE_TAGS_MOST + 1];
+  char *memory;
+  uint32_t count = cache_names(caching, (struct slice){how->tags.data, how->tags.len}, names, &memory);
+  free(memory);
+  if (count == 0) return BRIDGE_INVALID;
+  if (how->most_bytes > 0 && (double)exchange->service_message.content_length > how->most_bytes) return BRIDGE_FULL;
+  struct capture *capture = calloc(1, sizeof *capture);
+  if (!capture) return BRIDGE_FULL;
+  capture->vary = copy(exchange, how->vary);
+  capture->tags = copy(exchange, how->tags);
+  capture->drop = copy(exchange, how->drop);
+  if (!capture->vary.data || !capture->tags.data || !capture->drop.data) {
+    free(capture);
+    return BRIDGE_FULL;
+  }
+  stored_set(&capture->stored, exchange, how);
+  capture->most = how->most_bytes > 0 ? (uint64_t)how->most_bytes : UINT64_MAX;
+  capture->replaces = caching->found ? caching->found->id : 0;
+  caching->capture = capture;
+  return BRIDGE_OK;
+}
+
+static bool make_room(struct capture *capture, uint32_t need) {
+  uint32_t room = capture->room ? capture->room : 4096;
+  while (room < need) room *= 2;
+  if (room > OBJECT_CHUNK) room = OBJECT_CHUNK;
+  if (room == capture->room) return true;
+  char *buffer = realloc(capture->buffer, room);
+  if (!buffer) return false;
+  capture->buffer = buffer;
+  capture->room = room;
+  return true;
+}
+
+static bool write_chunk(struct exchange *exchange) {
+  struct capture *capture = exchange->caching->capture;
+  struct error error;
+  int result = objects_write(exchange->worker->objects, &capture->writer, (struct slice){capture->buffer, capture->len},
+                             exchange->worker->loop.clock.real_us, &error);
+  capture->len = 0;
+  if (result == 0) return true;
+  log_warn(&exchange->worker->log, "a response is not cached", "cause", error.text);
+  return false;
+}
+
+void exchange_store_piece(struct exchange *exchange, struct slice piece) {
+  struct capture *capture = exchange->caching->capture;
+  capture->stored.length += piece.len;
+  bool good = capture->stored.length <= capture->most;
+  while (good && piece.len > 0) {
+    uint32_t room = OBJECT_CHUNK - capture->len, take = piece.len < room ? piece.len : room;
+    good = make_room(capture, capture->len + take);
+    if (!good) break;
+    memcpy(capture->buffer + capture->len, piece.data, take);
+    capture->len += take;
+    piece.data += take;
+    piece.len -= take;
+    if (capture->len == OBJECT_CHUNK) good = write_chunk(exchange);
+  }
+  if (!good) capture_drop(exchange);
+}
+
+// Makes a record with this text visible.
+static int put_record(struct exchange *exchange, struct object_put *put, struct slice tags, struct error *error) {
+  struct caching *caching = exchange->caching;
+  struct slice names[CACHE_TAGS_MOST + 1];
+  uint64_t replaces[sizeof caching->same / sizeof *caching->same + 1], id;
+  uint32_t most = sizeof caching->same / sizeof *caching->same;
+  uint32_t count = caching->same_count < most ? caching->same_count : most;
+  char *memory;
+  memcpy(replaces, caching->same, count * sizeof *replaces);
+  if (put->replace_count) replaces[count] = *put->replaces;
+  put->replace_count += count;
+  put->replaces = replaces;
+  put->hash = caching->hash;
+  put->names = names;
+  put->name_count = cache_names(caching, tags, names, &memory);
+  int result = objects_put(exchange->worker->objects, put, exchange->worker->loop.clock.real_us, &id, error);
+  free(memory);
+  return result;
+}
+
+static int store_record(struct exchange *exchange, struct error *error) {
+  struct caching *caching = exchange->caching;
+  struct capture *capture = caching->capture;
+  struct entry_text head = cache_encode(&capture->stored, caching, &exchange->service_response,
+                                        exchange->service_message.reason, capture->vary, capture->tags, capture->drop);
+  if (!head.data) return error_set(error, ERROR_MEMORY, "its head is too large");
+  struct object_put put = {.body = capture->writer.chunks ? &capture->writer : NULL,
+                           .head = {head.data, head.len},
+                           .rest = {capture->buffer, capture->len},
+                           .replaces = &capture->replaces,
+                           .replace_count = capture->replaces != 0};
+  int result = put_record(exchange, &put, capture->tags, error);
+  free(head.data);
+  return result;
+}
+
+void exchange_store_end(struct exchange *exchange) {
+  struct capture *capture = exchange->caching->capture;
+  struct error error = {0};
+  bool keep_beside = capture->writer.chunks == 0 && capture->len <= INLINE_MOST;
+  if (!keep_beside && capture->len > 0 && !write_chunk(exchange)) {
+    capture_drop(exchange);
+    return;
+  }
+  if (store_record(exchange, &error) < 0) {
+    log_warn(&exchange->worker->log, "a response is not cached", "cause", error.text);
+    capture_drop(exchange);
+    return;
+  }
+  capture_free(exchange);
+  exchange_land_flight(exchange, BRIDGE_OK);
+}
+
+// Of what a 304 or a response to HEAD says, what takes the place of what is stored (RFC 9111 3.2). The content is still
+// the old one, and so is what describes it.
+static bool updates(const struct field *field) {
+  static const struct slice content[] = {SLICE("content-encoding"), SLICE("content-type"), SLICE("content-range")};
+  for (size_t i = 0; i < sizeof content / sizeof *content; i++)
+    if (slice_equal_nocase(field->name, content[i])) return false;
+  return field->id != FIELD_CONTENT_LENGTH;
+}
+
+static int merge_update(struct exchange *exchange, struct headers *out) {
+  const struct headers *update = &exchange->service_response;
+  struct headers *old = &exchange->caching->found->fields;
+  struct arena *arena = &exchange->arena;
+  int failed = 0;
+  headers_init(out, FIELDS_MOST);
+  for (uint32_t i = 0; i < old->count; i++) {
+    const struct field *field = &old->fields[i];
+    if (updates(field) && headers_find(update, field->name, 0)) continue;
+    failed |= headers_add(out, arena, field->name, field->value);
+  }
+  for (uint32_t i = 0; i < update->count; i++) {
+    const struct field *field = &update->fields[i];
+    if (updates(field) && !field->named_by_connection) failed |= headers_add(out, arena, field->name, field->value);
+  }
+  return failed;
+}
+
+int bridge_cache_refresh(struct worker *worker, double handle, const struct cache_how *how) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct caching *caching = exchange->caching;
+  if (!caching || !caching->found || exchange->state != EXCHANGE_SERVICE) return BRIDGE_LATE;
+  struct found *found = caching->found;
+  struct stored stored;
+  struct headers fields;
+  struct error error;
+  stored_set(&stored, exchange, how);
+  stored.status = found->stored.status;
+  stored.length = found->stored.length;
+  stored.first = found->stored.first;
+  stored.total = found->stored.total;
+  if (merge_update(exchange, &fields) < 0) return BRIDGE_FULL;
+  struct slice vary = copy(exchange, how->vary), drop = copy(exchange, how->drop);
+  struct slice tags = how->tags.len ? copy(exchange, how->tags) : found->tags;
+  struct entry_text head = cache_encode(&stored, caching, &fields, found->reason, vary, tags, drop);
+  if (!head.data) return BRIDGE_FULL;
+  struct object_put put = {.id = found->id, .head = {head.data, head.len}, .rest = found->body};
+  int result = put_record(exchange, &put, tags, &error);
+  free(head.data);
+  found->stored = stored;
+  found->fields = fields;
+  exchange_land_flight(exchange, result < 0 ? BRIDGE_NONE : BRIDGE_OK);
+  return BRIDGE_OK;
+}
+
+void exchange_forget_cache(struct exchange *exchange) {
+  struct caching *caching = exchange->caching;
+  queue_drop(&caching->more);
+  caching->piped = false;
+  if (caching->capture) {
+    objects_abandon(exchange->worker->objects, &caching->capture->writer);
+    capture_free(exchange);
+  }
+  exchange_land_flight(exchange, BRIDGE_CLOSED);
+}
+
+// ---- Flights ---------------------------------------------------------------------------------------------------------
+
+struct waiter {
+  struct waiter *next;
+  struct flight *flight;
+  struct worker *worker;
+  struct timer timer;
+  double coroutine;
+};
+
+// One request that others of this worker wait for; `shared`: for those of other workers, too.
+struct flight {
+  struct flight *next;
+  struct job job;
+  struct waiter *waiters, **end;
+  int status; // once it has landed
+  bool landed, shared;
+  unsigned char hash[OBJECT_HASH];
+};
+
+struct flights {
+  struct flight *buckets[FLIGHT_BUCKETS];
+  struct flight *landed; // whose waiters are being woken
+};
+
+static void flight_key(const unsigned char *hash, char key[FLIGHT_KEY]) {
+  memcpy(key, "cache flight ", FLIGHT_KEY - OBJECT_HASH);
+  memcpy(key + FLIGHT_KEY - OBJECT_HASH, hash, OBJECT_HASH);
+}
+
+static struct flight **flight_at(struct worker *worker, const unsigned char *hash) {
+  struct flight **at = &worker->flights->buckets[hash[0] % FLIGHT_BUCKETS];
+  while (*at && memcmp((*at)->hash, hash, OBJECT_HASH) != 0) at = &(*at)->next;
+  return at;
+}
+
+static void flight_remove(struct flight **at, struct flight *flight) {
+  while (*at && *at != flight) at = &(*at)->next;
+  if (*at) *at = flight->next;
+}
+
+static void waiter_remove(struct waiter *waiter) {
+  struct flight *flight = waiter->flight;
+  struct waiter **at = &flight->waiters;
+  while (*at != waiter) at = &(*at)->next;
+  *at = waiter->next;
+  if (flight->end == &waiter->next) flight->end = at;
+  timer_cancel(&waiter->worker->loop.timers, &waiter->timer);
+  free(waiter);
+}
+
+static void waiter_on_timer(struct timer *timer) {
+  struct waiter *waiter = (struct waiter *)(void *)((char *)timer - offsetof(struct waiter, timer));
+  struct worker *worker = waiter->worker;
+  double coroutine = waiter->coroutine;
+  waiter_remove(waiter);
+  phase_resume(worker, coroutine, BRIDGE_TIMEOUT, 0);
+}
+
+// Thousands may have waited: some a turn.
+static void wake_some(struct worker *worker, void *data) {
+  struct flight *flight = data;
+  for (int i = 0; i < WAKE_A_TURN && flight->waiters; i++) {
+    worker_wake(worker, flight->waiters->coroutine, flight->status, 0);
+    waiter_remove(flight->waiters);
+  }
+  if (flight->waiters) {
+    worker_give_way(worker, wake_some, flight, &flight->job);
+    return;
+  }
+  flight_remove(&worker->flights->landed, flight);
+  free(flight);
+}
+
+void exchange_land_flight(struct exchange *exchange, int status) {
+  struct flight *flight = exchange->caching->flight;
+  struct worker *worker = exchange->worker;
+  if (!flight) return;
+  exchange->caching->flight = NULL;
+  char key[FLIGHT_KEY];
+  flight_key(flight->hash, key);
+  if (flight->shared) counters_delete(worker->counters, key, sizeof key, worker->loop.clock.real_us);
+  flight_remove(&worker->flights->buckets[flight->hash[0] % FLIGHT_BUCKETS], flight);
+  flight->next = worker->flights->landed;
+  worker->flights->landed = flight;
+  flight->landed = true;
+  flight->status = status;
+  wake_some(worker, flight);
+}
+
+static struct flight *flight_new(struct worker *worker, struct flight **at, const unsigned char *hash) {
+  struct flight *flight = calloc(1, sizeof *flight);
+  if (!flight) return NULL;
+  flight->end = &flight->waiters;
+  memcpy(flight->hash, hash, OBJECT_HASH);
+  (void)worker;
+  return *at = flight;
+}
+
+bool exchange_flight_is_free(struct exchange *exchange) {
+  return !exchange->worker->flights || !*flight_at(exchange->worker, exchange->caching->hash);
+}
+
+int bridge_cache_lead(struct worker *worker, double handle, double seconds) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (exchange_is_over(exchange)) return BRIDGE_CLOSED;
+  struct caching *caching = exchange->caching;
+  if (!caching || caching->key.len == 0) return BRIDGE_INVALID;
+  if (!worker->flights) worker->flights = calloc(1, sizeof *worker->flights);
+  if (!worker->flights) return BRIDGE_FULL;
+  struct flight **at = flight_at(worker, caching->hash);
+  if (*at && *at != caching->flight) return BRIDGE_DIFFERS;
+  if (!caching->flight) caching->flight = flight_new(worker, at, caching->hash);
+  if (!caching->flight) return BRIDGE_FULL;
+  if (caching->flight->shared) return BRIDGE_OK;
+  char key[FLIGHT_KEY];
+  int status;
+  flight_key(caching->hash, key);
+  int64_t others =
+      counters_add(worker->counters, key, sizeof key, 1, microseconds(seconds), worker->loop.clock.real_us, &status);
+  caching->flight->shared = status == COUNTERS_NEW;
+  return status == COUNTERS_FULL || others == 1 ? BRIDGE_OK : BRIDGE_NONE;
+}
+
+int bridge_cache_wait(struct worker *worker, double handle, double seconds) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (exchange_is_over(exchange)) return BRIDGE_CLOSED;
+  if (!exchange->caching || !worker->flights) return BRIDGE_NONE;
+  struct flight *flight = *flight_at(worker, exchange->caching->hash);
+  if (!flight || flight == exchange->caching->flight) return BRIDGE_NONE;
+  struct waiter *waiter = calloc(1, sizeof *waiter);
+  if (!waiter) return BRIDGE_FULL;
+  *waiter = (struct waiter){.flight = flight, .worker = worker, .coroutine = phase_self(worker)};
+  timer_init(&waiter->timer, waiter_on_timer);
+  if (timer_set(&worker->loop.timers, &waiter->timer, worker->loop.clock.mono_us + microseconds(seconds)) < 0) {
+    free(waiter);
+    return BRIDGE_FULL;
+  }
+  *flight->end = waiter;
+  flight->end = &waiter->next;
+  return BRIDGE_AGAIN;
+}
+
+int bridge_cache_unlead(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (exchange->caching) exchange_land_flight(exchange, BRIDGE_NONE);
+  return BRIDGE_OK;
+}
+
+static void flights_free(struct flight *flight) {
+  while (flight) {
+    struct flight *next = flight->next;
+    while (flight->waiters) waiter_remove(flight->waiters);
+    queue_drop(&flight->job);
+    free(flight);
+    flight = next;
+  }
+}
+
+void flights_close(struct worker *worker) {
+  if (!worker->flights) return;
+  for (int i = 0; i < FLIGHT_BUCKETS; i++) flights_free(worker->flights->buckets[i]);
+  flights_free(worker->flights->landed);
+  free(worker->flights);
+  worker->flights = NULL;
+}
