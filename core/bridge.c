@@ -559,6 +559,16 @@ int bridge_body_limit(struct worker *worker, double handle, double most) {
   return most >= 1 && most < 0x1p53 ? exchange_limit_body(exchange, (uint64_t)most) : BRIDGE_INVALID;
 }
 
+// What plugins see of the length is that of the content as it is now.
+static int tell_length(struct exchange *exchange, uint32_t len) {
+  if (!headers_has(&exchange->response, FIELD_CONTENT_LENGTH)) return 0;
+  char room[DIGITS_MOST];
+  struct slice digits = slice_of_number(len, room);
+  digits = arena_copy(&exchange->arena, digits.data, digits.len);
+  if (!digits.data || exchange_fork_response(exchange) < 0) return ERROR_MEMORY;
+  return headers_set(&exchange->response, &exchange->arena, SLICE("Content-Length"), digits);
+}
+
 int bridge_body_set(struct worker *worker, double handle, int message, const char *data, uint32_t len) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;
@@ -569,6 +579,7 @@ int bridge_body_set(struct worker *worker, double handle, int message, const cha
   buffer_clear(buffer);
   *(request ? &exchange->whole_body : &exchange->whole_answer) = (struct slice){NULL, 0};
   if (request) exchange->body_replaced = true;
+  if (!request && tell_length(exchange, len) < 0) return BRIDGE_FULL;
   return buffer_append(buffer, data, len) < 0 ? BRIDGE_FULL : BRIDGE_OK;
 }
 
@@ -581,6 +592,14 @@ int bridge_body_gather(struct worker *worker, double handle) {
   if (!exchange) return BRIDGE_STALE;
   if (exchange->state > EXCHANGE_ACCESS) return exchange_is_over(exchange) ? BRIDGE_OK : BRIDGE_LATE;
   exchange->wants_whole_response = true;
+  return BRIDGE_OK;
+}
+
+int bridge_request_identity(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  if (exchange->state > EXCHANGE_ACCESS) return exchange_is_over(exchange) ? BRIDGE_OK : BRIDGE_LATE;
+  exchange->wants_identity = true;
   return BRIDGE_OK;
 }
 

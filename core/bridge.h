@@ -200,6 +200,8 @@ int bridge_body_set(struct worker *worker, double exchange, int message, const c
 int bridge_body_limit(struct worker *worker, double exchange, double most);
 // Before the service is called: its response will be gathered whole, up to the limit, before header_filter runs.
 int bridge_body_gather(struct worker *worker, double exchange);
+// Before the service is called: it is asked for a response without a content coding, whatever the client accepts.
+int bridge_request_identity(struct worker *worker, double exchange);
 // In header_filter: the response's content goes to the client through a coding: 0 gzip, 1 br, 2 zstd, with its level.
 // INVALID: no such coding or level; LATE: the head has gone, or there is a coding already.
 int bridge_response_encode(struct worker *worker, double exchange, int coding, int level);

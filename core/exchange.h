@@ -104,6 +104,7 @@ struct exchange {
   bool body_replaced;    // by a plugin
   bool body_limited;     // body_most is a plugin's
   bool vouched;          // whose the request is stands in its fields: its trailers must not say so
+  bool wants_identity;   // a plugin reads the response: the service is to use no content coding
   bool wants_whole_response; // a plugin does: header_filter runs once all of it has come
   bool sent_continue;
   bool filtering_body;

@@ -223,11 +223,13 @@ static void put_framing(struct head *head, const struct exchange *exchange) {
 }
 
 static void put_fields(struct head *head, const struct exchange *exchange) {
+  uint32_t others = own_fields | (exchange->wants_identity ? BIT(ACCEPT_ENCODING) : 0);
   for (uint32_t i = 0; i < exchange->request.headers.count; i++) {
     const struct field *field = &exchange->request.headers.fields[i];
-    if (field->named_by_connection || ((own_fields >> field->id) & 1)) continue;
+    if (field->named_by_connection || ((others >> field->id) & 1)) continue;
     put_field(head, field->name, field->value);
   }
+  if (exchange->wants_identity) put_field(head, SLICE("Accept-Encoding"), SLICE("identity"));
   put_forwarded(head, exchange);
   put_list(head, exchange, FIELD_VIA, SLICE("Via"), forward_via(&exchange->request));
 }

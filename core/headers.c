@@ -29,6 +29,7 @@ static const struct slice field_names[FIELD_ID_COUNT] = {
     [FIELD_X_FORWARDED_PREFIX] = SLICE("x-forwarded-prefix"),
     [FIELD_X_REAL_IP] = SLICE("x-real-ip"),
     [FIELD_CONTENT_TYPE] = SLICE("content-type"),
+    [FIELD_ACCEPT_ENCODING] = SLICE("accept-encoding"),
 };
 
 void headers_init(struct headers *headers, uint32_t most) {
@@ -69,7 +70,7 @@ enum field_id headers_id(struct slice name) {
       [10] = {FIELD_CONNECTION, FIELD_KEEP_ALIVE},
       [12] = {FIELD_CONTENT_TYPE},
       [14] = {FIELD_CONTENT_LENGTH},
-      [15] = {FIELD_X_FORWARDED_FOR},
+      [15] = {FIELD_ACCEPT_ENCODING, FIELD_X_FORWARDED_FOR},
       [16] = {FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PORT, FIELD_X_FORWARDED_PATH, FIELD_PROXY_CONNECTION},
       [17] = {FIELD_TRANSFER_ENCODING, FIELD_X_FORWARDED_PROTO},
       [18] = {FIELD_X_FORWARDED_PREFIX},

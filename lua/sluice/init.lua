@@ -11,6 +11,7 @@ for name in ([[
   crypto
   datagram
   dns
+  document
   file
   grpc
   http
@@ -26,7 +27,8 @@ for name in ([[
   metrics
   multipart
   node
-  otlp protobuf
+  otlp
+  protobuf
   query
   queue
   random
@@ -37,10 +39,13 @@ for name in ([[
   store
   table
   tcp
+  template
   time
-  timer tracing
+  timer
+  tracing
   uuid
   vault
+  xml
 ]]):gmatch("%S+") do
   PARTS[name] = "sluice." .. name
 end

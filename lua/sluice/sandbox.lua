@@ -269,6 +269,7 @@ for name in ([[
   crypto
   datagram
   dns
+  document
   expression
   file
   functions
@@ -289,7 +290,8 @@ for name in ([[
   metrics
   multipart
   node
-  otlp protobuf
+  otlp
+  protobuf
   query
   queue
   random
@@ -303,10 +305,11 @@ for name in ([[
   template
   time
   timer
-  timer tracing
   together
+  tracing
   uuid
   vault
+  xml
 ]]):gmatch("%S+") do
   PUBLIC["sluice." .. name] = true
 end

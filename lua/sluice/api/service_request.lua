@@ -154,6 +154,13 @@ function Request:enable_buffering()
   must(C.bridge_body_gather(worker, self.handle), "exchange.service.request:enable_buffering")
 end
 
+-- Asks the service for a response without a content coding (RFC 9110 12.5.3), for a plugin that reads it. What the
+-- client accepts stays to be seen in `exchange.request`.
+function Request:want_identity()
+  check_phase(EARLY, self.handle, "exchange.service.request:want_identity")
+  must(C.bridge_request_identity(worker, self.handle), "exchange.service.request:want_identity")
+end
+
 -- Encodes `args` as a form, JSON or multipart/form-data and sets body and Content-Type.
 ---@param args table
 ---@param mimetype? string in place of the request's Content-Type
