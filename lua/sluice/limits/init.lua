@@ -13,8 +13,8 @@ local windows = require "sluice.limits.windows"
 local redis_schema = require "sluice.limits.redis_schema"
 
 ---@class sluice.limits
-local limits = { windows = windows.names, wait = windows.wait, redis_schema = redis_schema.record,
-  has_redis_server = redis_schema.has_server }
+local limits = { windows = windows.names, in_order = windows.in_order, wait = windows.wait,
+  redis_schema = redis_schema.record, redis_shorthands = redis_schema.shorthands, redis_checks = redis_schema.checks }
 
 local policies = { ["local"] = require "sluice.limits.local", redis = require "sluice.limits.redis" }
 

@@ -79,6 +79,19 @@ function redis_schema.options(conf)
   }
 end
 
+-- The older names of its fields, which stand beside it: shorthand_fields of a plugin's schema.
+---@return table[]
+function redis_schema.shorthands()
+  local kinds = { host = "string", port = "integer", username = "string", password = "string", ssl = "boolean",
+    ssl_verify = "boolean", server_name = "string", timeout = "integer", database = "integer" }
+  local list = {}
+  for name, kind in pairs(kinds) do
+    local func = function(value) return { redis = { [name] = value } } end
+    list[#list + 1] = { ["redis_" .. name] = { type = kind, len_min = name == "password" and 0 or nil, func = func } }
+  end
+  return list
+end
+
 -- What tells servers, and ways to speak to them, apart.
 ---@param options sluice.redis.options
 ---@return string
@@ -92,9 +105,27 @@ function redis_schema.name(options)
   return table.concat(parts, "\0")
 end
 
--- Whether it says which server: for a check of the schema.
-function redis_schema.has_server(conf)
-  return (conf.host and conf.port or conf.sentinel_nodes and conf.sentinel_master or conf.cluster_nodes) ~= nil
+-- ---- Checks of a plugin's configuration ----
+
+local function has_server(conf)
+  local one = conf.redis
+  local named = one.host and one.port or one.sentinel_nodes and one.sentinel_master or one.cluster_nodes
+  if conf.policy ~= "redis" or named then return true end
+  return nil, "expected a value, or sentinel_nodes and sentinel_master, or cluster_nodes", "redis.host"
+end
+
+local function has_database(conf)
+  if conf.policy ~= "cluster" then return true end
+  return nil, '"cluster" needs a database, which comes with a later version; expected "local" or "redis"', "policy"
+end
+
+-- Of `policy`, and of what `redis` has to say for it.
+---@return table[] entity_checks
+function redis_schema.checks()
+  return {
+    { custom_entity_check = { field_sources = { "policy" }, fn = has_database } },
+    { custom_entity_check = { field_sources = { "policy", "redis" }, fn = has_server } },
+  }
 end
 
 return redis_schema

@@ -9,6 +9,24 @@ local windows = {}
 -- In order of length.
 windows.names = { "second", "minute", "hour", "day", "month", "year" }
 
+-- Whether no longer window holds less than a shorter one, which would be an error of whoever wrote it. `of` has the
+-- limits by the windows' names.
+---@return boolean|nil true
+---@return string|nil err
+---@return string|nil name of the longer one
+function windows.in_order(of)
+  for i, short in ipairs(windows.names) do
+    for j = i + 1, #windows.names do
+      local long = windows.names[j]
+      if of[short] and of[long] and of[long] < of[short] then
+        return nil, ("The limit for %s(%.1f) cannot be lower than the limit for %s(%.1f)"):format(long, of[long], short,
+          of[short]), long
+      end
+    end
+  end
+  return true
+end
+
 local SECONDS = { second = 1, minute = 60, hour = 3600, day = 86400 }
 local SPARE_SECONDS = 1 -- that a counter outlives its window
 
