@@ -45,10 +45,12 @@ describe("authentication in a gateway", function()
       services = { { name = "s", url = up:url(), routes = {
         { name = "key", paths = { "/key" }, strip_path = false, plugins = { { name = "key-auth",
           config = { anonymous = "nobody", run_on_preflight = false } } } },
+        { name = "signed", paths = { "/signed" }, plugins = { { name = "hmac-auth" } } },
         { name = "password", paths = { "/password" }, plugins = { { name = "basic-auth" } } },
       } } },
       consumers = {
         { username = "alice", custom_id = "a-1", keyauth_credentials = { { key = "sesame" } },
+          hmacauth_credentials = { { username = "alice", secret = "secret" } },
           basicauth_credentials = { { username = "alice", password = SLOW } } },
         { username = "nobody" },
       },
@@ -99,6 +101,21 @@ describe("authentication in a gateway", function()
     local response = gw:request { method = "OPTIONS", path = "/key", headers = forged() }
     assert.equal(200, response.status)
     assert_clean(response.body, nil)
+  end)
+
+  it("takes a signature of the host and the request line over HTTP/2, as clients write it", function()
+    local client = http2.connect(gw.port)
+    for line, status in pairs { ["HTTP/2"] = 200, ["HTTP/2.0"] = 200, ["HTTP/1.1"] = 401 } do
+      local date = os.date("!%a, %d %b %Y %H:%M:%S GMT")
+      local text = ("host: signed.test\ndate: %s\nGET /signed?x %s"):format(date, line)
+      local signature = crypto.base64_encode(crypto.hmac("sha256", "secret", text))
+      local field = ('hmac username="alice", algorithm="hmac-sha256", headers="host date request-line", signature="%s"')
+        :format(signature)
+      local answer = client:wait(client:request { path = "/signed?x", authority = "signed.test",
+        headers = { date = date, authorization = field } })
+      assert.equal(status, tonumber(answer.status), line)
+    end
+    client:close()
   end)
 
   it("checks a few passwords at a time for one address, and serves others meanwhile", function()
