@@ -269,7 +269,7 @@ static void on_changed(void *context, const char *path) {
   struct master *master = context;
   char reason[REASON_BYTES];
   snprintf(reason, sizeof reason, "changed %s", path);
-  if (master->state == MASTER_RUNNING) reload_ask(&master->reload, reason);
+  if (master->state != MASTER_DRAINING) reload_ask(&master->reload, reason);
 }
 
 // ---- Status -----------------------------------------------------------------------------------------------------

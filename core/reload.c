@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "check.h"
 #include "statedir.h"
@@ -31,7 +32,7 @@ static void reload_begin(struct reload *reload, const char *reason);
 
 static void reload_end(struct reload *reload, const struct settings *refused) {
   reload->options.on_end(reload->options.context, refused);
-  if (reload->again && !reload->check && !reload->staging && !reload->stopped)
+  if (reload->again && !is_first(reload) && !reload->check && !reload->staging && !reload->stopped)
     reload_begin(reload, reload->again_reason);
 }
 
@@ -156,6 +157,23 @@ static void reload_stage(struct reload *reload) {
   }
 }
 
+static int64_t changed_us(const char *path) {
+  struct stat it;
+  if (stat(path, &it) < 0 || !S_ISREG(it.st_mode)) return 0;
+  return (int64_t)it.st_ctim.tv_sec * 1000000 + it.st_ctim.tv_nsec / 1000;
+}
+
+// Nothing was watched while the first configuration was read, and until it is live more may change.
+static void watch_first(struct reload *reload) {
+  const struct settings *candidate = reload->candidate;
+  watch_paths(reload, candidate);
+  for (uint32_t i = 0; i < candidate->watch_count; i++) {
+    if (changed_us(candidate->watch[i]) <= reload->history.next.at_us) continue;
+    reload->again = true;
+    snprintf(reload->again_reason, sizeof reload->again_reason, "changed %.200s", candidate->watch[i]);
+  }
+}
+
 static void on_checked(void *context, struct settings *settings) {
   struct reload *reload = context;
   reload->check = NULL;
@@ -166,6 +184,7 @@ static void on_checked(void *context, struct settings *settings) {
     return;
   }
   reload->candidate = settings;
+  if (is_first(reload)) watch_first(reload);
   struct error error;
   const char *const *embedded = (const char *const *)settings->embedded;
   if (embedded_run(&reload->embedded, embedded, settings->embedded_count, &error) < 0)

@@ -380,7 +380,7 @@ describe("under load", function()
         process.wait_until(function()
           local _, json = gw:command("status", "--json")
           return cjson.decode(json).generation >= generation
-        end, 10, "generation " .. generation)
+        end, 10, function() return "generation " .. generation .. ": " .. gw:log() end)
         clients:asked(20)
       end
     end

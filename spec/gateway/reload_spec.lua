@@ -178,3 +178,29 @@ return bad
     end)
   end)
 end)
+
+describe("while the gateway starts", function()
+  -- Half a second of work in every worker, before the first generation is live.
+  local SLOW = [[
+local slow = { version = "1.0.0", priority = 10 }
+function slow.configure()
+  local ends = os.clock() + 0.5
+  while os.clock() < ends do end
+end
+return slow
+]]
+
+  it("a configuration that is saved takes effect, too", function()
+    local function config(path)
+      return { _format_version = "3.0", gateway = { plugin_cpu_budget_ms = 5000 }, routes = { { name = "only",
+        paths = { path }, plugins = { { name = "slow" }, { name = "request-termination" } } } } }
+    end
+    local gw = gateway.start(config("/before"), { plugins = { slow = SLOW }, wait = false })
+    process.wait_until(function() return #gw:workers() > 0 end)
+    gw:write_config(config("/after"))
+    gw:wait_ready()
+    process.wait_until(function() return gw:get("/after").status == 503 end, 10, function() return gw:log() end)
+    assert.equal(404, gw:get("/before").status)
+    gw:stop()
+  end)
+end)
