@@ -273,6 +273,9 @@ int bridge_tls_ask_client(struct worker *worker, double exchange);
 
 // ---- Waiting, coroutines, time ---------------------------------------------------------------------------------------
 
+// Lua's memory may grow by so much while the running coroutine's job runs, garbage included; past it, the job is stopped
+// as it is past its CPU budget (looked at as often as that). 0: by as much as it likes.
+int bridge_limit_memory(struct worker *worker, uint32_t kilobytes);
 int bridge_sleep(struct worker *worker, double seconds);
 // The number of the running coroutine, to be woken by bridge_wake in a later turn of the loop (status, number).
 double bridge_self(struct worker *worker);

@@ -55,6 +55,11 @@ static int wait_begin(struct worker *worker, double number, bool is_timer, doubl
   return BRIDGE_OK;
 }
 
+int bridge_limit_memory(struct worker *worker, uint32_t kilobytes) {
+  phase_limit_memory(worker, kilobytes);
+  return BRIDGE_OK;
+}
+
 int bridge_sleep(struct worker *worker, double seconds) {
   int status = wait_begin(worker, phase_self(worker), false, seconds, BRIDGE_OK);
   return status == BRIDGE_OK ? BRIDGE_AGAIN : status;

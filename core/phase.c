@@ -73,6 +73,10 @@ void phase_event(struct worker *worker, enum phase_event event, double number, s
   vm_start(worker_vm(worker), &job, &answer);
 }
 
+void phase_limit_memory(struct worker *worker, uint32_t kilobytes) {
+  vm_limit_memory(worker_vm(worker), kilobytes);
+}
+
 double phase_self(struct worker *worker) {
   return vm_self(worker_vm(worker));
 }

@@ -58,6 +58,7 @@ void phase_event(struct worker *worker, enum phase_event event, double number, s
 
 // The running coroutine, to be given to phase_resume when what it waits for has happened. 0: none runs.
 double phase_self(struct worker *worker);
+void phase_limit_memory(struct worker *worker, uint32_t kilobytes); // see vm_limit_memory
 // Resumes a waiting coroutine with (status, number): from the loop only, never from inside a bridge function.
 void phase_resume(struct worker *worker, double coroutine, int status, double number);
 

@@ -43,6 +43,8 @@ struct coroutine {
   uint64_t jobs;    // begun so far: makes numbers unique
   uint32_t running; // plugin whose code waits
   bool waiting;
+  int memory_kb;  // that Lua's memory may still grow by while this job runs, 0: no limit
+  int entered_kb; // Lua's memory when it was last entered
   struct coroutine *next_free;
   struct vm_job job;
 };
@@ -73,6 +75,7 @@ struct vm {
   int64_t tick_cpu_us; // at the last tick
   uint32_t strikes;    // ticks at which the call was past its budget
   volatile bool over;  // the hook is armed against `call`
+  bool over_memory;    // for what it has allocated, not for its time
 };
 
 // ---- The budget ---------------------------------------------------------------------------------------------------
@@ -110,7 +113,10 @@ static void on_budget(lua_State *lua, lua_Debug *debug) {
     return;
   }
   luaL_where(lua, 0); // in a hook, level 0 is the function that was stopped
-  lua_pushfstring(lua, "stopped: passed its CPU budget of %d ms", (int)(vm->budget_us / 1000));
+  if (vm->over_memory)
+    lua_pushliteral(lua, "stopped: passed its memory limit");
+  else
+    lua_pushfstring(lua, "stopped: passed its CPU budget of %d ms", (int)(vm->budget_us / 1000));
   lua_concat(lua, 2);
   lua_error(lua);
 }
@@ -119,6 +125,21 @@ static void on_budget(lua_State *lua, lua_Debug *debug) {
 static void give_up(struct vm *vm) {
   log_crit(vm->log, "plugin cannot be stopped, worker gives up", "plugin", vm->board->plugin_names[vm->call.plugin]);
   abort();
+}
+
+// Lua's memory counts what the collector has not found yet, too.
+static bool past_memory(const struct vm *vm) {
+  const struct coroutine *current = vm->current;
+  if (!current || current->memory_kb == 0) return false;
+  return lua_gc(vm->lua, LUA_GCCOUNT, 0) - current->entered_kb > current->memory_kb;
+}
+
+// Against the running call, which no error has stopped so far.
+static void stop_call(struct vm *vm, bool over_memory) {
+  if (++vm->strikes > STRIKES) give_up(vm);
+  vm->over_memory = over_memory;
+  vm->over = true;
+  lua_sethook(vm->lua, on_budget, LUA_MASKCOUNT, 1);
 }
 
 // A signal handler: plain stores, and lua_sethook, which is made for this.
@@ -136,10 +157,9 @@ static void on_tick(int signal_number, siginfo_t *info, void *context) {
     vm->call_cpu_us = cpu;
     vm->strikes = 0;
   } else if (call.plugin && vm->budget_us > 0 && cpu - vm->call_cpu_us >= vm->budget_us) {
-    if (++vm->strikes > STRIKES) give_up(vm);
-    vm->over = true;
-    lua_sethook(vm->lua, on_budget, LUA_MASKCOUNT, 1);
+    stop_call(vm, false);
   }
+  if (call.plugin && !vm->over && past_memory(vm)) stop_call(vm, true);
   errno = saved;
 }
 
@@ -327,6 +347,7 @@ static struct coroutine *coroutine_take(struct vm *vm) {
 
 static void coroutine_release(struct vm *vm, struct coroutine *coroutine) {
   coroutine->waiting = false;
+  coroutine->memory_kb = 0;
   if (vm->free_count >= COROUTINES_KEPT && coroutine->lua) coroutine_close(vm, coroutine);
   coroutine->next_free = vm->free_list;
   vm->free_list = coroutine;
@@ -352,6 +373,18 @@ static void coroutine_read(struct coroutine *coroutine, struct vm_answer *answer
   answer->text = (struct slice){data, (uint32_t)len};
 }
 
+// What it has grown by is gone from its limit; what the collector took meanwhile was others'.
+static void coroutine_count_memory(const struct vm *vm, struct coroutine *coroutine) {
+  int grown = lua_gc(vm->lua, LUA_GCCOUNT, 0) - coroutine->entered_kb;
+  if (grown > 0) coroutine->memory_kb = grown < coroutine->memory_kb ? coroutine->memory_kb - grown : 1;
+}
+
+void vm_limit_memory(struct vm *vm, uint32_t kilobytes) {
+  if (!vm->current) return;
+  vm->current->memory_kb = (int)(kilobytes < INT32_MAX ? kilobytes : INT32_MAX);
+  vm->current->entered_kb = lua_gc(vm->lua, LUA_GCCOUNT, 0);
+}
+
 static enum vm_result coroutine_run(struct vm *vm, struct coroutine *coroutine, int arguments,
                                     struct vm_answer *answer) {
   assert(!vm->current);
@@ -359,7 +392,9 @@ static enum vm_result coroutine_run(struct vm *vm, struct coroutine *coroutine, 
   vm->last = coroutine_number(coroutine);
   vm->entries++;
   vm->board->running = coroutine->running;
+  if (coroutine->memory_kb) coroutine->entered_kb = lua_gc(vm->lua, LUA_GCCOUNT, 0);
   int status = lua_resume(coroutine->lua, arguments);
+  if (coroutine->memory_kb) coroutine_count_memory(vm, coroutine);
   coroutine->running = vm->board->running;
   vm->board->running = 0;
   vm->current = NULL;

@@ -68,6 +68,8 @@ double vm_self(const struct vm *vm);
 void vm_forget(struct vm *vm, uint32_t slot);
 // A reload may change the CPU budget of a plugin call; 0: none.
 void vm_set_budget(struct vm *vm, double ms);
+// By so much Lua's memory may grow while the running coroutine's job runs; 0: by as much as it likes.
+void vm_limit_memory(struct vm *vm, uint32_t kilobytes);
 // Bytes that Lua holds.
 double vm_memory(const struct vm *vm);
 

@@ -421,6 +421,11 @@ local function circuit_states()
   return live and circuit and circuit.list(live) or nil
 end
 
+local function function_states()
+  local stats = package.loaded["sluice.function_stats"]
+  return stats and stats.list() or nil
+end
+
 local function kafka_state()
   local kafka = package.loaded["sluice.kafka"]
   return type(kafka) == "table" and kafka.status and kafka.status() or nil
@@ -435,7 +440,7 @@ function generation.status()
     worker = C.bridge_worker_id(worker), revision = live and live.revision, live_at = live and live.live_at,
     generations = held, building = staging ~= nil, last_failure = last_failure, plugins = plugin_states(),
     lua_bytes = collectgarbage("count") * 1024, targets = health.targets(live, MOST_TARGETS), kafka = kafka_state(),
-    circuits = circuit_states(),
+    circuits = circuit_states(), functions = function_states(),
   }
 end
 

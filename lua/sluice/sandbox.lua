@@ -272,6 +272,7 @@ for name in ([[
   document
   expression
   file
+  function_stats
   functions
   grpc
   hash

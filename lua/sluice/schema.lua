@@ -207,11 +207,14 @@ end
 -- Has the schema's own `prepare` put into a valid configuration what it refers to outside of it, such as the content of
 -- files: workers get the configuration, and read no files. `files`: path(name) gives the absolute path of a name in the
 -- configuration; read(path) notes a file that was read, a change to which is a change of the configuration;
+-- text(path) reads and notes one, folder(path, ending) gives the texts of all files below a folder whose names end so;
 -- has(collection, name) says whether there is an entity ("services") of that name or id. Members that are added are
 -- named `__something`. Returns nil, or an error { field, expected, found } or { field, message }.
 ---@param normal table
 ---@param config table
----@param files { path: (fun(name: string): string), read: fun(path: string), has: fun(string, string): boolean }
+---@param files { path: (fun(name: string): string), read: fun(path: string),
+---  text: fun(path: string): string|nil, string|nil; folder: fun(path: string, ending: string): table|nil, string|nil;
+---  has: fun(collection: string, name: string): boolean }
 function schema.prepare(normal, config, files)
   if not normal.prepare then return nil end
   local ok, fault = pcall(normal.prepare, config, files)

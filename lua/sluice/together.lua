@@ -9,42 +9,56 @@
 
 local core = require "sluice.api.core"
 local check = require "sluice.api.check"
+local native = require "sluice.ffi"
 local timer = require "sluice.timer"
 
 local C, worker = core.C, core.worker
-local pcall, remove = pcall, table.remove
+local on_error = native.on_error
+local remove, select, unpack, xpcall = table.remove, select, unpack, xpcall
 
 ---@class sluice.together
 local together = {}
+
+---@class sluice.together.options
+---@field memory? integer bytes that Lua's memory may grow by while one of them runs, garbage included
+---@field on_end? fun(key: any, result: any, err: any) called with each that is done, awaited or not
 
 ---@class sluice.together.group
 local Group = {}
 local group_mt = { __index = Group, __metatable = false }
 
-local function run(group, key, fn, ...)
-  local ok, result, err = pcall(fn, ...)
-  if not ok then result, err = nil, result end
+local function apply(call)
+  call.result, call.err = call.fn(unpack(call, 1, call.count))
+end
+
+-- In a coroutine of its own. What it raises is its error, with a traceback; budgets end here, too.
+local function run(group, call)
+  if group.memory then C.bridge_limit_memory(worker, math.ceil(group.memory / 1024)) end
+  local ok, raised = xpcall(apply, on_error, call)
+  if group.memory then C.bridge_limit_memory(worker, 0) end
+  if not ok then call.result, call.err = nil, raised end
   group.running = group.running - 1
-  group.done[#group.done + 1] = { key, result, err }
+  group.done[#group.done + 1] = call
+  if group.on_end then group.on_end(call.key, call.result, call.err) end
   if group.waiter then C.bridge_wake(worker, group.waiter, 0, 0) end
 end
 
--- Runs `fn(...)`, which gives a result, or nil and an error; what it raises is its error.
+-- Runs `fn(...)`, which gives a result, or nil and an error.
 ---@param key any what `next` calls it
 ---@param fn function may wait
 ---@return boolean|nil true
 ---@return string|nil err
 function Group:start(key, fn, ...)
   check.callable("together:start", "fn", fn)
-  local ok, err = self.at(0, run, self, key, fn, ...)
+  local ok, err = self.at(0, run, self, { key = key, fn = fn, count = select("#", ...), ... })
   if not ok then return nil, err end
   self.running = self.running + 1
   return true
 end
 
 local function first_done(group)
-  local one = remove(group.done, 1)
-  return one[1], one[2], one[3]
+  local call = remove(group.done, 1)
+  return call.key, call.result, call.err
 end
 
 -- Waits for the next one to be done.
@@ -68,7 +82,15 @@ end
 ---@return sluice.together
 function together.bind(owner)
   local at = timer.bind(owner).at
-  return { new = function() return setmetatable({ at = at, running = 0, done = {} }, group_mt) end }
+  return {
+    ---@param options? sluice.together.options
+    ---@return sluice.together.group
+    new = function(options)
+      options = options or {}
+      return setmetatable({ at = at, running = 0, done = {}, memory = options.memory, on_end = options.on_end },
+        group_mt)
+    end,
+  }
 end
 
 together.new = together.bind(nil).new

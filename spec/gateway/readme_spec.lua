@@ -86,6 +86,7 @@ end)
 local function files_of(text)
   local files = {}
   for block, name in text:gmatch("```protobuf\n(// ([%w_./-]+)\n.-)```") do files[name] = block end
+  for block, name in text:gmatch("```lua\n(%-%- ([%w_-]+/[%w_./-]+%.lua)\n.-)```") do files[name] = block end
   return files
 end
 

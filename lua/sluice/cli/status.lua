@@ -115,6 +115,17 @@ local function put_circuits(out, worker, now)
   out[#out + 1] = "\n" .. columns.format({ "CIRCUIT", "OF", "STATE", "" }, rows)
 end
 
+local function put_functions(out, worker)
+  local rows = {}
+  for _, one in ipairs(list(worker.functions)) do
+    rows[#rows + 1] = { one.name, one.calls, one.errors, one.timeouts,
+      one.calls > 0 and ("%.1f ms"):format(one.seconds / one.calls * 1000) or "" }
+  end
+  if #rows == 0 then return end
+  out[#out + 1] = "\n" .. columns.format({ "FUNCTION", "CALLS", "ERRORS", "TIMEOUTS", "ON AVERAGE" }, rows,
+    { [2] = true, [3] = true, [4] = true, [5] = true })
+end
+
 local function put_kafka(out, worker)
   local rows = {}
   for _, cluster in ipairs(list(worker.kafka)) do
@@ -141,6 +152,7 @@ function status.screen(state)
     put_plugins(out, worker, now)
     put_targets(out, worker)
     put_circuits(out, worker, now)
+    put_functions(out, worker)
     put_kafka(out, worker)
   else
     out[#out + 1] = "\nNo worker answered: plugins and targets are not known.\n"

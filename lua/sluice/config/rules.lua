@@ -4,6 +4,7 @@
 local cjson = require "cjson"
 local entities = require "sluice.config.entities"
 local errors = require "sluice.config.errors"
+local folder = require "sluice.config.folder"
 local ordering = require "sluice.config.ordering"
 local password = require "sluice.config.password"
 local phases = require "sluice.phases"
@@ -285,6 +286,14 @@ local function prepare(loader, entry, normal)
   local fault = schema.prepare(normal, entry.record.config, {
     path = function(name) return name:sub(1, 1) == "/" and name or base .. "/" .. name:gsub("^%./", "") end,
     read = function(path) table.insert(loader.watch, path) end,
+    text = function(path)
+      table.insert(loader.watch, path)
+      return folder.text(path)
+    end,
+    folder = function(path, ending)
+      table.insert(loader.watch, path)
+      return folder.texts(path, ending)
+    end,
     has = function(collection, name) return is_known(loader, collection, name) end,
   })
   if not fault then return end
