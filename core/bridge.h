@@ -835,7 +835,7 @@ struct cache_how {
 };
 
 // OK: it is the answer already, complete. BRIDGE_DIFFERS: there is one, for the caller to judge. NONE; FULL: the key is too
-// long; FAILED.
+// long; INVALID: it asks for another protocol; FAILED.
 int bridge_cache_find(struct worker *worker, double exchange, const struct cache_rules *rules,
                       const struct cache_subject *subject, struct cache_found *out);
 // What was found is the answer; status 0: its own. `label` is told in X-Cache-Status, `member` in Cache-Status.

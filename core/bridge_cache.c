@@ -109,6 +109,7 @@ int bridge_cache_find(struct worker *worker, double handle, const struct cache_r
   if (!exchange) return BRIDGE_STALE;
   if (exchange_is_over(exchange)) return BRIDGE_CLOSED;
   if (exchange->state != EXCHANGE_ACCESS) return BRIDGE_LATE;
+  if (exchange->request.upgrade) return BRIDGE_INVALID; // it may become something else than a response
   int status = cache_look_up(exchange, rules, subject);
   if (status == BRIDGE_OK && is_plain(exchange, rules)) {
     tell(exchange, rules->tells, SLICE("Hit"), (struct slice){NULL, 0});

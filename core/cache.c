@@ -471,7 +471,7 @@ static uint32_t count_items(struct slice list) {
 
 static size_t bound_of(const struct caching *caching, const struct headers *from, struct slice vary) {
   size_t bound = sizeof(struct entry) + caching->key.len + 64;
-  bound += (from->count + count_items(vary)) * sizeof(struct stored_field) + vary.len;
+  bound += (from->count + 1 + count_items(vary)) * sizeof(struct stored_field) + vary.len;
   for (uint32_t i = 0; i < from->count; i++) bound += from->fields[i].name.len + from->fields[i].value.len;
   for (uint32_t i = 0; i < caching->request.count; i++) bound += caching->request.fields[i].value.len + 1;
   return bound;
@@ -481,37 +481,42 @@ static void put_table(struct encoder *encoder, uint32_t index, const struct stor
   memcpy(encoder->data + sizeof(struct entry) + index * sizeof *field, field, sizeof *field);
 }
 
-static uint32_t kept_fields(const struct headers *from, struct slice drop) {
-  uint32_t count = 0;
+static uint32_t kept_fields(const struct headers *from, const struct cache_lists *lists) {
+  uint32_t count = !headers_has(from, FIELD_DATE);
   for (uint32_t i = 0; i < from->count; i++)
-    count += !is_own(&from->fields[i]) && !headers_list_has(drop, from->fields[i].name);
+    count += !is_own(&from->fields[i]) && !headers_list_has(lists->drop, from->fields[i].name);
   return count;
 }
 
-static void put_fields(struct encoder *encoder, const struct headers *from, struct slice drop) {
+static void put_kept(struct encoder *encoder, uint32_t index, struct slice name, struct slice value) {
+  struct stored_field stored = {.hash = headers_hash(name), .id = (uint8_t)headers_id(name)};
+  stored.name = put_text(encoder, name);
+  stored.value = put_text(encoder, value);
+  put_table(encoder, index, &stored);
+}
+
+static void put_fields(struct encoder *encoder, const struct headers *from, const struct cache_lists *lists) {
   uint32_t index = 0;
   for (uint32_t i = 0; i < from->count; i++) {
     const struct field *field = &from->fields[i];
-    if (is_own(field) || headers_list_has(drop, field->name)) continue;
-    struct stored_field stored = {.hash = field->hash, .id = field->id};
-    stored.name = put_text(encoder, field->name);
-    stored.value = put_text(encoder, field->value);
-    put_table(encoder, index++, &stored);
+    if (is_own(field) || headers_list_has(lists->drop, field->name)) continue;
+    put_kept(encoder, index++, field->name, field->value);
   }
+  if (!headers_has(from, FIELD_DATE)) put_kept(encoder, index, SLICE("Date"), lists->date);
 }
 
 struct entry_text cache_encode(const struct stored *stored, const struct caching *caching, const struct headers *from,
-                               struct slice reason, struct slice vary, struct slice tags, struct slice drop) {
-  size_t bound = bound_of(caching, from, vary) + reason.len + tags.len;
+                               struct slice reason, const struct cache_lists *lists) {
+  size_t bound = bound_of(caching, from, lists->vary) + reason.len + lists->tags.len + lists->date.len + 64;
   if (bound > OBJECT_CHUNK) return (struct entry_text){NULL, 0};
   struct encoder encoder = {.data = malloc(bound)};
   if (!encoder.data) return (struct entry_text){NULL, 0};
+  struct slice vary = lists->vary, name;
   struct entry entry = {.format = FORMAT, .stored = *stored};
-  entry.field_count = kept_fields(from, drop);
+  entry.field_count = kept_fields(from, lists);
   entry.vary_count = count_items(vary);
   encoder.at = (uint32_t)(sizeof entry + (entry.field_count + entry.vary_count) * sizeof(struct stored_field));
-  put_fields(&encoder, from, drop);
-  struct slice name;
+  put_fields(&encoder, from, lists);
   for (uint32_t i = 0; next_item(&vary, &name); i++) {
     bool absent;
     struct stored_field field = {.name = put_text(&encoder, name)};
@@ -522,7 +527,7 @@ struct entry_text cache_encode(const struct stored *stored, const struct caching
   entry.reason = put_text(&encoder, reason);
   entry.key = put_text(&encoder, caching->key);
   entry.url = (struct span){entry.key.at, caching->url.len};
-  entry.tags = put_text(&encoder, tags);
+  entry.tags = put_text(&encoder, lists->tags);
   entry.head_len = encoder.at;
   memcpy(encoder.data, &entry, sizeof entry);
   return (struct entry_text){encoder.data, encoder.at};

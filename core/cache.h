@@ -74,13 +74,19 @@ int cache_look_up(struct exchange *exchange, const struct cache_rules *rules, co
 struct slice cache_url(struct exchange *exchange, const struct cache_rules *rules, struct slice path);
 int64_t cache_age_us(const struct exchange *exchange, const struct stored *stored);
 
+// Lists of names that go with a response, and its Date where it has none itself (RFC 9110 6.6.1).
+struct cache_lists {
+  struct slice vary, tags, drop; // fields of the request; tags; fields that are not kept
+  struct slice date;
+};
+
 // A stored response as bytes, ready to be put: the fields of `from` but for those that are not kept.
 struct entry_text {
   char *data; // to be freed
   uint32_t len;
 };
-// NULL data: no memory, or too large. `vary`: the names, in a list.
+// NULL data: no memory, or too large.
 struct entry_text cache_encode(const struct stored *stored, const struct caching *caching, const struct headers *from,
-                               struct slice reason, struct slice vary, struct slice tags, struct slice drop);
+                               struct slice reason, const struct cache_lists *lists);
 // The names that it can be purged by, in `out` (for 1 + CACHE_TAGS_MOST); the count, 0: too many, or one is too long.
 uint32_t cache_names(const struct caching *caching, struct slice tags, struct slice *out, char **memory);

@@ -140,7 +140,7 @@ void exchange_pump_stored(struct exchange *exchange) {
 struct capture {
   struct stored stored;
   struct object_writer writer;
-  struct slice vary, tags, drop;
+  struct cache_lists lists;
   uint64_t replaces; // number of the one that was found; 0: none
   uint64_t most;
   char *buffer; // not written yet
@@ -162,6 +162,17 @@ static void capture_drop(struct exchange *exchange) {
 
 static struct slice copy(struct exchange *exchange, struct bytes text) {
   return arena_copy(&exchange->arena, text.data, text.len);
+}
+
+static bool copy_lists(struct exchange *exchange, const struct cache_how *how, struct cache_lists *lists) {
+  struct slice now = {clock_http_date(&exchange->worker->loop.clock), 29};
+  *lists = (struct cache_lists){
+      .vary = copy(exchange, how->vary),
+      .tags = copy(exchange, how->tags),
+      .drop = copy(exchange, how->drop),
+      .date = arena_copy(&exchange->arena, now.data, now.len),
+  };
+  return lists->vary.data && lists->tags.data && lists->drop.data && lists->date.data;
 }
 
 static int64_t microseconds(double seconds) {
@@ -200,10 +211,7 @@ int bridge_cache_store(struct worker *worker, double handle, const struct cache_
   if (how->most_bytes > 0 && (double)exchange->service_message.content_length > how->most_bytes) return BRIDGE_FULL;
   struct capture *capture = calloc(1, sizeof *capture);
   if (!capture) return BRIDGE_FULL;
-  capture->vary = copy(exchange, how->vary);
-  capture->tags = copy(exchange, how->tags);
-  capture->drop = copy(exchange, how->drop);
-  if (!capture->vary.data || !capture->tags.data || !capture->drop.data) {
+  if (!copy_lists(exchange, how, &capture->lists)) {
     free(capture);
     return BRIDGE_FULL;
   }
@@ -278,14 +286,14 @@ static int store_record(struct exchange *exchange, struct error *error) {
   struct caching *caching = exchange->caching;
   struct capture *capture = caching->capture;
   struct entry_text head = cache_encode(&capture->stored, caching, &exchange->service_response,
-                                        exchange->service_message.reason, capture->vary, capture->tags, capture->drop);
+                                        exchange->service_message.reason, &capture->lists);
   if (!head.data) return error_set(error, ERROR_MEMORY, "its head is too large");
   struct object_put put = {.body = capture->writer.chunks ? &capture->writer : NULL,
                            .head = {head.data, head.len},
                            .rest = {capture->buffer, capture->len},
                            .replaces = &capture->replaces,
                            .replace_count = capture->replaces != 0};
-  int result = put_record(exchange, &put, capture->tags, error);
+  int result = put_record(exchange, &put, capture->lists.tags, error);
   free(head.data);
   return result;
 }
@@ -324,7 +332,7 @@ static int merge_update(struct exchange *exchange, struct headers *out) {
   headers_init(out, FIELDS_MOST);
   for (uint32_t i = 0; i < old->count; i++) {
     const struct field *field = &old->fields[i];
-    if (updates(field) && headers_find(update, field->name, 0)) continue;
+    if (field->id == FIELD_DATE || (updates(field) && headers_find(update, field->name, 0))) continue;
     failed |= headers_add(out, arena, field->name, field->value);
   }
   for (uint32_t i = 0; i < update->count; i++) {
@@ -349,12 +357,13 @@ int bridge_cache_refresh(struct worker *worker, double handle, const struct cach
   stored.first = found->stored.first;
   stored.total = found->stored.total;
   if (merge_update(exchange, &fields) < 0) return BRIDGE_FULL;
-  struct slice vary = copy(exchange, how->vary), drop = copy(exchange, how->drop);
-  struct slice tags = how->tags.len ? copy(exchange, how->tags) : found->tags;
-  struct entry_text head = cache_encode(&stored, caching, &fields, found->reason, vary, tags, drop);
+  struct cache_lists lists;
+  if (!copy_lists(exchange, how, &lists)) return BRIDGE_FULL;
+  if (lists.tags.len == 0) lists.tags = found->tags; // a 304 need not repeat them
+  struct entry_text head = cache_encode(&stored, caching, &fields, found->reason, &lists);
   if (!head.data) return BRIDGE_FULL;
   struct object_put put = {.id = found->id, .head = {head.data, head.len}, .rest = found->body};
-  int result = put_record(exchange, &put, tags, &error);
+  int result = put_record(exchange, &put, lists.tags, &error);
   free(head.data);
   found->stored = stored;
   found->fields = fields;

@@ -295,7 +295,7 @@ end
 -- Stale, but good enough while a fresh one is fetched (RFC 5861 3).
 local function serves_meanwhile(state, why)
   local found = state.found
-  return why == "stale" and found.flags == 0 and found.age - found.lifetime < found.revalidate
+  return why == "stale" and found.flags == 0 and state.body == "" and found.age - found.lifetime < found.revalidate
 end
 
 local function renew(exchange, state)
@@ -389,10 +389,18 @@ local function serve_stale(plan, exchange, state, status)
   return true
 end
 
+-- The fields of a stored response with those of a new one over them; how old it is the new one alone can say.
+local function merge(field, old)
+  return function(name)
+    if name == "date" or name == "age" then return field(name) end
+    return field(name) or old(name)
+  end
+end
+
 -- What is stored is still good, and takes over the fields of the 304.
 local function take_validation(conf, plan, exchange, state, field)
   local old = stored_field(exchange)
-  local function merged(name) return field(name) or old(name) end
+  local merged = merge(field, old)
   local how = storing.judge(conf, plan, state, state.found.status, merged, cache.delay(exchange), cache)
   if how and not conditions.differs(field, old) and not state.no_store then
     cache.refresh(exchange, how)
@@ -409,8 +417,8 @@ end
 local function compare_head(conf, plan, exchange, state, field)
   local old, length = stored_field(exchange), field "content-length"
   local same = not conditions.differs(field, old) and (not length or tonumber(length) == state.found.length)
-  local function merged(name) return field(name) or old(name) end
-  local how = same and storing.judge(conf, plan, state, state.found.status, merged, cache.delay(exchange), cache)
+  local how = same
+    and storing.judge(conf, plan, state, state.found.status, merge(field, old), cache.delay(exchange), cache)
   if how then cache.refresh(exchange, how) else cache.drop(exchange) end
 end
 

@@ -40,8 +40,9 @@ local function fits(media, wanted)
 end
 
 local function has_content_type(plan, text)
-  if plan.any_type then return true end
   local media = storing.media(text)
+  if media and media.main == "text" and media.sub == "event-stream" then return false end -- it has no end
+  if plan.any_type then return true end
   if not media then return false end
   for i = 1, #plan.types do
     if fits(media, plan.types[i]) then return true end

@@ -239,6 +239,19 @@ describe("proxy-cache", function()
     assert.equal("Hit", select(2, cache:get()))
   end)
 
+  it("leaves streams of events alone, and what is to become a WebSocket", function()
+    start({ headers = { ["Content-Type"] = "text/event-stream" }, body = "data: 1\n\n" })
+    cache:get()
+    assert.equal("Bypass", select(2, cache:get()))
+    cache:close()
+    start(numbered())
+    local upgrade = { Connection = "Upgrade", Upgrade = "websocket", ["Sec-WebSocket-Version"] = "13",
+      ["Sec-WebSocket-Key"] = "AAAAAAAAAAAAAAAAAAAAAA==" }
+    assert.equal("Bypass", select(2, cache:get("/", upgrade)))
+    assert.equal("Miss", select(2, cache:get("/")))
+    assert.equal("Bypass", select(2, cache:get("/", upgrade)))
+  end)
+
   it("answers HEAD from what GET has stored", function()
     start(numbered { ["Content-Type"] = "text/plain" })
     cache:get()

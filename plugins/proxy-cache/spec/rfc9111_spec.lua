@@ -92,6 +92,15 @@ describe("RFC 9111", function()
     assert.equal("de", response.headers["content-language"])
   end)
 
+  it("3.1 keeps when a response without Date came (RFC 9110 6.6.1)", function()
+    start(function()
+      return { raw = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1\r\n\r\nx" }
+    end)
+    cache:get()
+    cache:advance(10)
+    assert.equal(date(), cache:get().headers.date)
+  end)
+
   it("3.1 stores no Connection, nor what it names, nor what is between proxies", function()
     start { ["Cache-Control"] = "max-age=60", Connection = "X-Hop, keep-alive", ["X-Hop"] = "1", ["Keep-Alive"] = "5",
       ["Proxy-Authenticate"] = "Basic", ["Proxy-Authentication-Info"] = "x", ["Proxy-Authorization"] = "y" }
