@@ -103,6 +103,15 @@ describe("authentication in a gateway", function()
     assert_clean(response.body, nil)
   end)
 
+  it("tells the service the identity although the client calls its fields this connection's own", function()
+    local response = gw:request { path = "/key", headers = { { "apikey", "sesame" },
+      { "Connection", "X-Consumer-Username, X-Consumer-ID, x-credential-identifier" } } }
+    local seen = cjson.decode(response.body).headers
+    assert.equal("alice", seen["x-consumer-username"])
+    assert.is_string(seen["x-consumer-id"])
+    assert.is_string(seen["x-credential-identifier"])
+  end)
+
   it("takes a signature of the host and the request line over HTTP/2, as clients write it", function()
     local client = http2.connect(gw.port)
     for line, status in pairs { ["HTTP/2"] = 200, ["HTTP/2.0"] = 200, ["HTTP/1.1"] = 401 } do

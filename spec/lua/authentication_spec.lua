@@ -13,8 +13,15 @@ local CONSUMERS = {
   { username = "bob", basicauth_credentials = { { username = "bob", password = "bob" } },
     acls = { { group = "password" } } },
   { username = "carol", hmacauth_credentials = { { username = "carol", secret = "secret" } } },
+  { username = "dave", jwt_secrets = { { key = "dave", secret = "secret" } } },
   { username = "nobody" },
 }
+
+local function token()
+  local text = crypto.base64url_encode('{"alg":"HS256","typ":"JWT"}') .. "."
+    .. crypto.base64url_encode('{"iss":"dave"}')
+  return { Authorization = "Bearer " .. text .. "." .. crypto.base64url_encode(crypto.hmac("sha256", "secret", text)) }
+end
 
 local function signed()
   return { ["X-Date"] = DATE, Authorization = ('hmac username="carol", algorithm="hmac-sha256", headers="x-date", '
@@ -28,7 +35,7 @@ describe("authentication by several plugins", function()
   local function start(options)
     local plugins = options.plugins or {}
     for name, config in pairs { ["key-auth"] = options.key or false, ["basic-auth"] = options.basic or false,
-      ["hmac-auth"] = options.hmac or false } do
+      ["hmac-auth"] = options.hmac or false, jwt = options.jwt or false } do
       if config then plugins[#plugins + 1] = { name = name, config = config } end
     end
     gateway = spec.gateway { consumers = CONSUMERS, plugins = plugins }
@@ -68,7 +75,7 @@ describe("authentication by several plugins", function()
   describe("with anonymous", function()
     before_each(function()
       start { key = { anonymous = "nobody" }, basic = { anonymous = "nobody", hide_credentials = true },
-        hmac = { anonymous = "nobody" } }
+        hmac = { anonymous = "nobody" }, jwt = { anonymous = "nobody" } }
     end)
 
     it("needs one of them, and the first one that knows says who it is", function()
@@ -76,6 +83,7 @@ describe("authentication by several plugins", function()
       assert_outcome(BOB_PASSWORD, 200, "bob", true, nil)
       assert_outcome(BOTH, 200, "alice", true, nil)
       assert_outcome(signed(), 200, "carol", true, nil)
+      assert_outcome(token(), 200, "dave", true, nil)
     end)
 
     it("goes on as that consumer when none knows", function()
