@@ -819,10 +819,10 @@ int bridge_tls_forget_session(struct worker *worker, double handle) {
   return status;
 }
 
-int bridge_tls_ask_client(struct worker *worker, double handle) {
+int bridge_tls_ask_client(struct worker *worker, double handle, const char *authorities, uint32_t len) {
   int status;
   struct tls *tls = greeting(worker, handle, &status);
-  if (tls) tls_ask_client(tls);
+  if (tls && tls_ask_client(tls, (struct slice){authorities, len}, &worker->error) < 0) return BRIDGE_INVALID;
   return status;
 }
 

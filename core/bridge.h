@@ -268,8 +268,9 @@ int bridge_service_tls_pair(struct worker *worker, double exchange, const char *
 int bridge_tls_certificate(struct worker *worker, double exchange, const char *certificate_pem, const char *key_pem);
 // The client gets nothing to resume its session by.
 int bridge_tls_forget_session(struct worker *worker, double exchange);
-// The client is asked for a certificate; any is taken, and none.
-int bridge_tls_ask_client(struct worker *worker, double exchange);
+// The client is asked for a certificate; any is taken, and none. `authorities` (PEM; NULL: none): whose names it is told,
+// so that it can choose. INVALID: there is no certificate in it.
+int bridge_tls_ask_client(struct worker *worker, double exchange, const char *authorities, uint32_t len);
 
 // ---- Waiting, coroutines, time ---------------------------------------------------------------------------------------
 
@@ -938,6 +939,27 @@ int bridge_key_sign(const struct crypto_key *key, int kind, int digest, const ch
 // OK; NONE when the signature is not good; INVALID when the key is of another kind.
 int bridge_key_verify(const struct crypto_key *key, int kind, int digest, const char *data, uint32_t len,
                       const char *signature, uint32_t signature_len);
+
+// ---- Clients' certificates: see crypto_certificate.h
+
+struct crypto_authorities; // freed by bridge_authorities_free
+
+enum crypto_revocation { CRYPTO_UNKNOWN, CRYPTO_GOOD, CRYPTO_REVOKED };
+
+enum { CRYPTO_FIELDS_MOST = 65536 }; // bytes that telling what a certificate says takes
+
+// NULL, and `why` (a text) says why.
+struct crypto_authorities *bridge_authorities_new(const char *pem, uint32_t len, bool partial, char *why,
+                                                  uint32_t why_bytes);
+void bridge_authorities_free(struct crypto_authorities *authorities);
+// All of these give bytes written to `out` (CRYPTO_FIELDS_MOST); FAILED, and `why` says why.
+int bridge_certificate_tell(const char *pem, uint32_t len, char *out, char *why, uint32_t why_bytes);
+int bridge_certificate_verify(const struct crypto_authorities *authorities, const char *pem, uint32_t len, double now_s,
+                              char *out, char *why, uint32_t why_bytes);
+int bridge_ocsp_request(const struct bytes *pem, const struct bytes *issuer, char *out, char *why, uint32_t why_bytes);
+// enum crypto_revocation; UNKNOWN: `why` says why. `request` empty: `answer` is a list of revoked certificates.
+int bridge_revocation(const struct bytes *request, const struct bytes *answer, const struct bytes *pem,
+                      const struct bytes *issuer, double now_s, double *until_s, char *why, uint32_t why_bytes);
 
 // AES-GCM; the key has 16, 24 or 32 bytes, the IV CRYPTO_GCM_IV; sealed text is CRYPTO_GCM_TAG longer. Bytes written, or
 // FAILED. `associated` may be NULL.

@@ -7,6 +7,7 @@
 
 #include "bridge.h"
 #include "crypto.h"
+#include "crypto_certificate.h"
 #include "crypto_key.h"
 #include "passwords.h"
 #include "phase.h"
@@ -114,6 +115,58 @@ int bridge_key_verify(const struct crypto_key *key, int kind, int digest, const 
                                slice_from(signature, signature_len));
   if (good < 0) return BRIDGE_INVALID;
   return good ? BRIDGE_OK : BRIDGE_NONE;
+}
+
+// ---- Certificates ----
+
+static int told(int result, const struct error *error, char *why, uint32_t why_bytes) {
+  if (result >= 0) return result;
+  snprintf(why, why_bytes, "%s", error->text);
+  return BRIDGE_FAILED;
+}
+
+struct crypto_authorities *bridge_authorities_new(const char *pem, uint32_t len, bool partial, char *why,
+                                                  uint32_t why_bytes) {
+  struct error error = {0};
+  struct crypto_authorities *authorities = crypto_authorities_new(slice_from(pem, len), partial, &error);
+  if (!authorities) snprintf(why, why_bytes, "%s", error.text);
+  return authorities;
+}
+
+void bridge_authorities_free(struct crypto_authorities *authorities) {
+  crypto_authorities_free(authorities);
+}
+
+int bridge_certificate_tell(const char *pem, uint32_t len, char *out, char *why, uint32_t why_bytes) {
+  struct error error = {0};
+  return told(crypto_certificate_tell(slice_from(pem, len), out, CRYPTO_FIELDS_MOST, &error), &error, why, why_bytes);
+}
+
+int bridge_certificate_verify(const struct crypto_authorities *authorities, const char *pem, uint32_t len, double now_s,
+                              char *out, char *why, uint32_t why_bytes) {
+  struct error error = {0};
+  int result =
+      crypto_certificate_verify(authorities, slice_from(pem, len), (int64_t)now_s, out, CRYPTO_FIELDS_MOST, &error);
+  return told(result, &error, why, why_bytes);
+}
+
+int bridge_ocsp_request(const struct bytes *pem, const struct bytes *issuer, char *out, char *why, uint32_t why_bytes) {
+  struct error error = {0};
+  int result = crypto_ocsp_request(slice_of_bytes(pem), slice_of_bytes(issuer), out, CRYPTO_FIELDS_MOST, &error);
+  return told(result, &error, why, why_bytes);
+}
+
+int bridge_revocation(const struct bytes *request, const struct bytes *answer, const struct bytes *pem,
+                      const struct bytes *issuer, double now_s, double *until_s, char *why, uint32_t why_bytes) {
+  struct error error = {0};
+  struct slice asked = slice_of_bytes(request), said = slice_of_bytes(answer);
+  struct slice certificate = slice_of_bytes(pem), by = slice_of_bytes(issuer);
+  int64_t now = (int64_t)now_s, until;
+  enum crypto_revocation found = asked.len ? crypto_ocsp_read(asked, said, certificate, by, now, &until, &error)
+                                           : crypto_crl_read(said, certificate, by, now, &until, &error);
+  *until_s = (double)until;
+  if (found == CRYPTO_UNKNOWN) snprintf(why, why_bytes, "%s", error.text);
+  return found;
 }
 
 // ---- Sealed text and passwords ----

@@ -283,8 +283,24 @@ void tls_forget_session(struct tls *tls) {
   SSL_set_num_tickets(tls->ssl, 0);
 }
 
-void tls_ask_client(struct tls *tls) {
+// Adds the names of the authorities to those that the client is told. How many.
+static int name_authorities(struct tls *tls, struct slice authorities) {
+  BIO *bio = authorities.len <= INT32_MAX ? BIO_new_mem_buf(authorities.data, (int)authorities.len) : NULL;
+  int count = 0;
+  X509 *certificate;
+  while (bio && (certificate = PEM_read_bio_X509(bio, NULL, tls_no_passphrase, NULL))) {
+    count += SSL_add1_to_CA_list(tls->ssl, certificate);
+    X509_free(certificate);
+  }
+  BIO_free(bio);
+  ERR_clear_error(); // reading ends with "no start line"
+  return count;
+}
+
+int tls_ask_client(struct tls *tls, struct slice authorities, struct error *error) {
   SSL_set_verify(tls->ssl, SSL_VERIFY_PEER, tls_accept_any);
+  if (authorities.len == 0 || name_authorities(tls, authorities) > 0) return 0;
+  return error_set(error, ERROR_INVALID, "authorities: there is no certificate in it");
 }
 
 int tls_set_certificate(struct tls *tls, const char *certificate_pem, const char *key_pem, struct error *error) {
@@ -440,9 +456,14 @@ void tls_info(struct tls *tls, struct tls_info *out) {
 int64_t tls_peer_certificate(const struct tls *tls, char *out, size_t room) {
   X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
   if (!certificate) return 0;
+  STACK_OF(X509) *others = SSL_get_peer_cert_chain(tls->ssl); // none in a resumed session; of a server with the first
+  int from = SSL_is_server(tls->ssl) ? 0 : 1;
   BIO *bio = BIO_new(BIO_s_mem());
   char *text;
-  long len = bio && PEM_write_bio_X509(bio, certificate) ? BIO_get_mem_data(bio, &text) : -1;
+  bool written = bio && PEM_write_bio_X509(bio, certificate);
+  for (int i = from; written && i < sk_X509_num(others); i++)
+    written = PEM_write_bio_X509(bio, sk_X509_value(others, i));
+  long len = written ? BIO_get_mem_data(bio, &text) : -1;
   bool fits = len > 0 && (size_t)len <= room;
   if (fits) memcpy(out, text, (size_t)len);
   BIO_free(bio);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "slice.h"
 
 struct iovec;
 struct ticket_keys; // process.h
@@ -96,7 +97,8 @@ int tls_set_certificate(struct tls *tls, const char *certificate_pem, const char
 int tls_check_pair(const char *certificate_pem, const char *key_pem, struct error *error);
 // From the hook too: the client gets no ticket; it is asked for a certificate, and any is taken, or none.
 void tls_forget_session(struct tls *tls);
-void tls_ask_client(struct tls *tls);
+// `authorities` (PEM; empty: none): whose names it is told; they add up. ERROR_INVALID: there is no certificate in it.
+int tls_ask_client(struct tls *tls, struct slice authorities, struct error *error);
 // The hook's decision is made.
 void tls_continue(struct tls *tls);
 
@@ -125,5 +127,6 @@ struct tls_info {
 void tls_info(struct tls *tls, struct tls_info *out);
 // The name that the client asked for, in lower case; NULL: none.
 const char *tls_sni(struct tls *tls);
-// The peer's certificate as PEM. Its length; 0: none; ERROR_MEMORY when `room` is too small.
+// The peer's certificate as PEM, those that it sent with it behind. Their length; 0: none; ERROR_MEMORY when `room` is
+// too small.
 int64_t tls_peer_certificate(const struct tls *tls, char *out, size_t room);

@@ -36,7 +36,7 @@ int tls_explain(struct error *error, enum error_code code, const char *what) {
 // ---- Certificates ----
 
 // A key that wants a pass phrase cannot be used: nobody is there to type it.
-static int no_passphrase(char *buffer, int size, int writing, void *data) {
+int tls_no_passphrase(char *buffer, int size, int writing, void *data) {
   (void)buffer;
   (void)size;
   (void)writing;
@@ -53,7 +53,7 @@ static int parse_chain(struct tls_certificate *out, BIO *bio, struct error *erro
   X509 *next;
   out->chain = sk_X509_new_null();
   if (!out->chain) return tls_explain(error, ERROR_MEMORY, "certificate");
-  while ((next = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL)) != NULL) {
+  while ((next = PEM_read_bio_X509(bio, NULL, tls_no_passphrase, NULL)) != NULL) {
     if (sk_X509_push(out->chain, next) > 0) continue;
     X509_free(next);
     return tls_explain(error, ERROR_MEMORY, "certificate");
@@ -67,7 +67,7 @@ static int parse_chain(struct tls_certificate *out, BIO *bio, struct error *erro
 static int parse_leaf(struct tls_certificate *out, const char *pem, struct error *error) {
   BIO *bio = text_bio(pem);
   if (!bio) return tls_explain(error, ERROR_MEMORY, "certificate");
-  out->leaf = PEM_read_bio_X509_AUX(bio, NULL, no_passphrase, NULL);
+  out->leaf = PEM_read_bio_X509_AUX(bio, NULL, tls_no_passphrase, NULL);
   int result = out->leaf ? parse_chain(out, bio, error) : tls_explain(error, ERROR_INVALID, "certificate");
   BIO_free(bio);
   return result;
@@ -76,7 +76,7 @@ static int parse_leaf(struct tls_certificate *out, const char *pem, struct error
 static int parse_key(struct tls_certificate *out, const char *pem, struct error *error) {
   BIO *bio = text_bio(pem);
   if (!bio) return tls_explain(error, ERROR_MEMORY, "private key");
-  out->key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+  out->key = PEM_read_bio_PrivateKey(bio, NULL, tls_no_passphrase, NULL);
   BIO_free(bio);
   if (out->key) {
     ERR_clear_error(); // decoders that did not fit leave their complaints behind
@@ -481,7 +481,7 @@ static int trust_text(SSL_CTX *ssl, const char *pem, struct error *error) {
   X509 *root;
   uint32_t count = 0;
   X509_STORE *store = SSL_CTX_get_cert_store(ssl);
-  while (bio && (root = PEM_read_bio_X509_AUX(bio, NULL, no_passphrase, NULL)) != NULL) {
+  while (bio && (root = PEM_read_bio_X509_AUX(bio, NULL, tls_no_passphrase, NULL)) != NULL) {
     count += X509_STORE_add_cert(store, root) == 1;
     X509_free(root);
   }

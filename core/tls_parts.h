@@ -86,6 +86,8 @@ int tls_explain(struct error *error, enum error_code code, const char *what);
 BIO_METHOD *tls_socket_method(void);
 
 // Verification that leaves the verdict to a plugin.
+// For reading PEM: none is asked for.
+int tls_no_passphrase(char *buffer, int size, int writing, void *data);
 int tls_accept_any(int preverified, X509_STORE_CTX *store);
 // The pair for a name, or the default one. NULL: none can be made.
 const struct tls_pair *tls_context_find(struct tls_context *context, const char *name);

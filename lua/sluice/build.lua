@@ -7,6 +7,7 @@ local bit = require "bit"
 local ffi = require "ffi"
 local address = require "sluice.config.address"
 local native = require "sluice.ffi"
+local handshakes = require "sluice.handshakes"
 local plan = require "sluice.plan"
 local runtime = require "sluice.runtime"
 local watch = require "sluice.balancer.watch"
@@ -289,6 +290,7 @@ function build.routes(held, services, pace)
   end
   local globals, err = held.planner:plan(nil, nil)
   if not globals then fail({ name = "global" }, "plugins", err) end
+  globals = handshakes.extend(held, globals)
   held.plans[0] = globals
   held.planner:close()
   if held.stream_planner then held.stream_planner:close() end

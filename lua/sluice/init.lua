@@ -6,6 +6,7 @@ for name in ([[
   authentication
   budget
   cache
+  certificate
   circuit
   counters
   crypto
@@ -59,6 +60,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@field budget sluice.budget
 ---@field cache sluice.cache
 ---@field circuit table
+---@field certificate sluice.certificate
 ---@field counters sluice.counters
 ---@field crypto sluice.crypto
 ---@field datagram sluice.datagram

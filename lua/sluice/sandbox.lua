@@ -262,6 +262,7 @@ for name in ([[
   authentication
   budget
   cache
+  certificate
   circuit
   code
   cookie

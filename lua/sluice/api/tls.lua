@@ -74,11 +74,13 @@ end
 
 -- Asks the client for a certificate; any is taken, and none. Whether it is to be trusted is for the plugin to decide,
 -- in a later phase by `get_full_client_certificate_chain`.
+---@param authorities? string PEM: the client is told their names, so that it can choose. Of several calls they add up
 ---@return boolean|nil true
 ---@return string|nil err
-function Tls:request_client_certificate()
+function Tls:request_client_certificate(authorities)
   check_phase(CERTIFICATE, self.handle, "exchange.client.tls:request_client_certificate")
-  local status = C.bridge_tls_ask_client(worker, self.handle)
+  check.string_or_nil("exchange.client.tls:request_client_certificate", "authorities", authorities)
+  local status = C.bridge_tls_ask_client(worker, self.handle, authorities, authorities and #authorities or 0)
   if status ~= 0 then return nil, core.reason(status) end
   return true
 end
