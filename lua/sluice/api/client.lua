@@ -20,6 +20,7 @@ local rawget, rawset = rawget, rawset
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "heads", "body_filter",
   "response", "log", "frames", "streams")
 local LATER = phases.mask("access", "balancer", "heads", "body_filter", "response", "log", "frames")
+local LOOK_UP = phases.mask("certificate", "access", "balancer", "heads", "body_filter", "response", "log", "frames")
 local ROUTED = phases.mask("access", "balancer", "heads", "body_filter", "response", "log", "frames",
   "streams")
 local ACCESS = phases.mask("access")
@@ -93,13 +94,13 @@ function methods:load_consumer(consumer_id, search_by_username)
   return nil
 end
 
--- The credential of a kind with that value, such as ("keyauth_credentials", "key", key).
+-- The credential (or any entity) of a kind with that value, such as ("keyauth_credentials", "key", key).
 ---@param kind string
 ---@param field string
 ---@param value any
 ---@return table|nil
 function methods:load_credential(kind, field, value)
-  check_phase(LATER, self.handle, "exchange.client:load_credential")
+  check_phase(LOOK_UP, self.handle, "exchange.client:load_credential")
   check.string("exchange.client:load_credential", "kind", kind)
   check.string("exchange.client:load_credential", "field", field)
   return (entities.find(of(self.handle), kind, field, value))

@@ -39,6 +39,7 @@ local pool = Pool.new(MAX_IDLE)
 ---@field tls? sluice.socket.tls
 ---@field keepalive? boolean true unless told
 ---@field keepalive_timeout? number seconds idle, 60 unless told
+---@field proxy? string URL such as http://proxy:3128 that requests to http:// go by; https:// is not asked by one
 ---@field pool_size? integer idle connections to one server, 32 unless told
 
 ---@class sluice.http.response
@@ -117,6 +118,7 @@ function http.head_of(url, options)
   if not head.is_token(method) then return nil, format("invalid method %q", tostring(method)) end
   local target, wrong = target_of(url, options.query)
   if not target then return nil, wrong end
+  if options.proxy then target = "http://" .. url.authority .. target end
   local out, given = buffer.new(), {}
   out:put(method, " ", target, " HTTP/1.1\r\n")
   local err = put_headers(out, options.headers or {}, given)
@@ -132,7 +134,9 @@ end
 
 -- ---- One connection ----
 
-local function key_of(url, tls)
+local function key_of(url, options)
+  local tls, proxy = options.tls, options.proxy
+  if proxy then return "proxy|" .. proxy end
   if url.scheme == "http" then return format("%s:%d", url.host, url.port) end
   tls = tls or {}
   return table.concat({ "https", url.host, url.port, tls.name or "", tostring(tls.verify ~= false), tls.ca or "",
@@ -142,7 +146,8 @@ end
 local function connect(url, options, timeout)
   local tls
   if url.scheme == "https" then tls = options.tls or true end
-  return Socket.connect(url.host, url.port, {
+  local by = options.proxy and head.parse_url(options.proxy) or url
+  return Socket.connect(by.host, by.port, {
     connect_timeout = options.connect_timeout or timeout, timeout = timeout, tls = tls,
   })
 end
@@ -254,7 +259,7 @@ local function adopt(response, socket, url, options, deadline)
   response.reader = Reader.new(socket, framing, length)
   response.reusable = options.keepalive ~= false and framing ~= "close"
     and head.keeps_alive(response.version, response.headers)
-  response.key = key_of(url, options.tls)
+  response.key = key_of(url, options)
   response.pool_size, response.keepalive_timeout = options.pool_size or 32, options.keepalive_timeout or 60
   setmetatable(response, response_mt)
   if response.reader.over then let_go(response) end
@@ -278,7 +283,7 @@ local function may_repeat(options, unanswered)
 end
 
 local function exchange(url, options, text, deadline)
-  local key = key_of(url, options.tls)
+  local key = key_of(url, options)
   local socket = options.keepalive ~= false and pool:take(key)
   if socket then
     socket:set_timeout(deadline - time.monotonic())
@@ -318,6 +323,14 @@ local function finish(response, max)
   return response
 end
 
+-- What is wrong with asking by a proxy; nil: nothing.
+local function check_proxy(url, proxy)
+  local by, err = head.parse_url(proxy)
+  if not by then return "proxy: " .. err end
+  if by.scheme ~= "http" then return "proxy: expected a URL of http" end
+  if url.scheme ~= "http" then return "https:// cannot be asked by a proxy" end
+end
+
 -- Sends a request and waits for the response.
 ---@param options sluice.http.options
 ---@return sluice.http.response|nil
@@ -328,6 +341,8 @@ function http.request(options)
   end
   local url, err = head.parse_url(options.url)
   if not url then return nil, err end
+  err = options.proxy and check_proxy(url, options.proxy)
+  if err then return nil, err end
   local text
   text, err = http.head_of(url, options)
   if not text then return nil, err end
