@@ -28,6 +28,7 @@ local MOST_SENDERS = 64                    -- of a queue with concurrency_limit 
 local TRIES_WHEN_DRAINING = 3
 local SAY_EVERY_S = 10
 local PUBLISH_EVERY_S = 1
+local RESOLUTION_S = 1e-6 -- of the core's timers: what is left of a wait may be less, and would never end
 
 local LABELS = { "plugin", "instance" }
 local length = metrics.gauge("sluice_queue_length", "Entries that wait to be sent, those under way included", LABELS)
@@ -133,7 +134,7 @@ local function gather(self)
   local deadline = time.monotonic() + self.params.max_coalescing_delay
   while not is_whole(self) do
     local left = deadline - time.monotonic()
-    if left <= 0 then break end
+    if left < RESOLUTION_S then break end
     wait(self, left)
   end
   self.gathering = false
