@@ -188,6 +188,32 @@ int bridge_field_set_number(struct worker *worker, double exchange, int message,
 int bridge_field_add(struct worker *worker, double exchange, int message, uint32_t name, const char *value,
                      uint32_t value_len);
 
+// ---- Exchange: its trace ------------------------------------------------------------------------------------------------
+
+// Ids in hex digits.
+struct trace_ids {
+  char id[32], root[16], next[16], parent[16]; // the trace; the gateway's span, the one that the service is told, the
+                                               // caller's
+  bool has_parent;
+  bool sampled;
+  uint8_t flags; // of the caller's context
+};
+
+struct trace_options {
+  uint32_t traceparent;   // the number of W3C's field
+  const uint32_t *others; // those of other formats that are looked for
+  uint32_t other_count;
+  bool extract; // W3C's is looked for
+  bool follow;  // what the caller samples is sampled, whatever the rate
+  double rate;  // 0 to 1
+};
+
+// Begins the trace of a request that carries W3C's context or none, and tells the service in W3C's format. NONE: it has
+// another format's; DIFFERS: it has been begun.
+int bridge_trace_begin(struct worker *worker, double exchange, const struct trace_options *options,
+                       struct trace_ids *out);
+int bridge_trace(struct worker *worker, double exchange, struct trace_ids *out); // OK or NONE
+
 // ---- Exchange: bodies, answers, the service ------------------------------------------------------------------------
 
 // The whole body, buffered: the client's in access (AGAIN while it arrives; FULL past the limit), the response's in

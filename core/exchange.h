@@ -200,6 +200,7 @@ struct exchange {
   uint64_t response_bytes, response_body_bytes;
   double stream_waiter; // coroutine that waits for the stream to drain
   struct slice error;
+  struct trace_ids *trace; // in the arena; NULL: none, or Lua has it
   struct slice message;    // of an answer by the gateway, where a client that speaks gRPC will be told; else NULL
   int64_t response_length; // -1: not known
 

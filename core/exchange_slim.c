@@ -124,8 +124,9 @@ void exchange_slim(struct exchange *exchange) {
   struct packing packing = {0};
   pack_all(&packing, exchange);
   size_t match = match_bytes(exchange->match), try = exchange->try ? offsetof(struct try, addresses) : 0;
+  size_t trace = exchange->trace ? sizeof *exchange->trace : 0;
   size_t need = rounded(packing.field_bytes) + rounded(packing.text_bytes) + rounded(match) + rounded(try) +
-                arena_deferred_bytes(&exchange->arena);
+                rounded(trace) + arena_deferred_bytes(&exchange->arena);
   struct arena slim;
   if (arena_init_exact(&slim, SLIM_LIMIT, need) < 0) return; // it goes on as it is
   packing.moving = true;
@@ -133,6 +134,7 @@ void exchange_slim(struct exchange *exchange) {
   packing.text = arena_alloc(&slim, packing.text_bytes);
   pack_all(&packing, exchange);
   if (match) exchange->match = move_to(&slim, exchange->match, match);
+  if (trace) exchange->trace = move_to(&slim, exchange->trace, trace);
   if (try) {
     exchange->try = move_to(&slim, exchange->try, try);
     exchange->try->address_count = 0;

@@ -4,11 +4,12 @@
 -- entries behind a head. Field numbers are those of the .proto files.
 
 local bit = require "bit"
+local buffer = require "string.buffer"
 local ffi = require "ffi"
 
 local band, bor, rshift = bit.band, bit.bor, bit.rshift
-local char, gsub = string.char, string.gsub
-local concat, sort = table.concat, table.sort
+local char, byte = string.char, string.byte
+local concat = table.concat
 local floor, pairs, tonumber, type, tostring = math.floor, pairs, tonumber, type, tostring
 
 ---@class sluice.otlp
@@ -18,8 +19,7 @@ local cell = ffi.new("union { uint64_t whole; double real; uint8_t bytes[8]; }")
 
 -- ---- Protocol buffers ----
 
-local function varint(value)
-  if value < 128 then return char(value) end
+local function long_varint(value)
   local out = {}
   while value >= 128 do
     out[#out + 1] = char(bor(value % 128, 128))
@@ -29,9 +29,17 @@ local function varint(value)
   return concat(out)
 end
 
+-- Lengths and small numbers, which are most of them.
+local SMALL = {}
+for i = 0, 2047 do SMALL[i] = long_varint(i) end
+
+local function varint(value)
+  return SMALL[value] or long_varint(value)
+end
+
 -- 64 bits of an integer that may be negative.
 local function varint64(value)
-  if value >= 0 then return varint(value) end
+  if value >= 0 then return SMALL[value] or long_varint(value) end
   local rest, out = ffi.cast("uint64_t", ffi.cast("int64_t", value)), {}
   while rest >= 128ULL do
     out[#out + 1] = char(bor(tonumber(band(rest, 127ULL)), 128))
@@ -45,8 +53,11 @@ local function key_of(number, wire)
   return varint(number * 8 + wire)
 end
 
+local KEYS = {} -- of fields that have a length
+for i = 1, 32 do KEYS[i] = key_of(i, 2) end
+
 local function bytes_field(number, value)
-  return key_of(number, 2) .. varint(#value) .. value
+  return KEYS[number] .. varint(#value) .. value
 end
 
 local function text_field(number, value)
@@ -67,35 +78,61 @@ local function double(value)
   return ffi.string(cell.bytes, 8)
 end
 
+local FIXED = {} -- keys of fields of 64 bits
+for i = 1, 16 do FIXED[i] = key_of(i, 1) end
+
 -- Nanoseconds of microseconds, which a double holds exactly.
 local function time_field(number, us)
-  return key_of(number, 1) .. fixed64(ffi.cast("uint64_t", us) * 1000ULL)
+  return FIXED[number] .. fixed64(ffi.cast("uint64_t", us) * 1000ULL)
 end
 
+local DIGITS = {}
+for i = 0, 9 do DIGITS[48 + i] = i end
+for i = 10, 15 do DIGITS[87 + i], DIGITS[55 + i] = i, i end
+
+local id_cell = ffi.new("uint8_t[16]")
+
+-- Hex digits to bytes; at most 32 digits.
 local function raw(hex)
-  return (gsub(hex, "%x%x", function(pair) return char(tonumber(pair, 16)) end))
+  local size = #hex / 2
+  for i = 0, size - 1 do
+    local high, low = byte(hex, i * 2 + 1, i * 2 + 2)
+    id_cell[i] = DIGITS[high] * 16 + DIGITS[low]
+  end
+  return ffi.string(id_cell, size)
 end
 
 -- ---- Attributes ----
 
 local function any_value(value)
   local kind = type(value)
-  if kind == "boolean" then return key_of(2, 0) .. (value and "\1" or "\0") end
-  if kind == "number" then
-    if value % 1 == 0 and value > -9e15 and value < 9e15 then return key_of(3, 0) .. varint64(value) end
-    return key_of(4, 1) .. double(value)
-  end
-  return bytes_field(1, tostring(value))
+  if kind == "string" then return KEYS[1] .. varint(#value) .. value end
+  if kind == "boolean" then return value and "\16\1" or "\16\0" end
+  if kind ~= "number" then return bytes_field(1, tostring(value)) end
+  if value % 1 == 0 and value > -9e15 and value < 9e15 then return "\24" .. varint64(value) end
+  return "\33" .. double(value)
 end
 
+local MOST_NAMES = 1000
+local names, name_count = {}, 0 -- encoded already
+
+local function encoded_name(name)
+  local known = text_field(1, name)
+  if name_count < MOST_NAMES then names[name], name_count = known, name_count + 1 end
+  return known
+end
+
+local scratch = buffer.new()
+
+-- Attributes as the repeated field of that number.
 local function attributes(number, map)
-  local names, out = {}, {}
-  for name in pairs(map) do names[#names + 1] = name end
-  sort(names)
-  for i, name in ipairs(names) do
-    out[i] = bytes_field(number, text_field(1, name) .. bytes_field(2, any_value(map[name])))
+  local out, key = scratch:reset(), KEYS[number]
+  for name, value in pairs(map) do
+    local head, any = names[name] or encoded_name(name), any_value(value)
+    local size = varint(#any)
+    out:put(key, varint(#head + 1 + #size + #any), head, "\18", size, any)
   end
-  return concat(out)
+  return out:get()
 end
 
 -- ---- Spans ----
@@ -104,18 +141,27 @@ local function event(one)
   return bytes_field(11, time_field(1, one.time_us) .. text_field(2, one.name) .. attributes(3, one.attributes))
 end
 
+local function events_of(span)
+  local list = span.events
+  if not list[1] then return "" end
+  local events = {}
+  for i, one in ipairs(list) do events[i] = event(one) end
+  return concat(events)
+end
+
+local function status_of(span)
+  if not span.status or span.status == 0 then return "" end
+  return bytes_field(15, text_field(2, span.status_message) .. integer_field(3, span.status))
+end
+
 ---@param trace_id string 32 hex digits
 ---@param span sluice.span
 ---@return string an entry of a batch
 function otlp.span(trace_id, span)
-  local events = {}
-  for i, one in ipairs(span.events) do events[i] = event(one) end
-  local status = span.status and span.status ~= 0
-    and bytes_field(15, text_field(2, span.status_message) .. integer_field(3, span.status)) or ""
-  return bytes_field(2, bytes_field(1, raw(trace_id)) .. bytes_field(2, raw(span.id))
-    .. (span.parent and bytes_field(4, raw(span.parent)) or "") .. text_field(5, span.name)
-    .. integer_field(6, span.kind) .. time_field(7, span.start_us) .. time_field(8, span.end_us)
-    .. attributes(9, span.attributes) .. concat(events) .. status)
+  return bytes_field(2, "\10\16" .. raw(trace_id) .. "\18\8" .. raw(span.id)
+    .. (span.parent and "\34\8" .. raw(span.parent) or "") .. text_field(5, span.name) .. "\48" .. SMALL[span.kind]
+    .. time_field(7, span.start_us) .. time_field(8, span.end_us) .. attributes(9, span.attributes) .. events_of(span)
+    .. status_of(span))
 end
 
 -- ---- Log records ----

@@ -33,7 +33,9 @@ local function new_state(conf)
   local wanted = {}
   for _, name in ipairs(conf.spans or {}) do wanted[name] = true end
   return {
-    settings = tracing.propagation.settings(conf), rate = conf.sampling_rate or DEFAULT_RATE, wanted = wanted,
+    settings = tracing.propagation.settings(conf, conf.sampling_rate or DEFAULT_RATE,
+      conf.sampling_strategy == "parent_probability_fallback"),
+    wanted = wanted,
     fields = access_logs_of(conf) and logging.fields { custom_fields_by_lua =
       conf.access_logs.custom_attributes_by_lua } or nil,
   }
@@ -56,9 +58,7 @@ function opentelemetry.configure(confs)
 end
 
 function opentelemetry.access(conf, exchange)
-  local state = states[conf]
-  local trace, sampled = tracing.begin(exchange, state.settings, state.rate, conf.sampling_strategy)
-  trace.opentelemetry = sampled
+  tracing.begin(exchange, states[conf].settings, "opentelemetry")
 end
 
 function opentelemetry.header_filter(conf, exchange)
@@ -102,8 +102,11 @@ local function put_record(state, exchange, trace)
 end
 
 function opentelemetry.log(conf, exchange)
-  local state, trace = states[conf], tracing.of(exchange)
-  if trace and trace.opentelemetry and state.traces then put_spans(state, exchange, trace) end
+  local state = states[conf]
+  local sampled = state.traces and tracing.sampled(exchange, "opentelemetry")
+  if sampled then put_spans(state, exchange, sampled) end
+  if not state.lines and not state.records then return end
+  local trace = tracing.of(exchange)
   if state.lines then put_lines(state, exchange, trace) end
   if state.records then put_record(state, exchange, trace) end
 end

@@ -108,6 +108,14 @@ return {
     return configuration(origin, { plugins = { { name = "circuit-breaker", config = { consecutive_failures = 5,
       failure_rate_threshold = 50, slow_call_rate_threshold = 50, slow_call_duration_threshold = 1 } } } })
   end },
+  { name = "access-log", against = "nginx", floor = 1.05, path = "/128", config = function(origin)
+      return configuration(origin, { gateway = { access_log = { path = "./access.log" } } })
+    end,
+    nginx = { location = "access_log DIRECTORY/access.log combined;" } },
+  { name = "otel", against = "plain", floor = 0.85, path = "/128", config = function(origin)
+      return configuration(origin, { plugins = { { name = "opentelemetry", config = { sampling_rate = 0.01,
+        traces_endpoint = "http://127.0.0.1:" .. origin.port .. "/128" } } } })
+    end },
   { name = "routes-10000", against = "plain", floor = 0.97, path = "/r7777/x", config = many_routes },
   { name = "cache", against = "nginx", floor = 1.2, path = "/1k",
     config = function(origin)

@@ -47,13 +47,13 @@ local function wait_for(port)
   end, 10, "port " .. port)
 end
 
--- Starts nginx on `core`; `blocks` stands inside its http block.
+-- Starts nginx on `core`; `blocks` stands inside its http block, where DIRECTORY is a folder of its own.
 function servers.nginx(core, port, blocks)
   local directory = posix.temporary_directory()
   os.execute("chmod 755 '" .. directory .. "'") -- nginx's worker is another user
   local path = directory .. "/nginx.conf"
   local text = nginx_conf:gsub("%%s", directory, 8):gsub("%%s", (blocks:gsub("%%", "%%%%")))
-  process.write_file(path, text)
+  process.write_file(path, (text:gsub("DIRECTORY", directory)))
   local self = { port = port, name = "nginx" }
   self.process = process.start({ "taskset", "-c", core, "nginx", "-c", path, "-e", directory .. "/error.log" },
     { directory = directory, owns_directory = true })

@@ -234,8 +234,9 @@ end
 function serializer.serialize(exchange)
   local record = exchange.phase == STREAM_LOG and stream_base(exchange) or base(exchange)
   serializer.apply(record, REDACTED)
-  local trace = rawget(exchange, "trace")
-  if trace and trace.id then record.trace_id = require("sluice.tracing.propagation").ids_for_log(trace) end
+  local tracing = package.loaded["sluice.tracing"]
+  local trace = tracing and tracing.of(exchange)
+  if trace then record.trace_id = tracing.propagation.ids_for_log(trace) end
   local changes = rawget(exchange, "serialize_changes")
   if changes then serializer.apply(record, changes) end
   return record

@@ -24,11 +24,14 @@ end
 
 ---@return string 32 hex digits
 function ids.trace()
-  if at > COUNT - 4 then refill() end
-  local from = at
-  at = from + 4
-  -- What must not be zero is not.
-  return tohex(pool[from]) .. tohex(pool[from + 1]) .. tohex(pool[from + 2]) .. tohex(bit.bor(pool[from + 3], 1))
+  return ids.span() .. ids.span()
+end
+
+-- Where the last 56 bits of a trace id stand between 0 and 1: what sampling goes by.
+---@param id string 32 hex digits
+---@return number
+function ids.share(id)
+  return tonumber(sub(id, -14, -2), 16) / 4503599627370496
 end
 
 ---@return string 16 hex digits

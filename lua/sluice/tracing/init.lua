@@ -15,13 +15,16 @@
 -- without one pay nothing.
 
 local core = require "sluice.api.core"
+local ffi = require "ffi"
 local ids = require "sluice.tracing.ids"
 local phases = require "sluice.phases"
 local propagation = require "sluice.tracing.propagation"
 
 local C, worker = core.C, core.worker
 local rawget, rawset, setmetatable, tonumber, tostring, type = rawget, rawset, setmetatable, tonumber, tostring, type
-local sub, floor = string.sub, math.floor
+local floor = math.floor
+local ffi_string = ffi.string
+local OK, NONE = 0, 2
 
 ---@class sluice.tracing
 local tracing = { propagation = propagation }
@@ -47,53 +50,41 @@ tracing.now_us = now_us
 ---@field parent? string of the root
 ---@field sampled boolean whether any tracer wants it
 
--- Whether a trace is one of the share that is kept: the same for everybody who looks at the same id.
----@param id string
----@param rate number 0 to 1
----@return boolean
-local function is_in_share(id, rate)
-  if rate >= 1 then return true end
-  if rate <= 0 then return false end
-  return tonumber(sub(id, -14, -2), 16) >= (1 - rate) * 4503599627370496 -- 2^52
-end
-
--- "parent_drop_probability_fallback": what the caller dropped is dropped; "parent_probability_fallback": what the
--- caller decided holds. Else the rate decides.
-local function decide(context, id, rate, strategy)
-  local sampled = context and context.sampled
-  if sampled == false then return false end
-  if sampled and strategy == "parent_probability_fallback" then return true end
-  return is_in_share(id, rate)
+-- What the caller dropped is dropped; what it sampled is sampled where it is followed; else the rate decides, the same
+-- for everybody who looks at the same id. The core does the same (core/bridge_trace.c).
+local function decide(trace, settings)
+  local context = trace.context
+  if context then
+    if context.sampled == false then return false end
+    if context.sampled and settings.follow then return true end
+  end
+  return trace.share >= 1 - settings.rate
 end
 
 local function new_trace(handle, settings)
-  local context, format = propagation.extract(handle, settings)
+  local context, format = settings.read(handle)
+  local id = context and context.trace or ids.trace()
   return {
-    id = context and context.trace or ids.trace(), root = ids.span(), next = ids.span(),
-    parent = context and context.parent or nil, context = context or false, format = format or false,
-    settings = settings, sampled = false,
+    id = id, share = ids.share(id), root = ids.span(), next = ids.span(), parent = context and context.parent or nil,
+    context = context or false, format = format or false, settings = settings, sampled = false,
   }
 end
 
--- The exchange's trace: begun by the first tracer that asks, and told to the service in the formats of each.
----@param exchange sluice.exchange in access
----@param settings table from propagation.settings
----@param rate number of traces to keep, 0 to 1
----@param strategy? string of Kong's sampling_strategy
----@return sluice.trace
----@return boolean sampled by this tracer
-function tracing.begin(exchange, settings, rate, strategy)
-  local handle, trace = exchange.handle, rawget(exchange, "trace")
-  if not trace or not trace.id then
-    local spans = trace and trace.spans
-    trace = new_trace(handle, settings)
-    trace.spans = spans
-    rawset(exchange, "trace", trace)
-  end
-  local sampled = decide(trace.context or nil, trace.id, rate, strategy)
-  if sampled then trace.sampled = true end
-  propagation.inject(handle, settings, trace, sampled)
-  return trace, sampled
+local cell = ffi.new("struct trace_ids[1]")
+local W3C = { inject = { "w3c" }, default = "w3c" }
+
+-- What the core has begun, as the object that the other functions know.
+local function adopt(exchange)
+  local it, kept = cell[0], rawget(exchange, "trace")
+  local trace = {
+    id = ffi_string(it.id, 32), root = ffi_string(it.root, 16), next = ffi_string(it.next, 16),
+    parent = it.has_parent and ffi_string(it.parent, 16) or nil, settings = W3C, format = false, sampled = it.sampled,
+    context = it.has_parent and { sampled = it.flags % 2 == 1, flags = it.flags } or false,
+    spans = kept and kept.spans or nil,
+  }
+  trace.share = ids.share(trace.id)
+  rawset(exchange, "trace", trace)
+  return trace
 end
 
 -- The trace of an exchange; nil: no tracer has begun one.
@@ -101,7 +92,50 @@ end
 ---@return sluice.trace|nil
 function tracing.of(exchange)
   local trace = rawget(exchange, "trace")
-  return trace and trace.id and trace or nil
+  if trace and trace.id then return trace end
+  if C.bridge_trace(worker, exchange.handle, cell) == OK then return adopt(exchange) end
+  return nil
+end
+
+-- In Lua: formats other than W3C's, and what a second tracer wants.
+local function begin_here(exchange, settings)
+  local handle, trace = exchange.handle, tracing.of(exchange)
+  if not trace then
+    local kept = rawget(exchange, "trace")
+    trace = new_trace(handle, settings)
+    trace.spans = kept and kept.spans or nil
+    rawset(exchange, "trace", trace)
+  end
+  local sampled = decide(trace, settings)
+  if sampled then trace.sampled = true end
+  settings.write(handle, trace, sampled)
+  return sampled
+end
+
+-- Begins the exchange's trace, or joins the one that another tracer has begun, and tells the service in the formats of
+-- `settings`.
+---@param exchange sluice.exchange in access
+---@param settings table from propagation.settings
+---@param tracer string name of the plugin: see tracing.sampled
+function tracing.begin(exchange, settings, tracer)
+  local options, sampled = settings.options, true
+  local status = options and C.bridge_trace_begin(worker, exchange.handle, options, cell) or NONE
+  if status == OK then
+    if not cell[0].sampled then return end -- nothing of it is in Lua unless somebody asks
+    adopt(exchange)
+  else
+    sampled = begin_here(exchange, settings)
+  end
+  if sampled then rawget(exchange, "trace")[tracer] = true end
+end
+
+-- The trace of an exchange that this tracer has sampled, else nil.
+---@param exchange sluice.exchange
+---@param tracer string
+---@return sluice.trace|nil
+function tracing.sampled(exchange, tracer)
+  local trace = rawget(exchange, "trace")
+  return trace and trace[tracer] and trace or nil
 end
 
 -- ---- Spans of plugins ----

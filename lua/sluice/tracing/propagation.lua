@@ -7,6 +7,7 @@
 -- field), debug (B3).
 
 local bit = require "bit"
+local ffi = require "ffi"
 local core = require "sluice.api.core"
 local ids = require "sluice.tracing.ids"
 
@@ -162,7 +163,11 @@ function extract.gcp(handle)
   return { trace = trace, parent = ids.from_decimal(span), sampled = YES_NO[decided] }
 end
 
-propagation.extractors = extract
+-- The fields by which each format is recognised, but for W3C.
+local FIELDS = {
+  w3c = {}, b3 = { B3, B3_TRACE, B3_SAMPLED, B3_FLAGS }, jaeger = { JAEGER }, ot = { OT_TRACE, OT_SAMPLED },
+  datadog = { DATADOG_TRACE, DATADOG_PRIORITY }, aws = { AWS }, gcp = { GCP },
+}
 
 -- ---- Injectors: `span` is the id that the service shall take for its parent's ----
 
@@ -220,8 +225,6 @@ inject["gcp"] = function(handle, trace, sampled)
   set(handle, GCP, trace.id .. "/" .. ids.decimal(trace.next) .. (sampled and ";o=1" or ";o=0"))
 end
 
-propagation.injectors = inject
-
 -- How each format writes a trace id, for logs.
 local shown = {}
 
@@ -272,6 +275,69 @@ local function given(value)
   return type(value) == "table"
 end
 
+local function list_or_none(value)
+  return given(value) and value or {}
+end
+
+-- A loop over a handful of formats would be compiled by itself, and keep the phase around it from being compiled: so
+-- the functions of an instance are written out.
+
+local function reader_of(formats)
+  local lines, locals = { "local extract = ...", "", "return function(handle)", "  local found" }, {}
+  for i, name in ipairs(formats) do
+    locals[i] = ("local extract_%d = extract[%q]"):format(i, name)
+    lines[#lines + 1] = ("  found = extract_%d(handle)"):format(i)
+    lines[#lines + 1] = ("  if found then return found, %q end"):format(name)
+  end
+  lines[2] = table.concat(locals, "\n")
+  lines[#lines + 1] = "  return nil\nend"
+  return assert(loadstring(table.concat(lines, "\n"), "=reader"))(extract)
+end
+
+-- What `preserve` comes to.
+local function preserved(trace, settings)
+  local name = trace.format or settings.default
+  if name == "b3" and trace.context and trace.context.single then return "b3-single" end
+  return name
+end
+
+local function clear_field(handle, name)
+  C.bridge_header_clear(worker, handle, REQUEST, name, #name)
+end
+
+local function writer_of(formats, clear, settings)
+  local lines = { "local inject, preserved, clear, settings = ...", "", "return function(handle, trace, sampled)" }
+  local locals = {}
+  for _, name in ipairs(clear) do lines[#lines + 1] = ("  clear(handle, %q)"):format(name) end
+  for i, name in ipairs(formats) do
+    if name == "preserve" then
+      lines[#lines + 1] = "  inject[preserved(trace, settings)](handle, trace, sampled, trace.context)"
+    else
+      locals[#locals + 1] = ("local inject_%d = inject[%q]"):format(i, name)
+      lines[#lines + 1] = ("  inject_%d(handle, trace, sampled, trace.context)"):format(i)
+    end
+  end
+  lines[2] = table.concat(locals, "\n")
+  lines[#lines + 1] = "end"
+  return assert(loadstring(table.concat(lines, "\n"), "=writer"))(inject, preserved, clear_field, settings)
+end
+
+-- What the core needs to begin traces by itself: of instances that tell services in W3C's format, which nearly all do.
+local function options_of(from, into, clear, default)
+  local w3c = into[1] == "w3c" or (into[1] == "preserve" and default == "w3c")
+  if #into ~= 1 or clear[1] or not w3c then return nil end
+  local others, extracts = {}, false
+  for _, name in ipairs(from) do
+    extracts = extracts or name == "w3c"
+    for _, number in ipairs(FIELDS[name]) do others[#others + 1] = number end
+  end
+  local options = ffi.new("struct trace_options")
+  local cell = ffi.new("uint32_t[?]", math.max(#others, 1))
+  for i, number in ipairs(others) do cell[i - 1] = number end
+  options.traceparent, options.others, options.other_count, options.extract = TRACEPARENT, cell, #others, extracts
+  return options, cell
+end
+
 -- What the older field says, in the newer ones' words.
 local function older(conf, default)
   if conf.header_type == "ignore" then return {}, { default } end
@@ -281,8 +347,10 @@ end
 
 -- What an instance says, older fields included, ready for use.
 ---@param conf table
----@return { extract: table[], inject: table[], clear: string[], default: string }
-function propagation.settings(conf)
+---@param rate number of traces that are kept, 0 to 1
+---@param follow? boolean what the caller samples is sampled, whatever the rate
+---@return { read: function, write: function, inject: string[], default: string, rate: number, follow: boolean }
+function propagation.settings(conf, rate, follow)
   local said = conf.propagation or {}
   local default = said.default_format or "w3c"
   local from, into = said.extract, said.inject
@@ -290,43 +358,13 @@ function propagation.settings(conf)
     default = conf.default_header_type or default
     from, into = older(conf, default)
   end
-  local settings = { extract = {}, inject = {}, clear = given(said.clear) and said.clear or {}, default = default }
-  for i, name in ipairs(given(from) and from or {}) do settings.extract[i] = { name = name, run = extract[name] } end
-  for i, name in ipairs(given(into) and into or {}) do settings.inject[i] = { name = name, run = inject[name] } end
+  from, into = list_or_none(from), list_or_none(into)
+  local clear = list_or_none(said.clear)
+  local settings = { default = default, inject = into, rate = rate, follow = follow or false }
+  settings.read, settings.write = reader_of(from), writer_of(into, clear, settings)
+  if worker ~= nil then settings.options, settings.held = options_of(from, into, clear, default) end
+  if settings.options then settings.options.rate, settings.options.follow = rate, follow end
   return settings
-end
-
--- The request's context, and the format that it came in.
----@return table|nil context
----@return string|nil format
-function propagation.extract(handle, settings)
-  local list = settings.extract
-  for i = 1, #list do
-    local found = list[i].run(handle)
-    if found then return found, list[i].name end
-  end
-  return nil
-end
-
-local function format_of(one, trace, settings)
-  if one.run then return one.name end
-  local name = trace.format or settings.default
-  if name == "b3" and trace.context and trace.context.single then return "b3-single" end
-  return name
-end
-
----@param handle number
----@param settings table
----@param trace table
----@param sampled boolean
-function propagation.inject(handle, settings, trace, sampled)
-  for i = 1, #settings.clear do
-    C.bridge_header_clear(worker, handle, REQUEST, settings.clear[i], #settings.clear[i])
-  end
-  local list = settings.inject
-  for i = 1, #list do
-    inject[format_of(list[i], trace, settings)](handle, trace, sampled, trace.context)
-  end
 end
 
 -- The trace id as the formats write it that were injected: "trace_id" of logs.
@@ -334,7 +372,7 @@ end
 function propagation.ids_for_log(trace)
   local list, found = trace.settings.inject, nil
   for i = 1, #list do
-    local name = format_of(list[i], trace, trace.settings)
+    local name = list[i] == "preserve" and preserved(trace, trace.settings) or list[i]
     found = found or {}
     found[name == "b3-single" and "b3" or name] = propagation.shown(name, trace)
   end

@@ -92,7 +92,7 @@ describe("opentelemetry", function()
     end)
 
     it("that say of errors", function()
-      start({}, { upstreams = { ["collector.example"] = { body = "" }, ["*"] = { refuse = true } },
+      start({}, { upstreams = { ["collector.example"] = { body = "" }, ["service.example"] = { refuse = true } },
         services = { { name = "s", url = "http://service.example", retries = 1,
           routes = { { name = "r", paths = { "/" } } } } } })
       gateway:get("/")
