@@ -26,12 +26,7 @@ static uint32_t id_of(const struct worker *worker) {
 // ---- Telling ---------------------------------------------------------------------------------------------------------
 
 static const char *name_of(uint32_t reason) {
-  switch (reason) {
-  case REASON_CHECKS: return "health checks";
-  case REASON_BREAKER: return "circuit breaker";
-  case REASON_OUTLIER: return "outlier";
-  default: return "operator";
-  }
+  return reason == REASON_CHECKS ? "health checks" : "circuit breaker";
 }
 
 static void tell(struct worker *worker, const struct endpoint *endpoint, uint32_t reason, const char *why) {

@@ -455,10 +455,8 @@ int bridge_gen_drop(struct worker *worker, int gen); // one that never went live
 // An endpoint is one address (ip and port) of an upstream's targets. It takes no requests while there is any reason for
 // that; each reason is set and taken back by whoever it belongs to.
 enum endpoint_reason {
-  REASON_CHECKS = 1,  // active and passive health checks
-  REASON_BREAKER = 2, // a circuit breaker is open
-  REASON_OUTLIER = 4, // it does worse than the others
-  REASON_OPERATOR = 8 // somebody has said so
+  REASON_CHECKS = 1, // active and passive health checks
+  REASON_BREAKER = 2 // a circuit breaker is open
 };
 
 enum endpoint_event { ENDPOINT_SUCCESS, ENDPOINT_TCP_FAILURE, ENDPOINT_HTTP_FAILURE, ENDPOINT_TIMEOUT };

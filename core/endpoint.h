@@ -5,7 +5,7 @@
 // choice, for each looks at the endpoint itself.
 //
 // An endpoint is out for a set of reasons, each set and taken back by whoever it belongs to (health checks, a circuit
-// breaker, an operator); it takes requests again when none is left. No locks: a process killed at any moment leaves
+// breaker); it takes requests again when none is left. No locks: a process killed at any moment leaves
 // nothing behind that others wait for.
 #pragma once
 #include <stdbool.h>
@@ -19,7 +19,7 @@ struct address;
 struct endpoints;
 
 enum {
-  ENDPOINT_REASONS = 4,  // bits of enum endpoint_reason
+  ENDPOINT_REASONS = 2,  // bits of enum endpoint_reason
   ENDPOINT_COLUMNS = 64, // of requests in flight, one a worker
   ENDPOINT_UPSTREAM_ROOM = 128,
   ENDPOINT_TARGET_ROOM = 128,
@@ -32,8 +32,9 @@ struct endpoint {
   uint32_t out;      // bits of enum endpoint_reason; 0: takes requests
   uint32_t checks;
   int64_t until_us[ENDPOINT_REASONS]; // when a reason ends by itself; 0: it does not
-  int64_t since_us;                   // when it last began to take requests, or ceased to
-  int64_t touched_us;                 // when somebody last had a use for it
+  int64_t reserved[2];
+  int64_t since_us;   // when it last began to take requests, or ceased to
+  int64_t touched_us; // when somebody last had a use for it
   // Written by tries
   uint64_t counts; // four of 16 bits: successes, TCP failures, HTTP failures, timeouts
   int64_t latency_us, latency_at_us;

@@ -70,6 +70,7 @@ uint32_t addresses_take(struct address *addresses, const struct dns_query *query
   uint32_t count = query->count < TARGET_ADDRESSES ? query->count : TARGET_ADDRESSES;
   for (uint32_t i = 0; i < count; i++) {
     const struct dns_address *from = &query->addresses[i];
+    if (from->priority != query->addresses[0].priority) return i; // they come in order
     struct address *to = &addresses[i];
     uint16_t wire = htons(from->port ? from->port : port);
     *to = (struct address){0};
@@ -84,6 +85,16 @@ uint32_t addresses_take(struct address *addresses, const struct dns_query *query
     }
   }
   return count;
+}
+
+uint32_t addresses_first(const struct dns_query *query, uint32_t count, uint32_t turn, uint64_t random) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < count; i++) sum += query->addresses[i].weight;
+  if (sum == 0) return count ? turn % count : 0;
+  uint64_t left = random % sum;
+  uint32_t first = 0;
+  while (left >= query->addresses[first].weight) left -= query->addresses[first++].weight;
+  return first;
 }
 
 int upstream_add_target(struct upstream *upstream, struct arena *arena, struct slice host, uint16_t port,

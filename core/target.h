@@ -58,8 +58,11 @@ bool address_unix(struct slice host, struct address *out);
 const char *address_text(const struct sockaddr *address, char *out);
 uint16_t address_port(const struct sockaddr *address);
 
-// The addresses of an answer, each with its own port where it has one (SRV). How many, at most TARGET_ADDRESSES.
+// The addresses of an answer, each with its own port where it has one (SRV), of the best priority among them. How many,
+// at most TARGET_ADDRESSES.
 uint32_t addresses_take(struct address *addresses, const struct dns_query *query, uint16_t port);
+// Which of them to begin with: by the weights of their records (RFC 2782), else in turns.
+uint32_t addresses_first(const struct dns_query *query, uint32_t count, uint32_t turn, uint64_t random);
 
 int upstream_add_target(struct upstream *upstream, struct arena *arena, struct slice host, uint16_t port,
                         uint32_t weight);

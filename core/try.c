@@ -226,7 +226,7 @@ static void try_resolved(struct exchange *exchange) {
     return;
   }
   try->address_count = addresses_take(try->addresses, query, try->target->port);
-  try->address_at = try->target->turn++;
+  try->address_at = addresses_first(query, try->address_count, try->target->turn++, worker_random(exchange->worker));
   if (try->upstream && try->upstream->watch && !choose_address(exchange)) {
     try_failed(exchange, 503, "No address of the target takes requests", true);
     return;

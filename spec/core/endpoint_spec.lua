@@ -106,7 +106,7 @@ describe("endpoints", function()
     assert.is_false(C.endpoint_set(one, CHECKS, true, 0, now))
     assert.is_true(C.endpoint_set(one, BREAKER, true, 0, now))
     assert.equal(3, out(one))
-    assert.equal(0, out(one, 8)) -- who heeds neither sends it requests
+    assert.equal(BREAKER, out(one, BREAKER)) -- who heeds one of them
     assert.is_true(C.endpoint_set(one, CHECKS, false, 0, now))
     assert.equal(BREAKER, out(one))
     assert.is_true(C.endpoint_set(one, BREAKER, false, 0, now))

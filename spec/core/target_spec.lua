@@ -58,6 +58,20 @@ describe("an address", function()
     assert.same({ "::1", 9090 }, { show(out[1]) })
   end)
 
+  it("is of a record with the best priority, and comes first as often as its weight says", function()
+    local records = ffi.new("struct dns_address[4]")
+    for index = 0, 3 do
+      records[index].family, records[index].port, records[index].priority = 4, 80 + index, index < 3 and 1 or 2
+    end
+    local query = ffi.new("struct dns_query", { addresses = records, count = 4 })
+    assert.equal(3, C.addresses_take(ffi.new("struct address[16]"), query, 80))
+    local function first(turn, random) return C.addresses_first(query, 3, turn, random) end
+    assert.same({ 0, 1, 2, 0 }, { first(0, 7), first(1, 7), first(2, 7), first(3, 7) })
+    records[0].weight, records[2].weight = 3, 1
+    assert.same({ 0, 0, 0, 2, 0 }, { first(1, 0), first(1, 1), first(1, 2), first(1, 3), first(1, 4) })
+    assert.equal(0, C.addresses_first(query, 0, 5, 0))
+  end)
+
   it("is one of sixteen at most", function()
     local records = ffi.new("struct dns_address[64]")
     for index = 0, 63 do records[index].family = 4 end

@@ -336,6 +336,37 @@ describe("a stream", function()
   end)
 end)
 
+describe("requests in flight", function()
+  it("are counted over all workers", function()
+    local one, other = upstream.start(), upstream.start()
+    local gw = gateway.start({ _format_version = "3.0", upstreams = { { name = "up", algorithm = "least-connections",
+      targets = targets(one, other) } }, services = { service("up") } }, { workers = 2 })
+    local function in_flight()
+      local state, total = health_of(gw, "up"), {}
+      for i, server in ipairs { one, other } do total[i] = state[server.port].addresses[1].in_flight end
+      return total
+    end
+    local clients = {}
+    for i = 1, 12 do
+      clients[i] = gw:connect() -- to the one worker or the other
+      clients[i]:send("GET /up/delay/3 HTTP/1.1\r\nHost: a\r\n\r\n")
+      process.wait_until(function()
+        local now = in_flight()
+        return now[1] + now[2] == i
+      end)
+    end
+    assert.same({ 6, 6 }, in_flight())
+    for _, client in ipairs(clients) do client:close() end
+    process.wait_until(function()
+      local now = in_flight()
+      return now[1] + now[2] == 0
+    end)
+    gw:stop()
+    one:stop()
+    other:stop()
+  end)
+end)
+
 describe("under load", function()
   it("a target that dies and returns, with retries, fails no request", function()
     local one, other = upstream.start(), upstream.start()

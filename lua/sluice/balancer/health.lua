@@ -13,11 +13,11 @@ local C, worker = native.C, native.worker
 
 local health = {}
 
-local REASONS = { [1] = "checks", [2] = "breaker", [4] = "outlier", [8] = "operator" } -- enum endpoint_reason
+local REASONS = { [1] = "checks", [2] = "breaker" } -- enum endpoint_reason
 
 local function reasons_of(mask)
   local names = {}
-  for _, one in ipairs { 1, 2, 4, 8 } do
+  for _, one in ipairs { 1, 2 } do
     if bit.band(mask, one) ~= 0 then names[#names + 1] = REASONS[one] end
   end
   return names

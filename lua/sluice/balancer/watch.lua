@@ -104,8 +104,7 @@ function watch.start(generation, index, upstream, policy)
   local slow_start = upstream.slow_start or 0
   if not (checked or policy.loads or policy.spread or slow_start > 0) then return C.BRIDGE_OK end
   local conf, alive = ffi.new("struct upstream_watch"), nil
-  local all = bit.bor(C.REASON_BREAKER, C.REASON_OUTLIER, C.REASON_OPERATOR)
-  conf.heeds = checked and bit.bor(all, C.REASON_CHECKS) or all
+  conf.heeds = checked and bit.bor(C.REASON_BREAKER, C.REASON_CHECKS) or C.REASON_BREAKER
   conf.spread = policy.spread and C[SPREADS[policy.spread]] or C.SPREAD_TURNS
   conf.loads, conf.slow_start_s = policy.loads == true, slow_start
   if checked then
