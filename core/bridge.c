@@ -553,6 +553,22 @@ int bridge_body(struct worker *worker, double handle, int message, struct bytes 
   return give_whole(exchange, &exchange->answer, &exchange->whole_answer, out);
 }
 
+int bridge_body_keep(struct worker *worker, double handle, double most) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  return most >= 0 && most < UINT32_MAX ? exchange_copy_body(exchange, (uint64_t)most) : BRIDGE_INVALID;
+}
+
+int bridge_body_kept(struct worker *worker, double handle, struct bytes *out) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  bool lost;
+  const struct buffer *copy = exchange_body_copy(exchange, &lost);
+  if (!copy) return lost ? BRIDGE_FULL : BRIDGE_NONE;
+  struct slice whole = {NULL, 0};
+  return give_whole(exchange, copy, &whole, out);
+}
+
 int bridge_body_limit(struct worker *worker, double handle, double most) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;

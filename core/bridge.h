@@ -223,6 +223,10 @@ int bridge_body(struct worker *worker, double exchange, int message, struct byte
 int bridge_body_set(struct worker *worker, double exchange, int message, const char *data, uint32_t len);
 // No more content of the request than that is taken: what goes beyond is answered 413, in the middle too. OK; FULL when
 // more has come already, or is announced.
+// In access: the request's content, up to `most` bytes, is to be kept for a later phase, while it goes its way.
+int bridge_body_keep(struct worker *worker, double exchange, double most);
+// What was kept: OK; NONE: not all of it has come, or nobody asked; FULL: it was larger.
+int bridge_body_kept(struct worker *worker, double exchange, struct bytes *out);
 int bridge_body_limit(struct worker *worker, double exchange, double most);
 // Before the service is called: its response will be gathered whole, up to the limit, before header_filter runs.
 int bridge_body_gather(struct worker *worker, double exchange);

@@ -123,6 +123,7 @@ static void exchange_free(struct exchange *exchange) {
   exchange_move(exchange, EXCHANGE_ENDED);
   queue_drop(&exchange->next_try);
   if (exchange->entered_lua) phase_forget(worker, exchange_handle(exchange));
+  exchange_drop_copy(exchange);
   arena_reset(&exchange->arena);
   if (exchange->slim) { // its block is of no use to the next
     arena_close(&exchange->arena);

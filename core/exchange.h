@@ -136,6 +136,7 @@ struct exchange {
   bool has_query;
   uint16_t port;              // of Host or target; 0: not given
   struct buffer request_body; // content that has come and is not sent yet
+  struct body_copy *copy;     // of content, for plugins; NULL: nobody wants it
   uint64_t request_bytes, body_received;
   uint64_t body_most;                    // bytes of content that are taken; 0: any
   struct slice whole_body, whole_answer; // content in one piece, made when asked for
@@ -259,6 +260,8 @@ int exchange_limit_body(struct exchange *exchange, uint64_t most);
 int exchange_exit(struct exchange *exchange, int status, const char *body, uint32_t len);
 int exchange_exit_error(struct exchange *exchange, int status, const char *message, uint32_t len);
 int exchange_use_service(struct exchange *exchange, uint32_t index); // OK or FULL
+int exchange_copy_body(struct exchange *exchange, uint64_t most);    // OK, LATE or FULL
+const struct buffer *exchange_body_copy(const struct exchange *exchange, bool *lost);
 int exchange_early_hints(struct exchange *exchange);
 int exchange_encode(struct exchange *exchange, int coding, int level); // see bridge_response_encode
 void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len);

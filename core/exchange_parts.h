@@ -14,6 +14,9 @@ void exchange_finish(struct exchange *exchange);
 // The response breaks off, and the client must see that it does; `status` and `message`: what it would have been told
 // before the head went.
 void exchange_cut(struct exchange *exchange, int status, const char *message);
+// The copy of the request's content, see exchange_copy.c: the next piece of it; it is of no use any more.
+void exchange_copy_piece(struct exchange *exchange, struct slice piece);
+void exchange_drop_copy(struct exchange *exchange);
 // As a plugin has asked for: no response, or no more of it.
 void exchange_break_off(struct exchange *exchange);
 

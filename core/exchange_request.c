@@ -389,6 +389,7 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
     websocket_on_client(exchange, chunk, piece);
     return;
   }
+  if (exchange->copy) exchange_copy_piece(exchange, piece);
   if (!body_is_wanted(exchange)) return;
   if (buffer_append_piece(&exchange->request_body, chunk, piece.data, piece.len) < 0) {
     exchange_cut(exchange, 500, UNEXPECTED);

@@ -84,6 +84,7 @@ static void drop_unused(struct exchange *exchange) {
   exchange->service_message.reason = (struct slice){NULL, 0};
   exchange->whole_body = exchange->whole_answer = exchange->message = (struct slice){NULL, 0};
   exchange->told_timeout = NULL;
+  exchange_drop_copy(exchange);
   exchange->tls_choice = NULL;
   buffer_clear(&exchange->replay);
   buffer_clear(&exchange->answer);

@@ -170,6 +170,16 @@ function core.body(handle, message)
   return nil, core.reason(status)
 end
 
+-- See exchange.request:get_kept_body.
+---@return string|nil body
+---@return string|nil err
+function core.kept_body(handle)
+  local status = C.bridge_body_kept(worker, handle, out)
+  if status == OK then return ffi_string(out[0].data, out[0].len) end
+  if status == E.BRIDGE_FULL then return nil, "too large" end
+  return nil, "incomplete"
+end
+
 local try_info = ffi.new("struct try_info[1]")
 
 -- See exchange.service:get_tries.

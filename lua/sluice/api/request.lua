@@ -17,6 +17,8 @@ local MESSAGE_REQUEST, TRAILERS = E.MESSAGE_REQUEST, E.MESSAGE_REQUEST_TRAILERS
 local HEAD = phases.mask("rewrite", "access", "balancer", "heads", "body_filter", "response", "log", "frames")
 local BODY = phases.mask("rewrite", "access", "response")
 local LIMIT = phases.mask("rewrite", "access")
+local ACCESS = phases.mask("access")
+local KEPT = phases.mask("header_filter", "body_filter", "response", "log")
 local CONNECTION = phases.mask("certificate", "rewrite", "access", "balancer", "heads", "body_filter",
   "response", "log", "frames", "streams")
 local SIZE = phases.mask("rewrite", "access", "balancer", "heads", "body_filter", "response", "log", "frames",
@@ -177,6 +179,24 @@ function Request:limit_body(bytes)
   if status == E.BRIDGE_FULL then return nil, "the body is larger" end
   core.must(status, "exchange.request:limit_body")
   return true
+end
+
+-- Has a copy of the body kept for a later phase, while the body goes its way: nobody waits for it.
+---@param max_bytes integer a longer body is not kept
+function Request:keep_body(max_bytes)
+  check_phase(ACCESS, self.handle, "exchange.request:keep_body")
+  check.integer("exchange.request:keep_body", "max_bytes", max_bytes, 0, 4294967294)
+  local status = core.C.bridge_body_keep(core.worker, self.handle, max_bytes)
+  if status ~= 0 then core.must(status, "exchange.request:keep_body") end
+end
+
+-- The body that keep_body has kept.
+---@return string|nil body
+---@return string|nil err "incomplete": not all of it has come; "too large"
+function Request:get_kept_body()
+  check_phase(KEPT, self.handle, "exchange.request:get_kept_body")
+  local body, err = core.kept_body(self.handle)
+  return body, err
 end
 
 -- Fields behind the body (RFC 9110 6.5). They come with its end: after get_raw_body in access, or in a later phase.
