@@ -47,6 +47,13 @@ bool balance_set(struct worker *worker, struct endpoint *endpoint, uint32_t reas
   return true;
 }
 
+bool balance_break(struct worker *worker, struct endpoint *endpoint, int64_t until_us, int64_t probe_us,
+                   const char *why) {
+  if (!endpoint_break(endpoint, until_us, probe_us, now(worker))) return false;
+  tell(worker, endpoint, REASON_BREAKER, why);
+  return true;
+}
+
 void balance_count(struct worker *worker, struct endpoint *endpoint, const struct check_limits *limits,
                    enum endpoint_event event, const char *why) {
   if (endpoint_count(endpoint, limits, event, now(worker))) tell(worker, endpoint, REASON_CHECKS, why);
@@ -386,15 +393,21 @@ int balance_address(struct exchange *exchange) {
 
 // ---- What a try comes to ---------------------------------------------------------------------------------------------
 
-void balance_enter(struct exchange *exchange, const struct address *address) {
+static bool enter(struct exchange *exchange, struct endpoint *endpoint) {
+  bool heeded = exchange->try->upstream->watch->heeds & REASON_BREAKER;
+  if (heeded && !endpoint_admit(endpoint, now(exchange->worker))) return false;
+  exchange->endpoint = endpoint;
+  endpoint_enter(endpoint, id_of(exchange->worker));
+  return true;
+}
+
+bool balance_enter(struct exchange *exchange, const struct address *address) {
   const struct target *target = exchange->try->target;
   exchange->judged = false;
-  for (uint32_t i = 0; i < target->bound_count; i++) {
-    if (!address_equal(&target->bound[i].address, address)) continue;
-    exchange->endpoint = target->bound[i].endpoint;
-    if (exchange->endpoint) endpoint_enter(exchange->endpoint, id_of(exchange->worker));
-    return;
-  }
+  for (uint32_t i = 0; i < target->bound_count; i++)
+    if (address_equal(&target->bound[i].address, address))
+      return !target->bound[i].endpoint || enter(exchange, target->bound[i].endpoint);
+  return true;
 }
 
 void balance_leave(struct exchange *exchange) {

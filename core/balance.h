@@ -65,7 +65,7 @@ uint64_t balance_hash(struct slice text);
 int balance_address(struct exchange *exchange);
 
 // A try: with the address that it goes to.
-void balance_enter(struct exchange *exchange, const struct address *address);
+bool balance_enter(struct exchange *exchange, const struct address *address); // false: it takes none, choose again
 void balance_leave(struct exchange *exchange);
 void balance_on_connected(struct exchange *exchange); // of a stream
 void balance_on_head(struct exchange *exchange);
@@ -80,6 +80,9 @@ uint32_t balance_out(struct worker *worker, struct endpoint *endpoint, uint32_t 
 // A reason to be out, set or taken back, and told in the log. False: it was so before.
 bool balance_set(struct worker *worker, struct endpoint *endpoint, uint32_t reason, bool out, int64_t until_us,
                  const char *why);
+// The same of REASON_BREAKER, with probes: see endpoint_break.
+bool balance_break(struct worker *worker, struct endpoint *endpoint, int64_t until_us, int64_t probe_us,
+                   const char *why);
 // The result of a check or a try.
 void balance_count(struct worker *worker, struct endpoint *endpoint, const struct check_limits *limits,
                    enum endpoint_event event, const char *why);

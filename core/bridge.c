@@ -10,6 +10,7 @@
 #include "budget.h"
 #include "cache.h"
 #include "control.h"
+#include "endpoint.h"
 #include "exchange.h"
 #include "forward.h"
 #include "grpc.h"
@@ -770,12 +771,14 @@ int bridge_try(struct worker *worker, double handle, uint32_t index, struct try_
   if (failed) {
     *out = (struct try_info){.port = failed->port, .status = (uint32_t)failed->status, .answered = failed->answered};
     out->begun_us = real_time(exchange, failed->begun_us);
+    out->endpoint = endpoints_handle(worker->endpoints, failed->endpoint);
     give(&out->ip, slice_of(failed->ip));
     return BRIDGE_OK;
   }
   bool current = exchange->tries > 0 && !exchange->last_failed && exchange->target_port > 0;
   if (!current || index != exchange->failed_count) return BRIDGE_NONE;
   *out = (struct try_info){.port = exchange->target_port, .begun_us = real_time(exchange, exchange->try_begun_us)};
+  out->endpoint = endpoints_handle(worker->endpoints, exchange->endpoint);
   return give(&out->ip, slice_of(exchange->target_ip));
 }
 

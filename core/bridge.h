@@ -278,6 +278,7 @@ struct try_info {
   uint32_t status; // what the client would have been told; 0: it did not fail
   bool answered;   // by the service, which could not serve
   double begun_us; // since 1970
+  double endpoint; // 0: none, or its upstream is not watched
 };
 int bridge_try(struct worker *worker, double exchange, uint32_t index, struct try_info *out); // OK or NONE
 // A budget (see budget.h) of that name, of this worker; as often as wanted. `spent` and `refused` are handles of named
@@ -531,6 +532,9 @@ int bridge_endpoint_info(struct worker *worker, double endpoint, struct endpoint
 // changed nothing, but for the time.
 int bridge_endpoint_set(struct worker *worker, double endpoint, uint32_t reason, bool out, double seconds,
                         const char *why);
+// Sets REASON_BREAKER for so many seconds. Behind them it stays, but for one request in each `probe_s`; taken back by
+// bridge_endpoint_set. The same results.
+int bridge_endpoint_break(struct worker *worker, double endpoint, double seconds, double probe_s, const char *why);
 // Active checks. Claim: 0 for one worker when a check is due, and the next one is due in `lease_s`, unless _check_in says
 // otherwise; else the seconds until one is due. NaN: there is no such endpoint.
 double bridge_endpoint_claim(struct worker *worker, double endpoint, double lease_s);

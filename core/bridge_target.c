@@ -127,6 +127,13 @@ int bridge_endpoint_set(struct worker *worker, double handle, uint32_t reason, b
   return balance_set(worker, endpoint, reason, out, until_us, why) ? BRIDGE_OK : BRIDGE_NONE;
 }
 
+int bridge_endpoint_break(struct worker *worker, double handle, double seconds, double probe_s, const char *why) {
+  struct endpoint *endpoint = endpoints_at(worker->endpoints, handle);
+  if (!endpoint || !(seconds >= 0 && seconds < 1e9) || !(probe_s > 0 && probe_s < 1e9)) return BRIDGE_INVALID;
+  int64_t until_us = worker->loop.clock.mono_us + (int64_t)(seconds * 1e6), probe_us = (int64_t)(probe_s * 1e6);
+  return balance_break(worker, endpoint, until_us, probe_us > 0 ? probe_us : 1, why) ? BRIDGE_OK : BRIDGE_NONE;
+}
+
 double bridge_endpoint_claim(struct worker *worker, double handle, double lease_s) {
   struct endpoint *endpoint = endpoints_at(worker->endpoints, handle);
   if (!endpoint) return (double)NAN;

@@ -239,10 +239,28 @@ uint32_t endpoint_out(struct endpoint *endpoint, uint32_t heeds, int64_t now_us,
     uint32_t reason = left & -left;
     int64_t until = __atomic_load_n(&endpoint->until_us[__builtin_ctz(reason)], __ATOMIC_ACQUIRE);
     if (until == 0 || until > now_us) continue;
+    if (reason == REASON_BREAKER && __atomic_load_n(&endpoint->probe_us, __ATOMIC_RELAXED) > 0) {
+      out &= ~reason; // see endpoint_admit
+      continue;
+    }
     if (endpoint_set(endpoint, reason, false, 0, now_us)) *ended |= reason;
     out &= ~reason;
   }
   return out & heeds;
+}
+
+bool endpoint_break(struct endpoint *endpoint, int64_t until_us, int64_t probe_us, int64_t now_us) {
+  __atomic_store_n(&endpoint->probe_us, probe_us, __ATOMIC_RELAXED);
+  return endpoint_set(endpoint, REASON_BREAKER, true, until_us, now_us);
+}
+
+bool endpoint_admit(struct endpoint *endpoint, int64_t now_us) {
+  int64_t probe_us = __atomic_load_n(&endpoint->probe_us, __ATOMIC_RELAXED);
+  int64_t *until_us = &endpoint->until_us[__builtin_ctz(REASON_BREAKER)];
+  if (!(__atomic_load_n(&endpoint->out, __ATOMIC_ACQUIRE) & REASON_BREAKER) || probe_us == 0) return true;
+  int64_t until = __atomic_load_n(until_us, __ATOMIC_ACQUIRE);
+  return until != 0 && until <= now_us &&
+         __atomic_compare_exchange_n(until_us, &until, now_us + probe_us, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 // ---- Counting --------------------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ struct endpoint {
   int64_t latency_us, latency_at_us;
   int64_t check_at_us; // the next check of its health
   uint64_t revision;   // of the configuration that `checks` is from
-  uint64_t unused[3];
+  int64_t probe_us;    // above 0: behind the time of REASON_BREAKER one request is let through in each so many
+  uint64_t unused[2];
   int32_t in_flight[ENDPOINT_COLUMNS];
   char upstream_name[ENDPOINT_UPSTREAM_ROOM], target[ENDPOINT_TARGET_ROOM], address[ENDPOINT_ADDRESS_ROOM];
 } __attribute__((aligned(64)));
@@ -71,6 +72,12 @@ void endpoint_adopt(struct endpoint *endpoint, uint32_t checks, double revision,
 uint32_t endpoint_out(struct endpoint *endpoint, uint32_t heeds, int64_t now_us, uint32_t *ended);
 // Sets or takes back a reason, until `until_us` (0: it is taken back). True when that changed anything.
 bool endpoint_set(struct endpoint *endpoint, uint32_t reason, bool out, int64_t until_us, int64_t now_us);
+
+// REASON_BREAKER until `until_us`. Behind that the reason stays, but the endpoint takes one request, a probe, and the next
+// one `probe_us` later at the earliest; whoever broke it decides by what comes of them. True when it was not set before.
+bool endpoint_break(struct endpoint *endpoint, int64_t until_us, int64_t probe_us, int64_t now_us);
+// A request is about to go there. False: it must not, for another has just begun as a probe.
+bool endpoint_admit(struct endpoint *endpoint, int64_t now_us);
 
 // Counts what became of a check or a try. True: the reason REASON_CHECKS has come or gone.
 bool endpoint_count(struct endpoint *endpoint, const struct check_limits *limits, enum endpoint_event event,

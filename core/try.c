@@ -177,6 +177,19 @@ int try_open(struct worker *worker, struct conn *conn, const struct pool_key *ke
   return conn_connect(conn, &worker->loop, &worker->chunks, &key->address.socket.base, key->address.len, error);
 }
 
+// The target that was chosen takes no requests after all.
+static void choose_again(struct exchange *exchange) {
+  if (hedge_is_second(exchange)) {
+    hedge_withdraw(exchange);
+  } else if (exchange->moves >= MOVES_MOST) {
+    try_failed(exchange, 503, "No target takes requests", true);
+  } else {
+    exchange->moves++;
+    exchange->tries--;
+    worker_give_way(exchange->worker, try_again, exchange, &exchange->next_try);
+  }
+}
+
 // A second try goes to another address than the first. False: there is none.
 static bool avoid_first(struct try *try, const struct try *first) {
   const struct address *taken = &first->addresses[first->address_at % first->address_count];
@@ -198,7 +211,10 @@ static void try_connect(struct exchange *exchange) {
   struct pool_key key = {.address = try->addresses[try->address_at % try->address_count], .tls = try->tls_key};
   address_text(&key.address.socket.base, exchange->target_ip);
   exchange->target_port = address_port(&key.address.socket.base);
-  if (try->upstream && try->upstream->watch) balance_enter(exchange, &key.address);
+  if (try->upstream && try->upstream->watch && !balance_enter(exchange, &key.address)) {
+    choose_again(exchange);
+    return;
+  }
   try->carrier = exchange->tcp                                   ? &tcp_carrier
                  : exchange->service && exchange->service->http2 ? &h2_carrier
                                                                  : &link_carrier;

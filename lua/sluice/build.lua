@@ -297,6 +297,62 @@ function build.routes(held, services, pace)
   C.bridge_gen_phases(worker, held.id, plan.no_route_mask(globals))
 end
 
+-- ---- Targets that plugins take out of use ----
+
+local function id_of(reference)
+  return type(reference) == "table" and reference.id or reference or nil
+end
+
+-- Ids of services whose targets some plugin does that to; `all`: everywhere.
+local function broken_services(held)
+  local found, services_of = { all = false }, {}
+  for _, route in ipairs(list(held, "routes")) do services_of[route.id] = id_of(route.service) end
+  for _, instance in ipairs(list(held, "plugins")) do
+    local plugin = instance.enabled ~= false and held.plugins[instance.name]
+    if plugin and plugin.handler.breaks_targets then
+      local route, service = id_of(instance.route), id_of(instance.service)
+      service = service or services_of[route or ""]
+      if service then found[service] = true end
+      found.all = found.all or not (service or route)
+    end
+  end
+  return found
+end
+
+-- The core watches their targets, from the same plan on all workers.
+---@param services table<string, integer> indexes by id
+function build.breakers(held, services)
+  local wanted, upstreams = broken_services(held), {}
+  held.breakable = {}
+  for index, policy in pairs(held.upstreams) do upstreams[policy.name] = index end
+  local conf = ffi.new("struct upstream_watch", { heeds = C.REASON_BREAKER })
+  for _, service in ipairs(list(held, "services")) do
+    local index = services[service.id]
+    if index and (wanted.all or wanted[service.id]) then
+      local upstream = upstreams[service.host]
+      local status = upstream and C.bridge_gen_watch(worker, held.id, upstream, conf)
+        or C.bridge_gen_watch_service(worker, held.id, index, C.REASON_BREAKER)
+      must(status, service, "service")
+      held.breakable[service.host] = true
+    end
+  end
+  if not wanted.all then return end
+  for name, index in pairs(upstreams) do
+    must(C.bridge_gen_watch(worker, held.id, index, conf), { name = name }, "upstream")
+    held.breakable[name] = true
+  end
+end
+
+-- The generation is live: what a plugin took out of use that is no more is back.
+function build.mend_targets(held)
+  local health = package.loaded["sluice.balancer.health"] or (next(held.breakable) and require "sluice.balancer.health")
+  for _, endpoint in ipairs(health and health.endpoints() or {}) do
+    if not held.breakable[endpoint.upstream] then
+      C.bridge_endpoint_set(worker, endpoint.endpoint, C.REASON_BREAKER, false, 0, "nothing breaks it any more")
+    end
+  end
+end
+
 -- ---- All ----------------------------------------------------------------------------------------------------------
 
 local COMPILE_US = 800

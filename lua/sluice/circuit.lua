@@ -25,7 +25,7 @@ local time = require "sluice.time"
 
 local at, add_at, swap_at = counters.at, counters.add_at, counters.swap_at
 local add, get, delete = counters.add, counters.get, counters.delete
-local floor, format, min = math.floor, string.format, math.min
+local floor, format, max, min = math.floor, string.format, math.max, math.min
 local now_of = time.now
 
 local circuit = {}
@@ -313,6 +313,94 @@ function Circuit:fail_late(now)
   if self.settings.consecutive_failures then count_row(self, true, now) end
 end
 
+-- ---- Circuits that others keep calls from ----
+
+-- A target that is broken takes no calls, but for probes one at a time (endpoint_admit of the core): what begins behind
+-- the time that it is open for is one.
+local EARLY_S = 0.01 -- by which moments differ that two clocks have rounded
+
+local function open_for(self, from, level, why, now)
+  if not open(self, from, level, why, now) then return nil end
+  return max(0.001, unpack_word(at(self.handle)) - now)
+end
+
+local function observe_probe(self, word, failed, now)
+  local settings = self.settings
+  local _, level, state = unpack_word(word)
+  probes:increment(self.kind, self.subject, failed and "failed" or "good")
+  if state == OPEN then
+    local half = pack(now, level, HALF_OPEN)
+    local row = at(self.row)
+    swap_at(self.row, row, 0)
+    if not change(self, word, half, "its time is over") then return nil end
+    word = half
+  end
+  if failed then
+    local seconds = open_for(self, word, level + 1, "a probe failed", now)
+    return seconds and "again", seconds
+  end
+  add_at(self.row, 1)
+  return at(self.row) < settings.probes and "probe" or "close"
+end
+
+-- What came of a call that began at that moment. What is to be done is for who asks: keep calls away for so many
+-- seconds ("open", or "again" when a probe failed), let another "probe" through, or "close" it and say so by
+-- `Circuit:close`; nil: nothing.
+---@param failed boolean
+---@param slow boolean
+---@param began number|nil of no interest while it is closed
+---@param now number
+---@return "open"|"again"|"probe"|"close"|nil
+---@return number|nil seconds
+function Circuit:observe(failed, slow, began, now)
+  local word = at(self.handle)
+  local moment, _, state = unpack_word(word)
+  if state ~= CLOSED then
+    if not began or (state == OPEN and began < moment - EARLY_S) then return nil end -- of before
+    return observe_probe(self, word, failed or (slow and self.settings.slow_call_rate ~= nil), now)
+  end
+  if word ~= self.word then see_closed(self, word) end
+  if self.width then count_rates(self, 1, failed, slow, now) end
+  if self.settings.consecutive_failures then count_row(self, failed, now) end
+  word = at(self.handle)
+  moment, _, state = unpack_word(word)
+  if word == self.word or state ~= OPEN then return nil end
+  return "open", max(0.001, moment - now)
+end
+
+---@return boolean
+function Circuit:is_closed()
+  return at(self.handle) % 4 == CLOSED
+end
+
+---@param now number
+---@param why string
+function Circuit:close(now, why)
+  local word = at(self.handle)
+  if word % 4 == CLOSED then return end
+  forget_counts(self)
+  change(self, word, pack(now, 0, CLOSED), why)
+end
+
+-- Opens a closed one for what has been found out about it elsewhere.
+---@param now number
+---@param why string
+---@return number|nil seconds
+function Circuit:open(now, why)
+  local word = at(self.handle)
+  return word % 4 == CLOSED and open_for(self, word, 0, why, now) or nil
+end
+
+-- What the window holds.
+---@param now number
+---@return integer calls
+---@return integer failures
+function Circuit:sums(now)
+  local part = floor(now / self.width) % PART_MOST
+  if part ~= self.part then begin_part(self, part) end
+  return sum(self, self.calls), sum(self, self.failures)
+end
+
 -- The call came to nothing that tells of the subject: its client left, or another plugin answered.
 ---@param permit sluice.circuit.permit
 function Circuit:cancel(permit)
@@ -329,7 +417,17 @@ function Circuit:state()
 end
 
 -- Plugins whose circuits are of that kind, and where the entities that these are named by stand in a generation.
-local KINDS = { service = { "circuit-breaker", "services" }, route = { "circuit-breaker", "routes" } }
+local KINDS = { service = { "circuit-breaker", "services" }, route = { "circuit-breaker", "routes" },
+  target = { "outlier-detection" } }
+
+-- Targets' circuits are named "upstream address", and end with the address.
+local function names_of_targets()
+  local names = {}
+  for _, endpoint in ipairs(require("sluice.balancer.health").endpoints()) do
+    names[endpoint.upstream .. " " .. endpoint.address] = true
+  end
+  return names
+end
 
 local function names_in(generation, kind)
   local plugin, collection = unpack(KINDS[kind] or {})
@@ -337,7 +435,9 @@ local function names_in(generation, kind)
   for _, instance in ipairs(generation.entities.plugins or {}) do
     used = used or (instance.name == plugin and instance.enabled ~= false)
   end
-  for _, entity in ipairs(used and generation.entities[collection] or {}) do names[entity.name or entity.id] = true end
+  if not used then return names end
+  if kind == "target" then return names_of_targets() end
+  for _, entity in ipairs(generation.entities[collection] or {}) do names[entity.name or entity.id] = true end
   return names
 end
 

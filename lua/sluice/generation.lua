@@ -269,6 +269,7 @@ local function build_core(held, pace)
   build.certificates(held, pace)
   build.upstreams(held, pace)
   local services = build.services(held, pace)
+  build.breakers(held, services)
   build.planner(held, live, pace)
   build.routes(held, services, pace)
   build.compile(held, pace)
@@ -323,6 +324,7 @@ local function go_live(held)
     plugin.warned = true
   end
   start_checks(before, held)
+  build.mend_targets(held)
   report(("live %.0f"):format(held.revision))
 end
 

@@ -13,6 +13,7 @@ for name in ([[
   datagram
   dns
   document
+  endpoints
   file
   grpc
   http

@@ -271,6 +271,7 @@ for name in ([[
   datagram
   dns
   document
+  endpoints
   expression
   file
   function_stats

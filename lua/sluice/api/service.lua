@@ -133,6 +133,12 @@ function methods:get_tries()
   return (core.tries(self.handle))
 end
 
+---@return integer how many tries have been begun
+function methods:count_tries()
+  check_phase(TRIED, self.handle, "exchange.service:count_tries")
+  return (core.number(self.handle, E.NUMBER_TRIES))
+end
+
 ---@param on boolean whether the service's certificate is verified
 function methods:set_tls_verify(on)
   check_phase(TARGET, self.handle, "exchange.service:set_tls_verify")
