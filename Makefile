@@ -146,12 +146,16 @@ $(GO_TOOLS): $(GO_FILES)
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/ ./grpc-compressed ./greeter ./otlp-descriptors
 	touch $@
 
-# ---- WebSocket clients and services by others, for the specs: pinned by their hashes ----
+# ---- What others made, for the specs: WebSocket clients and services, JSON Schema's tests; pinned by their hashes ----
 
 WEBSOCKETS_SHA256 := a3b3366087c1bc0a2795111edcadddb8b3b59509d5db5d7ea3fdd69f954a8878
 WS_SHA256         := a08221f2851472c944ca0178d89a9888c7f43fbd9998afc8a7ec6fe417c4ca20
+JSONSCHEMA_SHA256 := d71497fef26351a33265337fa77ffeb82423f3ea21283cd9467bb03999266bc4
+METASCHEMA_SHA256 := 87e4fdf3a94858b8a2ba2778d9ba57d8a9cafca7c7489c46ba0d30a8bc6a9c3c
+METASCHEMAS       := jsonschema_specifications-2023.12.1-py3-none-any.whl
 
-peers: $(CACHE)/peers/websockets/src/websockets/version.py $(CACHE)/peers/ws/index.js
+peers: $(CACHE)/peers/websockets/src/websockets/version.py $(CACHE)/peers/ws/index.js \
+       $(CACHE)/peers/json-schema/json/README.md $(CACHE)/peers/json-schema/jsonschema_specifications/__init__.py
 
 $(CACHE)/websockets-13.1.tar.gz:
 	@mkdir -p $(CACHE)
@@ -170,6 +174,26 @@ $(CACHE)/peers/websockets/src/websockets/version.py: $(CACHE)/websockets-13.1.ta
 $(CACHE)/peers/ws/index.js: $(CACHE)/ws-8.18.0.tgz
 	@mkdir -p $(@D)
 	tar -xzf $< -C $(@D) --strip-components=1 --no-same-owner -m
+
+# The suite of tests that JSON Schema publishes, which this package brings with its source.
+$(CACHE)/jsonschema-4.23.0.tar.gz:
+	@mkdir -p $(CACHE)
+	pip3 download --quiet --no-binary jsonschema --no-deps --dest $(CACHE) jsonschema==4.23.0
+	echo "$(JSONSCHEMA_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(CACHE)/$(METASCHEMAS):
+	@mkdir -p $(CACHE)
+	pip3 download --quiet --no-deps --dest $(CACHE) jsonschema-specifications==2023.12.1
+	echo "$(METASCHEMA_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(CACHE)/peers/json-schema/json/README.md: $(CACHE)/jsonschema-4.23.0.tar.gz
+	@mkdir -p $(CACHE)/peers/json-schema
+	tar -xzf $< -C $(CACHE)/peers/json-schema --strip-components=1 --no-same-owner -m jsonschema-4.23.0/json
+
+$(CACHE)/peers/json-schema/jsonschema_specifications/__init__.py: $(CACHE)/$(METASCHEMAS)
+	@mkdir -p $(CACHE)/peers/json-schema
+	python3 -m zipfile -e $< $(CACHE)/peers/json-schema
+	@touch $@
 
 # ---- What people type ----
 

@@ -282,6 +282,7 @@ for name in ([[
   ip
   json
   json_edits
+  json_schema
   jwks
   jwt
   kafka
@@ -299,6 +300,7 @@ for name in ([[
   queue
   random
   recent
+  record_schema
   redis
   regex
   sleep
