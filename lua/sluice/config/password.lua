@@ -53,6 +53,27 @@ function password.kind(text)
   return nil
 end
 
+-- What more than a few seconds take, or a gigabyte: one such hash would hold up all who wait behind it.
+local MOST_BCRYPT, MOST_ROUNDS, MOST_MEMORY = 16, 10000000, 18 -- powers of two, but for the rounds
+local DIGITS = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+-- The power of two that a letter stands for.
+local function power_of(letter, first)
+  local at = letter and DIGITS:find(letter, 1, true)
+  return at and at - 1 + first or 0
+end
+
+-- Whether a hash of crypt(5) takes longer to compute than a gateway should.
+---@param hash string
+---@return boolean
+function password.is_slow(hash)
+  local name, rest = hash:match("^%$(%w+)%$(.*)$")
+  if name == "5" or name == "6" then return (tonumber(rest:match("^rounds=(%d+)%$")) or 0) > MOST_ROUNDS end
+  if name == "7" then return power_of(rest:sub(1, 1), 0) > MOST_MEMORY + 2 end
+  if name == "y" or name == "gy" then return power_of(rest:sub(2, 2), 1) > MOST_MEMORY end
+  return tonumber(rest:sub(1, 2)) > MOST_BCRYPT
+end
+
 -- The hash of a password with random bytes of the caller's.
 ---@param text string
 ---@param random string 16 bytes or more

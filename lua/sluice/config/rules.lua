@@ -99,6 +99,9 @@ end
 local function hash_password(loader, entry)
   local credential, text = entry.record, entry.record.password
   local kind = password.kind(text)
+  if kind == "crypt" and password.is_slow(text) then
+    return note(loader, entry, { "password" }, "a hash that takes at most a few seconds to compute", "a slower one")
+  end
   if kind == "crypt" or kind == "sha1" and not entry.source.transformed then return end
   if not entry.source.transformed then
     return note(loader, entry, { "password" }, "a hash (because of _transform: false): that of Kong, or one as of "

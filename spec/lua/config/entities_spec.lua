@@ -138,6 +138,16 @@ consumers:
       assert.matches("^%$y%$j7T%$", kept "$y$j75$short")
     end)
 
+    it("and none takes long by what it says of itself", function()
+      local salt, y = "k2XAnEHBqQ1Ct2aM", ("x"):rep(43)
+      local slow = { "$2b$17$" .. ("x"):rep(53), "$6$rounds=10000001$" .. salt .. "$" .. y .. y,
+        "$y$jGT$" .. salt .. "$" .. y, "$7$LU..../....$" .. y }
+      local quick = { "$2b$16$" .. ("x"):rep(53), "$6$rounds=10000000$" .. salt .. "$" .. y .. y, "$6$" .. salt .. "$"
+        .. y .. y, "$y$jFT$" .. salt .. "$" .. y, "$y$j9T$" .. salt .. "$" .. y, "$7$CU..../....$" .. y }
+      for _, hash in ipairs(slow) do assert.is_true(password.is_slow(hash), hash) end
+      for _, hash in ipairs(quick) do assert.is_false(password.is_slow(hash), hash) end
+    end)
+
     it("of 40 hex digits, which are Kong's hash only where the file says that nothing is plain", function()
       local sha1 = ("0123456789"):rep(4)
       assert.matches("^%$y%$", kept(sha1))

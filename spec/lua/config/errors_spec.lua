@@ -116,6 +116,9 @@ local CASES = {
     "password: expected a hash (because of _transform: false)" },
   { "a password too long", "consumers:\n- username: a\n  basicauth_credentials:\n  - username: u\n    password: "
     .. ("x"):rep(512), 5, "password: expected a password of 1 to 511 bytes, none of them zero, found another text" },
+  { "a password's hash that takes hours", "consumers:\n- username: a\n  basicauth_credentials:\n  - username: u\n"
+    .. "    password: $2b$31$KBCwKxOzLha2MUDgW0PjXe5D9uuAp7I2O6z7376h1/7l92xku5xLG", 5,
+    "password: expected a hash that takes at most a few seconds to compute, found a slower one" },
   { "a group that stands twice", "consumers:\n- username: a\n  acls:\n  - group: g\n  - group: g", 5,
     "expected one such acl, found another, first at kong.yml:4" },
   { "a membership that stands twice", "consumer_groups: [{name: g}]\nconsumers:\n- username: a\n  groups:\n"
