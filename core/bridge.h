@@ -862,7 +862,8 @@ struct cache_found {
 // How a response is stored.
 struct cache_how {
   double lifetime_s, age_s, revalidate_s, error_s, keep_s; // `keep_s` 0: until there is no room
-  double most_bytes, first, total;
+  double most_bytes, first, length, total;                 // of a part: where it begins, how long it and the whole are
+  bool joins;                                              // what was found is another part of the same
   struct bytes vary, tags, drop; // names of the request's fields; tags; names of fields that are not kept: lists
   uint32_t flags;
 };

@@ -10,7 +10,8 @@
 #include "worker.h"
 
 enum {
-  INLINE_MOST = 16384, // content that is kept beside the fields
+  JOINED_MOST = 4 << 20, // of what is stored, that is copied to be joined with more
+  INLINE_MOST = 16384,   // content that is kept beside the fields
   PIECES_A_TURN = 16,
   WAKE_A_TURN = 32,
   FIELDS_MOST = 100000,
@@ -141,7 +142,10 @@ struct capture {
   struct stored stored;
   struct object_writer writer;
   struct cache_lists lists;
-  uint64_t replaces; // number of the one that was found; 0: none
+  uint64_t replaces;         // number of the one that was found; 0: none
+  uint64_t expected;         // bytes of a part
+  uint64_t after, after_end; // of what was found, that goes behind it: in the whole
+  bool part;
   uint64_t most;
   char *buffer; // not written yet
   uint32_t len, room;
@@ -197,31 +201,6 @@ static void stored_set(struct stored *stored, const struct exchange *exchange, c
   };
 }
 
-int bridge_cache_store(struct worker *worker, double handle, const struct cache_how *how) {
-  struct exchange *exchange = exchange_find(worker, handle);
-  if (!exchange) return BRIDGE_STALE;
-  struct caching *caching = exchange->caching;
-  if (!caching || caching->capture || exchange->state != EXCHANGE_SERVICE || exchange->service_status == 0)
-    return BRIDGE_LATE;
-  struct slice names[CACHE_TAGS_MOST + 1];
-  char *memory;
-  uint32_t count = cache_names(caching, (struct slice){how->tags.data, how->tags.len}, names, &memory);
-  free(memory);
-  if (count == 0) return BRIDGE_INVALID;
-  if (how->most_bytes > 0 && (double)exchange->service_message.content_length > how->most_bytes) return BRIDGE_FULL;
-  struct capture *capture = calloc(1, sizeof *capture);
-  if (!capture) return BRIDGE_FULL;
-  if (!copy_lists(exchange, how, &capture->lists)) {
-    free(capture);
-    return BRIDGE_FULL;
-  }
-  stored_set(&capture->stored, exchange, how);
-  capture->most = how->most_bytes > 0 ? (uint64_t)how->most_bytes : UINT64_MAX;
-  capture->replaces = caching->found ? caching->found->id : 0;
-  caching->capture = capture;
-  return BRIDGE_OK;
-}
-
 static bool make_room(struct capture *capture, uint32_t need) {
   uint32_t room = capture->room ? capture->room : 4096;
   while (room < need) room *= 2;
@@ -245,7 +224,7 @@ static bool write_chunk(struct exchange *exchange) {
   return false;
 }
 
-void exchange_store_piece(struct exchange *exchange, struct slice piece) {
+static bool append(struct exchange *exchange, struct slice piece) {
   struct capture *capture = exchange->caching->capture;
   capture->stored.length += piece.len;
   bool good = capture->stored.length <= capture->most;
@@ -259,7 +238,93 @@ void exchange_store_piece(struct exchange *exchange, struct slice piece) {
     piece.len -= take;
     if (capture->len == OBJECT_CHUNK) good = write_chunk(exchange);
   }
-  if (!good) capture_drop(exchange);
+  return good;
+}
+
+void exchange_store_piece(struct exchange *exchange, struct slice piece) {
+  struct capture *capture = exchange->caching->capture;
+  bool good = !capture->part || piece.len <= capture->expected;
+  if (good && capture->part) capture->expected -= piece.len;
+  if (!good || !append(exchange, piece)) capture_drop(exchange);
+}
+
+// ---- Parts of the same (RFC 9111 3.4) ----
+
+// Appends what was found from `from` up to before `to`, counted in the whole.
+static bool append_found(struct exchange *exchange, uint64_t from, uint64_t to) {
+  const struct found *found = exchange->caching->found;
+  uint64_t first = (uint64_t)found->stored.first;
+  if (found->chunks == 0)
+    return append(exchange, (struct slice){found->body.data + (from - first), (uint32_t)(to - from)});
+  char *data = malloc(OBJECT_CHUNK);
+  bool good = data != NULL;
+  for (uint64_t at = from - first; good && at < to - first;) {
+    uint64_t within = at % OBJECT_CHUNK, left = to - first - at;
+    int64_t len = objects_read(exchange->worker->objects, found->id, (uint32_t)(at / OBJECT_CHUNK), data);
+    good = len > (int64_t)within;
+    if (!good) break;
+    uint64_t there = (uint64_t)len - within, take = left < there ? left : there;
+    good = append(exchange, (struct slice){data + within, (uint32_t)take});
+    at += take;
+  }
+  free(data);
+  return good;
+}
+
+// Puts what was found in front of the new part and behind it, where they touch. False: it cannot be stored.
+static bool join(struct exchange *exchange) {
+  struct capture *capture = exchange->caching->capture;
+  const struct stored *old = &exchange->caching->found->stored, *stored = &capture->stored;
+  uint64_t from = (uint64_t)stored->first, to = from + capture->expected;
+  uint64_t old_from = (uint64_t)old->first, old_to = old_from + old->length;
+  if (from > old_to || to < old_from || old->length > JOINED_MOST || old->total != stored->total) return true;
+  if (old_to > to) {
+    capture->after = to;
+    capture->after_end = old_to;
+  }
+  if (old_from >= from) return true;
+  capture->stored.first = old->first;
+  return append_found(exchange, old_from, from);
+}
+
+// The new part has come: behind it goes what is known of the rest. False: it is not as long as it said.
+static bool end_part(struct exchange *exchange) {
+  struct capture *capture = exchange->caching->capture;
+  struct stored *stored = &capture->stored;
+  if (capture->expected != 0) return false;
+  if (capture->after < capture->after_end && !append_found(exchange, capture->after, capture->after_end)) return false;
+  if (stored->first == 0 && (int64_t)stored->length == stored->total) stored->status = 200;
+  return true;
+}
+
+int bridge_cache_store(struct worker *worker, double handle, const struct cache_how *how) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct caching *caching = exchange->caching;
+  if (!caching || caching->capture || exchange->state != EXCHANGE_SERVICE || exchange->service_status == 0)
+    return BRIDGE_LATE;
+  struct slice names[CACHE_TAGS_MOST + 1];
+  char *memory;
+  uint32_t count = cache_names(caching, (struct slice){how->tags.data, how->tags.len}, names, &memory);
+  free(memory);
+  if (count == 0) return BRIDGE_INVALID;
+  if (how->most_bytes > 0 && (double)exchange->service_message.content_length > how->most_bytes) return BRIDGE_FULL;
+  struct capture *capture = calloc(1, sizeof *capture);
+  if (!capture) return BRIDGE_FULL;
+  if (!copy_lists(exchange, how, &capture->lists)) {
+    free(capture);
+    return BRIDGE_FULL;
+  }
+  stored_set(&capture->stored, exchange, how);
+  capture->part = how->length > 0;
+  capture->expected = capture->part ? (uint64_t)how->length : 0;
+  capture->most = how->most_bytes > 0 ? (uint64_t)how->most_bytes : UINT64_MAX;
+  capture->replaces = caching->found ? caching->found->id : 0;
+  caching->capture = capture;
+  if (!how->joins || !caching->found || join(exchange)) return BRIDGE_OK;
+  objects_abandon(worker->objects, &capture->writer);
+  capture_free(exchange);
+  return BRIDGE_FULL;
 }
 
 // Makes a record with this text visible.
@@ -286,7 +351,7 @@ static int store_record(struct exchange *exchange, struct error *error) {
   struct caching *caching = exchange->caching;
   struct capture *capture = caching->capture;
   struct entry_text head = cache_encode(&capture->stored, caching, &exchange->service_response,
-                                        exchange->service_message.reason, &capture->lists);
+                                        capture->part ? SLICE("") : exchange->service_message.reason, &capture->lists);
   if (!head.data) return error_set(error, ERROR_MEMORY, "its head is too large");
   struct object_put put = {.body = capture->writer.chunks ? &capture->writer : NULL,
                            .head = {head.data, head.len},
@@ -301,6 +366,10 @@ static int store_record(struct exchange *exchange, struct error *error) {
 void exchange_store_end(struct exchange *exchange) {
   struct capture *capture = exchange->caching->capture;
   struct error error = {0};
+  if (capture->part && !end_part(exchange)) {
+    capture_drop(exchange);
+    return;
+  }
   bool keep_beside = capture->writer.chunks == 0 && capture->len <= INLINE_MOST;
   if (!keep_beside && capture->len > 0 && !write_chunk(exchange)) {
     capture_drop(exchange);

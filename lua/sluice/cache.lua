@@ -130,6 +130,7 @@ local function describe_how(options)
   how.lifetime_s, how.age_s = options.lifetime or 0, options.age or 0
   how.revalidate_s, how.error_s, how.keep_s = options.revalidate or 0, options.error or 0, options.keep or 0
   how.most_bytes, how.first, how.total = options.most_bytes or 0, options.first or 0, options.total or -1
+  how.length, how.joins = options.length or 0, options.joins or false
   lay(how.vary, options.vary or "")
   lay(how.tags, options.tags or "")
   lay(how.drop, options.drop or "")
@@ -138,7 +139,8 @@ local function describe_how(options)
 end
 
 -- In service_head: the response is stored while it passes to the client.
----@param options table lifetime, age, revalidate, error, keep (seconds); most_bytes; vary, tags, drop (lists); flags
+---@param options table lifetime, age, revalidate, error, keep (seconds); most_bytes; vary, tags, drop (lists); flags;
+--- of a part first, length, total, and whether it `joins` the part that was found
 ---@return boolean
 ---@return string|nil why not
 function cache.store(exchange, options)

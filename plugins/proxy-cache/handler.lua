@@ -158,7 +158,7 @@ end
 
 -- ---- Serving ----
 
-local function serve_ranges(exchange, ranges, length, field)
+local function serve_ranges(exchange, ranges, length, field, first)
   local response = exchange.response
   if #ranges == 0 then
     response:set_header("Content-Range", "bytes */" .. length)
@@ -167,14 +167,15 @@ local function serve_ranges(exchange, ranges, length, field)
   if #ranges == 1 then
     local from, to = ranges[1][1], ranges[1][2]
     response:set_header("Content-Range", ("bytes %d-%d/%d"):format(from, to - 1, length))
-    cache.piece(exchange, "", from, to)
+    cache.piece(exchange, "", from - first, to - first)
     return 206
   end
   local boundary, kind = exchange.id, field "content-type"
   response:set_header("Content-Type", "multipart/byteranges; boundary=" .. boundary)
   for i, range in ipairs(ranges) do
     cache.piece(exchange, ("%s--%s\r\n%sContent-Range: bytes %d-%d/%d\r\n\r\n"):format(i > 1 and "\r\n" or "", boundary,
-      kind and "Content-Type: " .. kind .. "\r\n" or "", range[1], range[2] - 1, length), range[1], range[2])
+      kind and "Content-Type: " .. kind .. "\r\n" or "", range[1], range[2] - 1, length), range[1] - first,
+      range[2] - first)
   end
   cache.piece(exchange, "\r\n--" .. boundary .. "--\r\n", 0, 0)
   return 206
@@ -189,10 +190,26 @@ local function serve(plan, exchange, state, label, member)
       status = 304
     elseif state.conditional.range and state.method == "GET" then
       local ranges = conditions.ranges(state.conditional, found.length, field)
-      if ranges then status = serve_ranges(exchange, ranges, found.length, field) end
+      if ranges then status = serve_ranges(exchange, ranges, found.length, field, 0) end
     end
   end
   cache.answer(exchange, plan.tells, status, label, member)
+end
+
+-- Of a part that is stored: whether it holds the ranges that are asked for, and they have been sent.
+local function serve_part(plan, exchange, state)
+  local field, part = stored_field(exchange), state.found
+  local conditional = state.conditional
+  if not conditional or state.method ~= "GET" or conditional.if_none_match or conditional.if_modified_since then
+    return false
+  end
+  local ranges = conditions.ranges(conditional, part.total, field)
+  if not ranges or #ranges == 0 then return false end
+  for i = 1, #ranges do
+    if ranges[i][1] < part.first or ranges[i][2] > part.first + part.length then return false end
+  end
+  cache.answer(exchange, plan.tells, serve_ranges(exchange, ranges, part.total, field, part.first), "Hit")
+  return true
 end
 
 -- ---- One for all ----
@@ -211,7 +228,7 @@ local function look(conf, plan, exchange, state)
   end
   state.found = cache.describe()
   local found = state.found
-  if found.flags >= cache.ALWAYS_VALIDATE or found.age >= found.lifetime then return false end
+  if found.flags >= cache.ALWAYS_VALIDATE or found.age >= found.lifetime or found.status == 206 then return false end
   if conf.cache_control and state.asks % 2 == 1 then return false end
   serve(plan, exchange, state, "Hit")
   return true
@@ -267,7 +284,7 @@ end
 local function forward(conf, plan, exchange, state, label, why)
   state.why = why
   if may_gather(conf, state) and gather(conf, plan, exchange, state) then return end
-  if state.found then
+  if state.found and state.found.status ~= 206 then
     label = "Refresh"
     ask_to_validate(exchange, state)
   end
@@ -310,6 +327,11 @@ end
 
 local function use(conf, plan, exchange, state, cc)
   local good, why = suits(conf, cc, state)
+  if state.found.status == 206 then
+    if good and serve_part(plan, exchange, state) then return end
+    if cc["only-if-cached"] then return exchange.response:error(504) end
+    return forward(conf, plan, exchange, state, "Miss", "partial")
+  end
   if good then return serve(plan, exchange, state, "Hit") end
   if serves_meanwhile(state, why) then
     renew(exchange, state)
@@ -381,7 +403,7 @@ end
 -- A failure that a stale response may stand in for (RFC 5861 4, RFC 9111 4.2.4).
 local function serve_stale(plan, exchange, state, status)
   local found = state.found
-  if not found or found.flags ~= 0 or state.renewing then return false end
+  if not found or found.flags ~= 0 or found.status == 206 or state.renewing then return false end
   local window = math.max(found.error, control.seconds(state.cc, "stale-if-error") or 0)
   if found.age - found.lifetime >= window then return false end
   local member = plan.tells >= 8 and "sluice; hit; fwd=" .. state.why .. (status and "; fwd-status=" .. status or "")
@@ -442,9 +464,23 @@ local function invalidate(plan, exchange, status)
   end
 end
 
+-- A part is stored where it is known which (RFC 9110 14.4) and of what: a strong entity tag tells. It joins what is
+-- stored of the same.
+local function describe_part(exchange, state, how, field)
+  local first, last, total = (field "content-range" or ""):match("^%s*bytes (%d+)%-(%d+)/(%d+)%s*$")
+  local tag = field "etag"
+  if not first or not tag or tag:sub(1, 1) ~= '"' or state.method ~= "GET" then return nil, "partial" end
+  how.first, how.total = tonumber(first), tonumber(total)
+  how.length = tonumber(last) + 1 - how.first
+  if how.length <= 0 or how.first + how.length > how.total then return nil, "partial" end
+  how.joins = state.found ~= nil and state.found.status == 206 and cache.field(exchange, "etag") == tag
+  how.drop = how.drop .. ",content-range"
+  return how
+end
+
 local function store(conf, plan, exchange, state, status, field)
   local how, why = storing.judge(conf, plan, state, status, field, cache.delay(exchange), cache)
-  if how and status == 206 then how, why = nil, "partial" end
+  if how and status == 206 then how, why = describe_part(exchange, state, how, field) end
   local stored = how ~= nil
   if how then
     stored, why = cache.store(exchange, how)
@@ -462,18 +498,30 @@ local function take(conf, plan, exchange, state, status)
   if plan.hidden ~= "" then cache.hide(exchange, plan.hidden) end
   if status == 304 and state.validating then return take_validation(conf, plan, exchange, state, field) end
   if state.method == "HEAD" and state.subject == "GET" then
-    if state.found and status == 200 then compare_head(conf, plan, exchange, state, field) end
+    local whole = state.found and state.found.status ~= 206
+    if whole and status == 200 then compare_head(conf, plan, exchange, state, field) end
     return tell_member(plan, exchange, state, status, false)
   end
   if state.no_store then return tell_member(plan, exchange, state, status, false) end
   store(conf, plan, exchange, state, status, field)
 end
 
-function proxy_cache.service_head(conf, exchange)
+-- What must be validated cannot be (RFC 9111 5.2.2.2).
+local function refuse_stale(exchange, state)
+  local found = state.found
+  if not found or found.flags % 2 == 0 or found.status == 206 or state.renewing then return end
+  exchange.response:error(504)
+end
+
+local function state_of(exchange)
   local handle = exchange.handle
   local renewal = renewals[handle]
   renewals[handle] = nil
-  local plan, state = plans[conf], renewal or exchange.ctx[CTX]
+  return renewal or exchange.ctx[CTX]
+end
+
+function proxy_cache.service_head(conf, exchange)
+  local plan, state = plans[conf], state_of(exchange)
   if not state then return end
   local status = exchange.service.response:get_status()
   if state.unsafe and status then invalidate(plan, exchange, status) end
@@ -483,8 +531,7 @@ function proxy_cache.service_head(conf, exchange)
   end
   if (not status or BROKEN[status]) and serve_stale(plan, exchange, state, status) then return end
   if status then return take(conf, plan, exchange, state, status) end
-  -- What must be validated cannot be (RFC 9111 5.2.2.2).
-  if state.found and state.found.flags % 2 == 1 and not state.renewing then exchange.response:error(504) end
+  refuse_stale(exchange, state)
 end
 
 return proxy_cache

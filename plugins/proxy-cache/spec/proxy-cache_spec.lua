@@ -383,13 +383,95 @@ describe("proxy-cache", function()
     assert.equal(200, status(date(-50)))
   end)
 
-  it("passes a Range on when nothing is stored", function()
+  -- A service that gives parts of its content.
+  local function with_parts(content, tag)
     start(function(request)
-      return { status = 206, headers = { ["Content-Range"] = "bytes 0-1/10", ETag = '"1"' },
-        body = request.headers.range }
+      local first, last = (request.headers.range or ""):match("^bytes=(%d+)%-(%d+)$")
+      if not first then return { headers = { ETag = tag or '"1"' }, body = content } end
+      last = math.min(tonumber(last), #content - 1)
+      return { status = 206, headers = { ETag = tag or '"1"',
+        ["Content-Range"] = ("bytes %d-%d/%d"):format(first, last, #content) },
+        body = content:sub(first + 1, last + 1) }
     end)
-    assert.equal("bytes=0-1", cache:get("/", { Range = "bytes=0-1" }).body)
-    assert.equal("bytes=0-1", cache:get("/", { Range = "bytes=0-1" }).body)
+  end
+
+  local function range(first, last)
+    local response, status = cache:get("/", { Range = ("bytes=%d-%d"):format(first, last) })
+    assert.equal(206, response.status)
+    assert.matches(("^bytes %d%%-%d/"):format(first, last), response.headers["content-range"])
+    return response.body, status
+  end
+
+  it("stores parts, and serves what is within them", function()
+    with_parts "0123456789"
+    assert.same({ "2345", "Miss" }, { range(2, 5) })
+    assert.same({ "2345", "Hit" }, { range(2, 5) })
+    assert.same({ "34", "Hit" }, { range(3, 4) })
+    assert.same({ "56", "Miss" }, { range(5, 6) })
+    assert.equal(2, (cache:calls()))
+  end)
+
+  it("RFC 9111 3.4: joins parts of the same that touch, in any order, until they are the whole", function()
+    with_parts "0123456789"
+    range(4, 5)
+    range(6, 7) -- behind
+    assert.same({ "4567", "Hit" }, { range(4, 7) })
+    range(2, 4) -- before, over each other
+    assert.same({ "234567", "Hit" }, { range(2, 7) })
+    range(3, 6) -- is in it
+    range(0, 1)
+    range(7, 9)
+    assert.equal(5, (cache:calls()))
+    local response, status = cache:get()
+    assert.same({ 200, "0123456789", "Hit" }, { response.status, response.body, status })
+    assert.is_nil(response.headers["content-range"])
+    assert.equal(5, (cache:calls()))
+  end)
+
+  it("RFC 9111 3.4: joins large parts, too", function()
+    local text = {}
+    for i = 1, 25000 do text[i] = ("%08d"):format(i) end
+    local content = table.concat(text)
+    with_parts(content)
+    range(70000, 129999)
+    range(130000, 199999)
+    range(0, 80000)
+    local response, status = cache:get()
+    assert.equal("Hit", status)
+    assert.is_true(response.body == content)
+    assert.equal(3, (cache:calls()))
+  end)
+
+  it("RFC 9111 3.4: joins nothing that is of something else, or not known to be of the same", function()
+    with_parts "0123456789"
+    range(0, 4)
+    cache.answer = { status = 206, headers = { ETag = '"2"', ["Content-Range"] = "bytes 5-9/10" }, body = "FGHIJ" }
+    range(5, 9)
+    cache.answer = { headers = {}, body = "whole" }
+    assert.equal("whole", cache:get().body)
+    cache:close()
+    with_parts("0123456789", 'W/"1"')
+    range(0, 4)
+    assert.same({ "01234", "Bypass" }, { range(0, 4) })
+  end)
+
+  it("RFC 9111 3.3: does not take a part for the whole", function()
+    with_parts "0123456789"
+    range(0, 4)
+    local response, status = cache:get()
+    assert.same({ 200, "0123456789", "Miss" }, { response.status, response.body, status })
+    assert.equal("Hit", select(2, cache:get()))
+    assert.same({ "56", "Hit" }, { range(5, 6) })
+  end)
+
+  it("stores no part that is shorter or longer than it says", function()
+    for _, body in ipairs { "012", "0123456" } do
+      start { status = 206, headers = { ETag = '"1"', ["Content-Range"] = "bytes 0-4/10" }, body = body }
+      cache:get("/", { Range = "bytes=0-4" })
+      assert.equal("Miss", select(2, cache:get("/", { Range = "bytes=0-1" })))
+      cache:close()
+      cache = nil
+    end
   end)
 
   -- ---- Stale responses (RFC 5861) ----
