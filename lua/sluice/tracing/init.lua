@@ -32,6 +32,16 @@ local tracing = { propagation = propagation }
 tracing.INTERNAL, tracing.SERVER, tracing.CLIENT, tracing.PRODUCER, tracing.CONSUMER = 1, 2, 3, 4, 5
 tracing.UNSET, tracing.OK, tracing.ERROR = 0, 1, 2
 
+local E = core.E
+
+local function text(handle, what)
+  return core.text(handle, what)
+end
+
+local function number(handle, what)
+  return core.number(handle, what)
+end
+
 local KINDS = { internal = 1, server = 2, client = 3, producer = 4, consumer = 5 }
 local MOST_SPANS = 512 -- of plugins, in one exchange
 
@@ -61,11 +71,16 @@ local function decide(trace, settings)
   return trace.share >= 1 - settings.rate
 end
 
+local NO_BYTES = ("0"):rep(16)
+
 local function new_trace(handle, settings)
   local context, format = settings.read(handle)
-  local id = context and context.trace or ids.trace()
+  local short = settings.short
+  local id = context and context.trace
+  if id then short = context.short else id = short and NO_BYTES .. ids.span() or ids.trace() end
   return {
-    id = id, share = ids.share(id), root = ids.span(), next = ids.span(), parent = context and context.parent or nil,
+    id = id, short = short or false, share = ids.share(id),
+    root = ids.span(), next = ids.span(), parent = context and context.parent or nil,
     context = context or false, format = format or false, settings = settings, sampled = false,
   }
 end
@@ -256,6 +271,18 @@ function tracing.set_active_span(span)
   trace.active = span
 end
 
+-- An id for a span that a tracer makes up itself.
+---@return string 16 hex digits
+function tracing.new_span_id()
+  return (ids.span())
+end
+
+-- When the exchange began.
+---@return number microseconds since 1970
+function tracing.started_us(exchange)
+  return (number(exchange.handle, E.NUMBER_STARTED_US))
+end
+
 -- Finished spans are told with the exchange, whichever plugin made them: for each, in the log phase.
 ---@param exchange sluice.exchange
 ---@param fn fun(span: sluice.span)
@@ -323,16 +350,6 @@ function tracing.lines(exchange)
 end
 
 -- ---- The spans of an exchange ----
-
-local E = core.E
-
-local function text(handle, what)
-  return core.text(handle, what)
-end
-
-local function number(handle, what)
-  return core.number(handle, what)
-end
 
 local function flavor(handle)
   local version = number(handle, E.NUMBER_HTTP_VERSION) or 1.1

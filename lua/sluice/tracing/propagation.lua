@@ -180,12 +180,12 @@ inject["w3c"] = function(handle, trace, sampled, context)
 end
 
 -- The trace id as it came, where its length says something.
-local function original(trace, context)
-  return context and context.short and sub(trace.id, 17) or trace.id
+local function original(trace)
+  return trace.short and sub(trace.id, 17) or trace.id
 end
 
 inject["b3"] = function(handle, trace, sampled, context)
-  set(handle, B3_TRACE, original(trace, context))
+  set(handle, B3_TRACE, original(trace))
   set(handle, B3_SPAN, trace.next)
   set(handle, B3_PARENT, trace.root)
   if context and context.debug then
@@ -197,15 +197,15 @@ end
 
 inject["b3-single"] = function(handle, trace, sampled, context)
   local state = context and context.debug and "d" or sampled and "1" or "0"
-  set(handle, B3, original(trace, context) .. "-" .. trace.next .. "-" .. state .. "-" .. trace.root)
+  set(handle, B3, original(trace) .. "-" .. trace.next .. "-" .. state .. "-" .. trace.root)
 end
 
 inject["jaeger"] = function(handle, trace, sampled)
   set(handle, JAEGER, trace.id .. ":" .. trace.next .. ":" .. trace.root .. (sampled and ":01" or ":00"))
 end
 
-inject["ot"] = function(handle, trace, sampled, context)
-  set(handle, OT_TRACE, original(trace, context))
+inject["ot"] = function(handle, trace, sampled)
+  set(handle, OT_TRACE, original(trace))
   set(handle, OT_SPAN, trace.next)
   set(handle, OT_SAMPLED, sampled and "1" or "0")
 end
@@ -236,10 +236,9 @@ function shown.datadog(id) return ids.decimal(id) end
 ---@param trace table
 ---@return string
 function propagation.shown(name, trace)
-  local context = trace.context
   local as = shown[name]
   if as then return as(trace.id) end
-  return (name == "b3" or name == "b3-single" or name == "ot") and original(trace, context) or trace.id
+  return (name == "b3" or name == "b3-single" or name == "ot") and original(trace) or trace.id
 end
 
 -- ---- Settings of an instance ----
@@ -349,8 +348,9 @@ end
 ---@param conf table
 ---@param rate number of traces that are kept, 0 to 1
 ---@param follow? boolean what the caller samples is sampled, whatever the rate
+---@param short? boolean traces that begin here get ids of 16 digits
 ---@return { read: function, write: function, inject: string[], default: string, rate: number, follow: boolean }
-function propagation.settings(conf, rate, follow)
+function propagation.settings(conf, rate, follow, short)
   local said = conf.propagation or {}
   local default = said.default_format or "w3c"
   local from, into = said.extract, said.inject
@@ -360,9 +360,10 @@ function propagation.settings(conf, rate, follow)
   end
   from, into = list_or_none(from), list_or_none(into)
   local clear = list_or_none(said.clear)
-  local settings = { default = default, inject = into, rate = rate, follow = follow or false }
+  local settings = { default = default, inject = into, rate = rate, follow = follow or false,
+    short = short or false }
   settings.read, settings.write = reader_of(from), writer_of(into, clear, settings)
-  if worker ~= nil then settings.options, settings.held = options_of(from, into, clear, default) end
+  if worker ~= nil and not short then settings.options, settings.held = options_of(from, into, clear, default) end
   if settings.options then settings.options.rate, settings.options.follow = rate, follow end
   return settings
 end
