@@ -95,12 +95,14 @@ function measure.round(pid, load)
   return requests and { requests = requests, cpu = cpu, per_cpu = requests / cpu, rate = rate }
 end
 
--- p50, p99 and the greatest latency in milliseconds at a fixed rate. load: url, headers, rate, seconds.
+-- p50, p99 and the greatest latency in milliseconds at a fixed rate. load: url, headers, rate, seconds, data (path of
+-- what is posted).
 function measure.latency(load)
   local clients = 20
   local log = os.tmpname()
   local command = { "taskset", "-c", servers.OTHER_CORE, "h2load", "--h1", "-t1", "-c" .. clients,
     "--duration=" .. load.seconds, "--rps=" .. load.rate / clients, "--log-file=" .. log }
+  if load.data then command[#command + 1] = "--data=" .. load.data end
   for _, line in ipairs(load.headers or {}) do
     command[#command + 1] = "-H"
     command[#command + 1] = line
