@@ -32,7 +32,8 @@ local function is_preflight(request)
     and request:get_header("access-control-request-method") ~= nil
 end
 
--- The answer differs by origin, which caches must know.
+-- The answer differs by origin, or by whether there is one, which caches must know. Kong says so always, and a plugin
+-- that is for some origins today is for all of them tomorrow.
 local function vary(response)
   local nth = 1
   local value = response:get_header("vary", nth)
@@ -52,10 +53,6 @@ local function put_origin(conf, response, told, origin)
   if conf.credentials and told ~= "*" then response:set_header("Access-Control-Allow-Credentials", "true") end
 end
 
-local function depends_on_origin(conf, allowed, origin)
-  return not allowed.all or conf.credentials and origin ~= nil
-end
-
 local function put_preflight(conf, plan, request, response)
   local headers = plan.headers or request:get_header("access-control-request-headers")
   if headers then response:set_header("Access-Control-Allow-Headers", headers) end
@@ -70,7 +67,7 @@ function cors.access(conf, exchange)
   local request, response = exchange.request, exchange.response
   if not is_preflight(request) or conf.preflight_continue then return end
   local plan, origin = plans[conf], request:get_header("origin")
-  if depends_on_origin(conf, plan.allowed, origin) then response:set_header("Vary", "Origin") end
+  response:set_header("Vary", "Origin")
   put_origin(conf, response, origins.answer(plan.allowed, origin), origin)
   put_preflight(conf, plan, request, response)
   response:exit(200)
@@ -78,11 +75,10 @@ end
 
 function cors.header_filter(conf, exchange)
   local request, response = exchange.request, exchange.response
-  local origin = request:get_header("origin")
-  if not origin and not conf.allow_origin_absent then return end
   if is_preflight(request) then return end -- answered above, or the service's to answer
-  local plan = plans[conf]
-  if depends_on_origin(conf, plan.allowed, origin) then vary(response) end
+  local origin, plan = request:get_header("origin"), plans[conf]
+  vary(response)
+  if not origin and not conf.allow_origin_absent then return end
   put_origin(conf, response, origins.answer(plan.allowed, origin), origin)
   if plan.exposed then response:set_header("Access-Control-Expose-Headers", plan.exposed) end
 end

@@ -37,7 +37,7 @@ describe("cors", function()
         { response.headers["access-control-allow-origin"], response.headers["access-control-allow-methods"],
           response.headers["access-control-allow-headers"] })
       assert.is_nil(response.headers["access-control-max-age"])
-      assert.is_nil(response.headers.vary)
+      assert.equal("Origin", response.headers.vary)
       assert.equal(0, #gateway:requests())
     end)
 
@@ -76,7 +76,7 @@ describe("cors", function()
     it("every one, when there is no list, an empty one, or * in it", function()
       for _, origins in ipairs { false, {}, { "*" }, { "https://a.example", "*" } } do
         start { origins = origins or nil }
-        assert.same({ "*" }, { told(APP) })
+        assert.same({ "*", "Origin" }, { told(APP) })
         assert.same({ "*" }, { get(nil)["access-control-allow-origin"] })
       end
     end)
@@ -189,6 +189,7 @@ describe("cors", function()
     local headers = get(nil)
     assert.is_nil(headers["access-control-allow-origin"])
     assert.is_nil(headers["access-control-expose-headers"])
+    assert.equal("Origin", headers.vary) -- a cache must not give it to who has an origin
     assert.equal("*", get(APP)["access-control-allow-origin"])
   end)
 
