@@ -361,6 +361,14 @@ describe("in a plugin", function()
       assert.same({ false, "the body is larger than 1000 bytes" }, access(code:format(up:url(), "/bytes/100000")))
     end)
 
+    it("asks by a proxy: for http alone", function()
+      local code = 'local res, err = sluice.http.get("%s", { proxy = "%s" }) return res and res.body or false, err'
+      local got = cjson.decode(access(code:format("http://nowhere.test:81/x?y=1", up:url()))[1])
+      assert.same({ "http://nowhere.test:81/x?y=1", "nowhere.test:81" }, { got.target, got.headers.host })
+      assert.same({ false, "https:// cannot be asked by a proxy" }, access(code:format("https://a.test/", up:url())))
+      assert.same({ false, "proxy: expected a URL of http" }, access(code:format("http://a.test/", "https://b.test")))
+    end)
+
     it("says why there is no answer", function()
       local port = process.free_port()
       local code = 'local res, err = sluice.http.get("http://127.0.0.1:%d/") return res or false, err'
