@@ -108,6 +108,13 @@ return {
     return configuration(origin, { plugins = { { name = "circuit-breaker", config = { consecutive_failures = 5,
       failure_rate_threshold = 50, slow_call_rate_threshold = 50, slow_call_duration_threshold = 1 } } } })
   end },
+  { name = "least-connections", against = "plain", floor = 0.85, path = "/128", config = function(origin)
+      return configuration(origin, { services = { { name = "origin", host = "up",
+        routes = { { name = "all", paths = { "/" }, strip_path = false } } } },
+        upstreams = { { name = "up", algorithm = "least-connections",
+          targets = { { target = "127.0.0.1:" .. origin.port }, { target = "localhost:" .. origin.port } },
+          healthchecks = { passive = { unhealthy = { tcp_failures = 3, timeouts = 3, http_failures = 5 } } } } } })
+    end },
   { name = "access-log", against = "nginx", floor = 1.05, path = "/128", config = function(origin)
       return configuration(origin, { gateway = { access_log = { path = "./access.log" } } })
     end,
