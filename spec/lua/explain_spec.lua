@@ -40,7 +40,15 @@ services:
           - { name: late, when: 'http.method == "GET"' }
       - { name: all-users, paths: [/users] }
       - { name: remove-user, paths: [/users], methods: [DELETE] }
-      - { name: beta, paths: [/users], headers: { X-Beta: ["1", "yes"] }, preserve_host: true }
+      - name: beta
+        paths: [/users]
+        headers: { X-Beta: ["1", "yes"] }
+        preserve_host: true
+        plugins:
+          - { name: late, tags: [audit, new], ordering: { before: { access: [hello] }, after: [watch] } }
+          - { name: hello, enabled: false, consumer: alice }
+          - { name: hello, config: { greeting: beta } }
+          - { name: watch, protocols: [tcp] }
       - { name: admin, paths: [/Admin/] }
       - { name: secure, paths: [/secure], protocols: [https] }
   - name: gone
@@ -153,6 +161,18 @@ describe("sluice explain", function()
     assert.is_nil(text:find("s3cret", 1, true))
     assert.is_nil(text:find("ahoy", 1, true))
     says(ask("GET", "/users"), "of all routes", 'greeting = "ahoy"')
+  end)
+
+  it("tells what stands at the route and does not run, and why", function()
+    says(ask("GET", "/users", { "X-Beta: 1" }), "plugins that stand here and do not run\n",
+      "  hello of all routes: more specific ones take its place\n",
+      "  hello of route beta and consumer alice: it is disabled\n", "  watch of route beta: it is for tcp\n")
+    assert.is_nil(ask("GET", "/users"):find("do not run", 1, true))
+  end)
+
+  it("shows orders and tags", function()
+    says(ask("GET", "/users", { "X-Beta: 1" }), "  1. late", "  2. hello",
+      "       ordered before hello in access\n       ordered after watch\n       tags audit, new\n")
   end)
 
   describe("for a consumer", function()

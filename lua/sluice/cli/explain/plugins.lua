@@ -80,9 +80,25 @@ local function instances_by_config(known)
   return found
 end
 
+-- "before key-auth, acl in access" for each thing that `ordering` asks for.
+local function orders_of(ordering)
+  local texts = {}
+  for _, side in ipairs { "before", "after" } do
+    local asked = ordering and ordering[side] or {}
+    if asked[1] then texts[#texts + 1] = side .. " " .. table.concat(asked, ", ") end
+    for phase = 0, #phases.names do
+      local names = asked[phases.names[phase]]
+      if names and names[1] then
+        texts[#texts + 1] = ("%s %s in %s"):format(side, table.concat(names, ", "), phases.names[phase])
+      end
+    end
+  end
+  return texts
+end
+
 local function use(known, instance, plugin)
-  return { scope = scope_of(known, instance), when = instance.when,
-    config = shown(instance.config, config_fields(plugin)) }
+  return { instance = instance, scope = scope_of(known, instance), when = instance.when, tags = instance.tags,
+    ordering = orders_of(instance.ordering), config = shown(instance.config, config_fields(plugin)) }
 end
 
 local function uses_of_level(known, level, plugin, by_config)
@@ -160,6 +176,49 @@ function plugins.list(known, route, consumer)
     end
   end
   return list
+end
+
+local function is_for_streams(instance)
+  for _, protocol in ipairs(instance.protocols or {}) do
+    if plan.is_stream { protocol } then return true end
+  end
+  return false
+end
+
+local function is_for_http(instance)
+  for _, protocol in ipairs(instance.protocols or { "http" }) do
+    if not plan.is_stream { protocol } then return true end
+  end
+  return false
+end
+
+local function why_idle(instance, streams)
+  if instance.enabled == false then return "it is disabled" end
+  if streams and not is_for_streams(instance) or not streams and not is_for_http(instance) then
+    return "it is for " .. table.concat(instance.protocols, ", ")
+  end
+  return "more specific ones take its place"
+end
+
+-- Instances that stand where the route could use them, and that run for none of its requests.
+---@param known table
+---@param route table
+---@param list table[] from plugins.list
+---@return { name: string, scope: string, why: string }[]
+function plugins.idle(known, route, list)
+  local used, idle = {}, {}
+  for _, one in ipairs(list) do
+    for _, its_use in ipairs(one.uses) do used[its_use.instance] = true end
+  end
+  for _, instance in ipairs(known.plugins) do
+    local fits = (not instance.route or instance.route == route.id)
+      and (not instance.service or instance.service == route.service)
+    if fits and not used[instance] then
+      idle[#idle + 1] = { name = instance.name, scope = scope_of(known, instance),
+        why = why_idle(instance, plan.is_stream(route.protocols)) }
+    end
+  end
+  return idle
 end
 
 return plugins

@@ -235,6 +235,8 @@ end
 local function put_use(out, use, consumer)
   out[#out + 1] = "     " .. use.scope .. (consumer and use.runs and "  <- runs" or "")
   if use.when then out[#out + 1] = "       only when " .. use.when:gsub("%s+", " ") end
+  for _, order in ipairs(use.ordering) do out[#out + 1] = "       ordered " .. order end
+  if use.tags and use.tags[1] then out[#out + 1] = "       tags " .. table.concat(use.tags, ", ") end
   put_config(out, use.config)
 end
 
@@ -264,6 +266,9 @@ local function put_plugins(out, findings)
     end
     for _, use in ipairs(one.uses) do put_use(out, use, consumer) end
   end
+  local idle = plugins.idle(findings.known, findings.route, list)
+  if idle[1] then out[#out + 1] = "\nplugins that stand here and do not run" end
+  for _, one in ipairs(idle) do out[#out + 1] = ("  %s %s: %s"):format(one.name, one.scope, one.why) end
 end
 
 -- ---- The whole ----------------------------------------------------------------------------------------------------
