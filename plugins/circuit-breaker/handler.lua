@@ -72,16 +72,26 @@ end
 
 -- ---- While it is open ----
 
+-- Whether the request goes elsewhere.
+local function divert(fallback, exchange)
+  local service = exchange.service
+  if fallback.host then
+    service:set_target(fallback.host, fallback.port)
+    return true
+  end
+  local ok, err
+  if fallback.service then ok, err = service:set_service(fallback.service) end
+  if fallback.upstream then ok, err = service:set_upstream(fallback.upstream) end
+  if err then log.warn("no fallback", { error = err }) end
+  return ok
+end
+
 local function refuse(conf, exchange, seconds)
   local fallback = conf.fallback
-  if fallback and fallback.upstream then
-    local ok, err = exchange.service:set_upstream(fallback.upstream)
-    if ok then return end
-    log.warn("no fallback", { error = err })
-  elseif fallback and fallback.host then
-    return exchange.service:set_target(fallback.host, fallback.port)
-  elseif fallback and fallback.status then
+  if fallback and fallback.status then
     exchange.response:exit(fallback.status, fallback.body, fallback.headers)
+  elseif fallback and divert(fallback, exchange) then
+    return
   end
   exchange.response:set_header("Retry-After", max(1, ceil(seconds)))
   exchange.response:error(conf.status, conf.message)

@@ -19,11 +19,13 @@ local fallback = { type = "record", about = "what a client gets while the circui
   { body = { type = "string", len_min = 0, about = "its content" } },
   { headers = { type = "map", keys = typedefs.header_name, values = { type = "string", len_min = 0 },
     about = "its fields" } },
+  { service = { type = "string",
+    about = "a service of the configuration (name or id) that gets the request instead" } },
   { upstream = { type = "string", about = "an upstream of the configuration that gets the request instead" } },
   { host = typedefs.host { about = "a host that gets the request instead" } },
   { port = typedefs.port { about = "its port" } },
 }, entity_checks = {
-  { only_one_of = { "status", "upstream", "host" } },
+  { only_one_of = { "status", "service", "upstream", "host" } },
   { mutually_required = { "host", "port" } },
   { custom_entity_check = { field_sources = { "status", "body", "headers" }, fn = function(fallback)
     if fallback.status or not fallback.body and not fallback.headers then return true end

@@ -127,6 +127,25 @@ describe("endpoints", function()
     assert.equal(now - SECOND, tonumber(one.since_us)) -- it has been out all along
   end)
 
+  it("let one request through in a while when the time of a breaker is over", function()
+    local one = take("api", "10.0.0.1")
+    assert.is_true(C.endpoint_admit(one, now))
+    assert.is_true(C.endpoint_break(one, now + 10 * SECOND, 3 * SECOND, now))
+    assert.same({ BREAKER, false }, { out(one), C.endpoint_admit(one, now) })
+    now = now + 10 * SECOND
+    assert.equal(0, out(one))
+    assert.is_true(C.endpoint_admit(one, now))
+    assert.same({ BREAKER, false }, { out(one), C.endpoint_admit(one, now) })
+    now = now + 3 * SECOND
+    assert.equal(0, out(one))
+    assert.is_true(C.endpoint_admit(one, now))
+    assert.is_false(C.endpoint_break(one, now + 20 * SECOND, 3 * SECOND, now)) -- again: for another time
+    now = now + 19 * SECOND
+    assert.same({ BREAKER, false }, { out(one), C.endpoint_admit(one, now) })
+    assert.is_true(C.endpoint_set(one, BREAKER, false, 0, now))
+    assert.same({ 0, true, true }, { out(one), C.endpoint_admit(one, now), C.endpoint_admit(one, now) })
+  end)
+
   it("leave after failures in a row and come back after successes", function()
     local one, its = take("api", "10.0.0.1"), limits(2, 3, 2, 4)
     local function count(event) return C.endpoint_count(one, its, event, now) end

@@ -223,11 +223,23 @@ describe("circuit-breaker", function()
       assert.equal("spare", gateway:get("/").body)
     end)
 
-    it("answers with the error where the fallback's upstream is not there", function()
-      start { fallback = { upstream = "nowhere" } }
+    it("sends requests to the fallback's service, with its path", function()
+      start({ fallback = { service = "spare" } }, { services = {
+        { name = "orders", url = "http://orders.example", routes = { { name = "first", paths = { "/" } } } },
+        { name = "spare", url = "http://spare.example/static" } },
+        upstreams = { ["spare.example"] = function(request) return { body = "spare " .. request.path } end,
+          ["*"] = function() return answer end } })
       open()
-      assert.equal(503, gateway:get("/").status)
-      assert.equal(1, #gateway:log("no fallback"))
+      assert.equal("spare /static/x", gateway:get("/x").body)
+    end)
+
+    it("answers with the error where the fallback is not there", function()
+      for _, fallback in ipairs { { upstream = "nowhere" }, { service = "nowhere" } } do
+        start { fallback = fallback }
+        open()
+        assert.equal(503, gateway:get("/").status)
+        assert.equal(1, #gateway:log("no fallback"))
+      end
     end)
 
     it("stays so when the configuration is loaded anew", function()
