@@ -397,6 +397,7 @@ struct route_conf {
   double created_at;
   uint32_t https_redirect_status; // 426, 301, 302, 307, 308
   bool strip_path, preserve_host, path_handling_v1;
+  bool identity; // plugins read its responses: services are asked to use no content coding
 };
 
 enum route_match {

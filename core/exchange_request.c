@@ -91,6 +91,7 @@ void exchange_take_route(struct exchange *exchange, uint32_t index) {
   exchange->route_index = index;
   exchange->route = &generation->routes[index];
   exchange->phases = exchange->route->phases;
+  exchange->wants_identity |= exchange->route->identity;
   // Without a service a plugin may say where to go; Kong's defaults of a service hold there.
   exchange->connect_timeout_ms = exchange->send_timeout_ms = exchange->read_timeout_ms = SERVICE_TIMEOUT_MS;
   exchange->retries = SERVICE_RETRIES;

@@ -205,6 +205,7 @@ int generation_route(struct generation *generation, const struct route_conf *con
       .strip_path = conf->strip_path,
       .preserve_host = conf->preserve_host,
       .path_handling_v1 = conf->path_handling_v1,
+      .identity = conf->identity,
       .grpc = (conf->protocols & (PROTOCOL_GRPC | PROTOCOL_GRPCS)) != 0,
       .websocket = conf->protocols && !(conf->protocols & ~(uint32_t)(PROTOCOL_WS | PROTOCOL_WSS)),
       .of_streams = (conf->protocols & PROTOCOLS_STREAM) != 0,

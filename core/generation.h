@@ -48,6 +48,7 @@ struct route {
   uint32_t phases;
   uint16_t https_redirect_status;
   bool strip_path, preserve_host, path_handling_v1;
+  bool identity;   // services are asked to use no content coding
   bool grpc;       // takes gRPC only
   bool websocket;  // takes requests to become a WebSocket only
   bool of_streams; // in stream_router, not in router

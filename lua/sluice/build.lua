@@ -246,13 +246,14 @@ local function match_headers(held, route, index)
   end
 end
 
-local function fill_route(conf, route, service, mask)
-  conf.name, conf.service, conf.phases = route.name, service or 0, mask
+local function fill_route(conf, route, service, made)
+  conf.name, conf.service, conf.phases = route.name, service or 0, plan.route_mask(made)
   conf.protocols, conf.regex_priority = protocol_mask(route), route.regex_priority or 0
   conf.created_at = route.created_at or 0
   conf.https_redirect_status = route.https_redirect_status_code or 426
   conf.strip_path, conf.preserve_host = route.strip_path ~= false, route.preserve_host == true
   conf.path_handling_v1 = route.path_handling == "v1"
+  conf.identity = made.identity == true
 end
 
 -- "ADDRESS PORT" as the core wants them, "*" and 0 for any.
@@ -263,7 +264,7 @@ local function match_ends(held, route, index, kind, ends)
 end
 
 local function add_route(held, conf, route, service, made)
-  fill_route(conf, route, service, plan.route_mask(made))
+  fill_route(conf, route, service, made)
   local index = must(C.bridge_gen_route(worker, held.id, conf), route, "route")
   held.routes[index], held.plans[index] = route, made
   match_each(held, route, index, C.MATCH_METHOD, route.methods)

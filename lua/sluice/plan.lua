@@ -8,7 +8,8 @@
 --
 -- A handler with a function `needs(conf)` says which phases a configuration has work in, as a set of names: where no
 -- instance that may run needs a phase, the plugin is left out of it, and the route pays nothing for it. (An instance
--- for a consumer may still be called in a phase that another one needs.)
+-- for a consumer may still be called in a phase that another one needs.) `identity` among them: its responses are
+-- read, so the service is asked to use no content coding.
 --
 -- An instance with a condition (`when`) takes its place among the others as one without; the runtime asks the
 -- condition when the instance is first to run in an exchange.
@@ -387,12 +388,13 @@ local function http_phases(scoped)
   return scoped and of_routes or of_globals
 end
 
--- Whether the plan has a tracer, and whether one of them wants plugins to be timed, or their log lines to be kept: see
--- sluice.tracing.
-local function note_tracers(self, made, chosen)
+-- What else plugins need: responses without a content coding (identity); a tracer, plugins to be timed, log lines to be
+-- kept, see sluice.tracing.
+local function note_needs(self, made, chosen)
   for _, one in ipairs(chosen) do
     if one.plugin.handler.needs then
       local plain = one.conf and needs_of(self, one.plugin, one.conf) or {}
+      made.identity = made.identity or plain.identity or any_level_needs(self, one, "identity")
       made.tracer = made.tracer or plain.tracer or any_level_needs(self, one, "tracer")
       made.timed = made.timed or plain.timings or any_level_needs(self, one, "timings")
       made.lines = made.lines or plain.lines or any_level_needs(self, one, "lines")
@@ -412,7 +414,7 @@ local function compile(self, own, route, service)
     end
   end
   made.mask = mask
-  note_tracers(self, made, chosen)
+  note_needs(self, made, chosen)
   return made
 end
 

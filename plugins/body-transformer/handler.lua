@@ -17,7 +17,7 @@ local function compile(side)
 end
 
 function transformer.needs(conf)
-  return { access = true, response = conf.response ~= nil }
+  return { access = conf.request ~= nil, response = conf.response ~= nil, identity = conf.response ~= nil }
 end
 
 function transformer.configure(confs)
@@ -66,10 +66,8 @@ local function transform_request(work, exchange)
 end
 
 function transformer.access(conf, exchange)
-  local work = compiled[conf]
-  -- A response is to come as a text.
-  if work.response then exchange.service.request:want_identity() end
-  if work.request then transform_request(work.request, exchange) end
+  local work = compiled[conf].request
+  if work then transform_request(work, exchange) end
 end
 
 -- What was said of other bytes.

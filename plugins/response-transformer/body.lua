@@ -44,6 +44,13 @@ local function list_of(conf, status)
   return list[1] and list
 end
 
+-- Whether bodies are read, which none can be that is compressed.
+---@param conf table
+---@return boolean
+function body.reads(conf)
+  return list_of(conf) and true or false
+end
+
 ---@param conf table
 ---@return boolean
 function body.has_work(conf)

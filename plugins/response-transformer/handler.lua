@@ -9,7 +9,7 @@ local transformer = { version = "1.0.0", priority = 800 }
 local compiled = setmetatable({}, { __mode = "k" }) -- by configuration: { headers = , body = }
 
 function transformer.needs(conf)
-  return { header_filter = headers.has_work(conf), body_filter = body.has_work(conf) }
+  return { header_filter = headers.has_work(conf), body_filter = body.has_work(conf), identity = body.reads(conf) }
 end
 
 function transformer.configure(confs)

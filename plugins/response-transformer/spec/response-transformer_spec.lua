@@ -195,6 +195,17 @@ describe("response-transformer", function()
       assert.equal(1, #gateway:log("response body was not edited"))
     end)
 
+    it("asks the service not to compress, whatever the client accepts", function()
+      local function accepted(config)
+        local _, gateway = response_to(config, nil, { path = "/", headers = { ["Accept-Encoding"] = "gzip" } })
+        return gateway:requests()[1].headers["accept-encoding"]
+      end
+      assert.equal("identity", accepted { remove = { json = { "a" } } })
+      assert.equal("identity", accepted { allow = { json = { "a" } } })
+      assert.equal("gzip", accepted { add = { headers = { "X-New:1" } } })
+      assert.equal("gzip", accepted { replace = { body = "x" } })
+    end)
+
     it("has nothing to do for HEAD", function()
       local response = response_to({ add = { json = { "a:1" } } },
         { headers = { ["Content-Type"] = "application/json" }, body = "{}" }, { method = "HEAD", path = "/" })
