@@ -153,6 +153,7 @@ function handler.access(conf, exchange)
   end
   if authentication.is_settled(conf, exchange) then return end
   local problem, headers = authenticate(conf, plans[conf], exchange)
+  if conf.hide_credentials then tokens.hide(conf, exchange) end
   if not problem then return end
   if conf.anonymous then return authentication.refuse(conf, exchange) end
   if problem.message == issuer.UNAVAILABLE then exchange.response:error(503, issuer.UNAVAILABLE) end

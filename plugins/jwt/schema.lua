@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Kong's fields with Kong's defaults; `leeway` and `jwks` are Sluice's own.
+-- Kong's fields with Kong's defaults; `hide_credentials`, `leeway` and `jwks` are Sluice's own.
 local jwt = require "sluice.jwt"
 local typedefs = require "sluice.typedefs"
 
@@ -59,6 +59,8 @@ return {
       { maximum_expiration = { type = "number", default = 0, between = { 0, 31536000 },
         about = "seconds from now that `exp` may lie ahead at most; 0: any" } },
       { realm = { type = "string", about = "realm of the `WWW-Authenticate` field of a 401" } },
+      { hide_credentials = { type = "boolean", required = true, default = false,
+        about = "the service does not see the token" } },
       { leeway = { type = "number", required = true, default = 0, between = { 0, 3600 },
         about = "seconds that the clocks of issuer and gateway may differ, for `exp` and `nbf`" } },
       { jwks = jwks },

@@ -59,4 +59,43 @@ function tokens.find(conf, exchange)
   return found
 end
 
+-- A Cookie field without those of these names; nil: nothing is left of it.
+local function without(field, names)
+  local kept = {}
+  for pair in field:gmatch("[^;]+") do
+    if not names[pair:match("^%s*([^=]-)%s*=") or ""] then kept[#kept + 1] = pair:match("^%s*(.-)%s*$") end
+  end
+  return kept[1] and table.concat(kept, "; ") or nil
+end
+
+local function hide_cookies(conf, exchange)
+  local request, names = exchange.service.request, {}
+  for _, name in ipairs(conf.cookie_names) do names[name] = true end
+  local kept, nth = {}, 1
+  local field = exchange.request:get_header("cookie", nth)
+  while field do
+    kept[nth] = without(field, names) or ""
+    nth = nth + 1
+    field = exchange.request:get_header("cookie", nth)
+  end
+  request:clear_header("Cookie")
+  for _, text in ipairs(kept) do
+    if text ~= "" then request:add_header("Cookie", text) end
+  end
+end
+
+-- Takes the tokens from what the service will see, good ones and others, wherever they may be.
+---@param conf table
+---@param exchange sluice.exchange
+function tokens.hide(conf, exchange)
+  local request = exchange.service.request
+  for _, name in ipairs(conf.header_names or {}) do
+    local found = {}
+    in_field(exchange.request, name, found)
+    if found[1] then request:clear_alike(name) end
+  end
+  for _, name in ipairs(conf.uri_param_names or {}) do request:clear_query_arg(name) end
+  if conf.cookie_names and conf.cookie_names[1] then hide_cookies(conf, exchange) end
+end
+
 return tokens

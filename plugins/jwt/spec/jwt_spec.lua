@@ -294,6 +294,24 @@ describe("jwt", function()
     assert.equal(401, gateway:get("/").status)
   end)
 
+  it("keeps tokens from the service with hide_credentials, and leaves the rest", function()
+    local config = { hide_credentials = true, cookie_names = { "t" }, header_names = { "authorization", "x-token" },
+      anonymous = "nobody" }
+    start(config)
+    for _, mine in ipairs { token(), token(), "x.y.z" } do
+      gateway:get("/p?a=1&jwt=" .. mine .. "&b=2", { Authorization = "Bearer " .. mine, ["X-Token"] = "Basic x",
+        Cookie = "a=b; t=" .. mine .. ";c=d" })
+      assert.same({ nil, "Basic x", "a=b; c=d", "a=1&b=2" }, { seen().headers.authorization, seen().headers["x-token"],
+        seen().headers.cookie, seen().query })
+      gateway:get("/", { Cookie = "t=" .. mine })
+      assert.is_nil(seen().headers.cookie)
+    end
+    config.hide_credentials = nil
+    start(config)
+    gateway:get("/", with(token()))
+    assert.matches("^Bearer ", seen().headers.authorization)
+  end)
+
   it("says its realm", function()
     start { realm = 'the "inner" one' }
     assert_refused("Unauthorized", gateway:get("/"), [[Bearer realm="the \"inner\" one"]])
