@@ -208,12 +208,14 @@ end
 -- files: workers get the configuration, and read no files. `files`: path(name) gives the absolute path of a name in the
 -- configuration; read(path) notes a file that was read, a change to which is a change of the configuration;
 -- text(path) reads and notes one, folder(path, ending) gives the texts of all files below a folder whose names end so;
--- has(collection, name) says whether there is an entity ("services") of that name or id. Members that are added are
--- named `__something`. Returns nil, or an error { field, expected, found } or { field, message }.
+-- tree(text, name) parses YAML or JSON; has(collection, name) says whether there is an entity ("services") of that name
+-- or id. Members that are added are named `__something`. Returns nil, or an error { field, expected, found } or
+-- { field, message }.
 ---@param normal table
 ---@param config table
 ---@param files { path: (fun(name: string): string), read: fun(path: string),
 ---  text: fun(path: string): string|nil, string|nil; folder: fun(path: string, ending: string): table|nil, string|nil;
+---  tree: fun(text: string, name: string): table|nil, string|nil;
 ---  has: fun(collection: string, name: string): boolean }
 function schema.prepare(normal, config, files)
   if not normal.prepare then return nil end

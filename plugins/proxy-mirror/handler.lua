@@ -21,9 +21,16 @@ local function announced(conf, exchange)
     and request:get_method() ~= "GET" and request:get_method() ~= "HEAD") and conf.max_body or 0
 end
 
+-- A conversation has no copy, and what is HTTP/2's alone none over HTTP/1.1.
+local function can_be_copied(request)
+  if request:get_header("upgrade") then return false end
+  local content_type = request:get_header("content-type")
+  return not (content_type and content_type:find("^application/grpc"))
+end
+
 function mirror.access(conf, exchange)
   if conf.sample_ratio < 1 and sluice.random() >= conf.sample_ratio then return end
-  if exchange.request:get_header("upgrade") then return end -- a conversation has no copy
+  if not can_be_copied(exchange.request) then return end
   local state, bytes = states[conf], announced(conf, exchange)
   if bytes > conf.max_body then return state:count("too_large") end
   if not state:take(bytes) then return state:count("dropped") end

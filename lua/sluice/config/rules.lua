@@ -10,6 +10,7 @@ local password = require "sluice.config.password"
 local phases = require "sluice.phases"
 local schema = require "sluice.schema"
 local snapshot = require "sluice.snapshot"
+local source = require "sluice.config.source"
 local suggest = require "sluice.config.suggest"
 local words = require "sluice.schema.words"
 
@@ -292,6 +293,10 @@ local function prepare(loader, entry, normal)
     text = function(path)
       table.insert(loader.watch, path)
       return folder.text(path)
+    end,
+    tree = function(text, name)
+      local parsed, err = source.parse(name, text)
+      return parsed.tree, err and ("%s:%d: %s"):format(name, err.line or 1, err.message)
     end,
     folder = function(path, ending)
       table.insert(loader.watch, path)
