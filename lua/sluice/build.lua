@@ -153,8 +153,19 @@ local function ca_text(service, authorities, alive)
   return alive[1]
 end
 
+-- Certificates by the upstream (its name in lower case) whose targets they are shown to.
+local function certificates_of_upstreams(held, certificates)
+  local found = {}
+  for _, upstream in ipairs(list(held, "upstreams")) do
+    found[upstream.name:lower()] = certificates[upstream.client_certificate]
+  end
+  return found
+end
+
+-- `certificates` by id, and those of upstreams by name: the service's own comes first.
 local function fill_service(conf, service, certificates, authorities, alive)
-  local certificate = certificates[service.client_certificate]
+  local certificate = certificates.by_id[service.client_certificate]
+    or certificates.by_upstream[service.host:lower()]
   conf.name, conf.host, conf.port = service.name, service.host, service.port
   conf.path, conf.tls = service.path, TLS[service.protocol] == true
   conf.http2 = HTTP2[service.protocol] == true
@@ -171,7 +182,8 @@ end
 function build.services(held, pace)
   local conf, alive, indexes = ffi.new("struct service_conf"), {}, {}
   held.service_indexes = indexes
-  local certificates, authorities = by_id(list(held, "certificates")), by_id(list(held, "ca_certificates"))
+  local certificates, authorities = { by_id = by_id(list(held, "certificates")) }, by_id(list(held, "ca_certificates"))
+  certificates.by_upstream = certificates_of_upstreams(held, certificates.by_id)
   for _, service in ipairs(list(held, "services")) do
     if service.enabled ~= false then
       fill_service(conf, service, certificates, authorities, alive)

@@ -249,6 +249,30 @@ describe("active checks", function()
     process.remove(folder)
   end)
 
+  it("show the upstream's certificate, as requests do, and verify the target's", function()
+    local folder = posix.temporary_directory()
+    local authority = tls.make_certificate(folder, { name = "authority.test" })
+    local made = tls.make_certificate(folder, { name = "inner.test", ca = authority })
+    local client = tls.make_certificate(folder, { name = "gateway.test", ca = authority, client = true })
+    local secure = upstream.start(nil, { tls = { certificate = made.certificate, key = made.key,
+      ca = authority.certificate, client_certificate = client.certificate, client_key = client.key } })
+    local id = "b2a0ae42-9a5f-4a52-8d9c-1d7c1ff7a6c0"
+    local function checked(name, verify, certificate)
+      return { name = name, targets = targets(secure), client_certificate = certificate and { id = id },
+        healthchecks = active { type = "https", https_sni = "inner.test", https_verify_certificate = verify } }
+    end
+    gw = gateway.start { _format_version = "3.0",
+      certificates = { { id = id, cert = client.certificate_pem, key = client.key_pem } },
+      upstreams = { checked("shown", false, true), checked("nothing", false), checked("unknown", true, true) },
+      services = { service("shown", { protocol = "https" }) } }
+    wait_health(gw, "nothing", secure.port, "unhealthy")
+    wait_health(gw, "unknown", secure.port, "unhealthy") -- the system does not know that authority
+    assert.equal("healthy", health_of(gw, "shown")[secure.port].health)
+    assert.equal(200, gw:get("/shown/echo").status)
+    secure:stop()
+    process.remove(folder)
+  end)
+
   it("bring back what passive checks took out", function()
     start { { name = "up", targets = targets(one, other), service = { retries = 1 }, healthchecks = {
       passive = { unhealthy = { tcp_failures = 1 } },

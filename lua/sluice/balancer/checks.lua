@@ -25,6 +25,7 @@ local checks = {}
 local ADDRESSES_MOST = 16         -- of a name, TARGET_ADDRESSES of target.h
 local LEAST_S, MOST_S = 0.02, 1   -- between two rounds
 local LEASE_S = 1                 -- on top of what a check may take
+local AT_ONCE = 10                -- upstreams that begin in the same millisecond
 local LINE_MOST, LINES_MOST = 8192, 100
 local PORTS = { http = 80, https = 443 }
 
@@ -162,12 +163,13 @@ local function pace_of(healthy_s, unhealthy_s)
   return math.min(healthy_s, unhealthy_s)
 end
 
-local function new_plan(held, index, policy, certificate)
+-- `scope` is what there is to know of the generation, whose memory a plan must not hold.
+local function new_plan(scope, index, policy, certificate)
   local upstream = policy.upstream
   local active = upstream.healthchecks.active
   local kind, healthy_s, unhealthy_s = active.type, watch.intervals(upstream)
   local plan = setmetatable({
-    generation = held.id, unresolved = held.unresolved, index = index, upstream = upstream, targets = policy.targets,
+    generation = scope.id, unresolved = scope.unresolved, index = index, upstream = upstream, targets = policy.targets,
     running = 0, at = 0, healthy_s = healthy_s, unhealthy_s = unhealthy_s, pace = pace_of(healthy_s, unhealthy_s),
     timeout = active.timeout > 0 and active.timeout or 1, concurrency = active.concurrency, tcp = kind == "tcp",
     grpc = kind == "grpc" or kind == "grpcs", tls = kind == "https" or kind == "grpcs",
@@ -295,8 +297,8 @@ function Plan:run()
   end
 end
 
-local function run_plan(plan)
-  plan:run()
+local function run_plan(scope, index, policy, certificate)
+  new_plan(scope, index, policy, certificate):run()
 end
 
 -- ---- Beginning and end --------------------------------------------------------------------------------------------
@@ -310,12 +312,15 @@ end
 -- The generation has gone live: its upstreams are checked, until it is no longer the live one.
 ---@param held sluice.generation
 function checks.start(held)
-  held.unresolved = {}
+  local begun, scope = 0, { id = held.id, unresolved = {} }
+  held.unresolved = scope.unresolved
   for index, policy in pairs(held.upstreams) do
     local upstream = policy.upstream
     local healthy, unhealthy = watch.intervals(upstream)
     if healthy > 0 or unhealthy > 0 then
-      timer.at(0, run_plan, new_plan(held, index, policy, certificate_of(held, upstream)))
+      -- A thousand at once would hold the loop up.
+      timer.at(math.floor(begun / AT_ONCE) / 1000, run_plan, scope, index, policy, certificate_of(held, upstream))
+      begun = begun + 1
     end
   end
 end
