@@ -22,8 +22,6 @@
 #include "websocket.h"
 #include "worker.h"
 
-enum { CERTIFICATE_MOST = 16384 };
-
 #ifndef SLUICE_VERSION
 #define SLUICE_VERSION "unknown"
 #endif
@@ -72,10 +70,8 @@ static int give_service_host(const struct exchange *exchange, struct bytes *out)
 
 static int give_certificate(struct exchange *exchange, struct bytes *out) {
   if (!exchange->peer.tls || !exchange->stream) return BRIDGE_NONE;
-  char *pem = arena_alloc(&exchange->arena, CERTIFICATE_MOST);
-  if (!pem) return BRIDGE_FULL;
-  int64_t len = tls_peer_certificate(stream_tls(exchange->stream), pem, CERTIFICATE_MOST);
-  return len > 0 ? give(out, (struct slice){pem, (uint32_t)len}) : BRIDGE_NONE;
+  struct slice pem = tls_peer_certificate(stream_tls(exchange->stream));
+  return pem.len > 0 ? give(out, pem) : BRIDGE_NONE;
 }
 
 // The request line as the client sent it; the head's bytes are still there, so no copy.

@@ -20,6 +20,8 @@
 
 #include "tls_parts.h"
 
+enum { PEER_MOST = 16384 }; // bytes of a peer's certificates as PEM that are told
+
 // ---- The socket as OpenSSL sees it ----
 
 static int socket_read(BIO *bio, char *data, int room) {
@@ -200,6 +202,7 @@ void tls_free(struct tls *tls) {
   if (tls->out) out_release(tls);
   tls_context_free(tls->context);
   free(tls->sni);
+  free(tls->peer);
   free(tls->session_name);
   free(tls);
 }
@@ -453,19 +456,25 @@ void tls_info(struct tls *tls, struct tls_info *out) {
   *out = tls->info;
 }
 
-int64_t tls_peer_certificate(const struct tls *tls, char *out, size_t room) {
-  X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
-  if (!certificate) return 0;
+// NULL: too long, or no memory.
+static char *copy_peer(const struct tls *tls, X509 *certificate, uint32_t *out_len) {
   STACK_OF(X509) *others = SSL_get_peer_cert_chain(tls->ssl); // none in a resumed session; of a server with the first
   int from = SSL_is_server(tls->ssl) ? 0 : 1;
   BIO *bio = BIO_new(BIO_s_mem());
-  char *text;
+  char *text, *copy = NULL;
   bool written = bio && PEM_write_bio_X509(bio, certificate);
   for (int i = from; written && i < sk_X509_num(others); i++)
     written = PEM_write_bio_X509(bio, sk_X509_value(others, i));
-  long len = written ? BIO_get_mem_data(bio, &text) : -1;
-  bool fits = len > 0 && (size_t)len <= room;
-  if (fits) memcpy(out, text, (size_t)len);
+  long len = written ? BIO_get_mem_data(bio, &text) : 0;
+  if (len > 0 && len <= PEER_MOST && (copy = malloc((size_t)len))) memcpy(copy, text, (size_t)len);
+  *out_len = copy ? (uint32_t)len : 0;
   BIO_free(bio);
-  return fits ? len : ERROR_MEMORY;
+  return copy;
+}
+
+// Asked for with each request of a connection that showed one: so it is written once.
+struct slice tls_peer_certificate(struct tls *tls) {
+  X509 *certificate = tls->peer ? NULL : SSL_get0_peer_certificate(tls->ssl);
+  if (certificate) tls->peer = copy_peer(tls, certificate, &tls->peer_len);
+  return (struct slice){tls->peer, tls->peer_len};
 }

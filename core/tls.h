@@ -127,6 +127,6 @@ struct tls_info {
 void tls_info(struct tls *tls, struct tls_info *out);
 // The name that the client asked for, in lower case; NULL: none.
 const char *tls_sni(struct tls *tls);
-// The peer's certificate as PEM, those that it sent with it behind. Their length; 0: none; ERROR_MEMORY when `room` is
-// too small.
-int64_t tls_peer_certificate(const struct tls *tls, char *out, size_t room);
+// The peer's certificate as PEM, those that it sent with it behind; the bytes live as long as `tls`. NULL: none, or more
+// than 16 KB of it.
+struct slice tls_peer_certificate(struct tls *tls);

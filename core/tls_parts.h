@@ -77,6 +77,8 @@ struct tls {
   const char *only; // the one protocol that is offered; NULL: those of the context
   struct tls_info info;
   char *sni;
+  char *peer; // its certificates as PEM; NULL: not asked for yet, or none
+  uint32_t peer_len;
   char *session_name;
 };
 

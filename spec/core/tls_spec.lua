@@ -96,8 +96,8 @@ local function info(tls)
 end
 
 local function peer(tls)
-  local len = tonumber(C.tls_peer_certificate(tls, scratch, 20000))
-  return len > 0 and ffi.string(scratch, len) or nil
+  local pem = C.tls_peer_certificate(tls)
+  return pem.len > 0 and ffi.string(pem.data, pem.len) or nil
 end
 
 -- What a pair of contexts comes to: the client's view, or nil, who and why.
