@@ -290,13 +290,23 @@ static void field_at(struct slice payload, uint32_t index, struct stored_field *
   memcpy(out, payload.data + sizeof(struct entry) + index * sizeof *out, sizeof *out);
 }
 
+// Numbers that no sum of them can overflow.
+static bool is_sane(const struct stored *stored) {
+  const int64_t numbers[] = {stored->received_us, stored->lifetime_us, stored->age_us, stored->revalidate_us,
+                             stored->error_us,    stored->end_us,      stored->first,  (int64_t)stored->length};
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+    if (numbers[i] < 0 || numbers[i] > (int64_t)1 << 53) return false;
+  return stored->status >= 200 && stored->status <= 999 && stored->total >= -1 && stored->total <= (int64_t)1 << 53;
+}
+
 static bool read_entry(struct slice payload, struct entry *entry) {
   if (payload.len < sizeof *entry) return false;
   memcpy(entry, payload.data, sizeof *entry);
   uint64_t table = sizeof *entry + ((uint64_t)entry->field_count + entry->vary_count) * sizeof(struct stored_field);
   uint32_t len = entry->head_len;
-  return entry->format == FORMAT && len <= payload.len && table <= len && is_inside(entry->key, len) &&
-         is_inside(entry->url, len) && is_inside(entry->reason, len) && is_inside(entry->tags, len);
+  return entry->format == FORMAT && is_sane(&entry->stored) && len <= payload.len && table <= len &&
+         is_inside(entry->key, len) && is_inside(entry->url, len) && is_inside(entry->reason, len) &&
+         is_inside(entry->tags, len);
 }
 
 // Whether a field of this request is what it was in the one that the response was stored for (RFC 9111 4.1). Lists may

@@ -29,7 +29,7 @@ enum {
   SWEEP_CHUNKS = 32, // deleted a transaction
   EVICT_STEPS = 256,
   SKIP_MOST = 64,
-  COLD_SLACK = 64,
+  COLD_SLACK = 8,
   LOOK_EVERY = 256
 };
 

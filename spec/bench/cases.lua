@@ -129,7 +129,7 @@ return {
       return configuration(origin, { plugins = { { name = "proxy-cache",
         config = { strategy = "memory", content_type = { "*/*" }, cache_ttl = 3600 } } } })
     end,
-    nginx = { location = "proxy_cache cache; proxy_cache_valid 200 1h;" } },
+    nginx = { location = "proxy_cache cache; proxy_cache_valid 200 1h; open_file_cache max=1000;" } },
   { name = "h2", against = "nginx", floor = 1.0, path = "/128", config = configuration, nginx = {}, streams = 100,
     connections = 4 },
   { name = "h2-tls", against = "nginx", floor = 1.0, path = "/128", config = configuration, nginx = {}, streams = 100,
