@@ -132,7 +132,10 @@ describe("hmac-auth", function()
       assert_refused(CANNOT, send(hmac(less)))
     end
     local whole = signed("date", { "date: " .. NOW })
-    for _, value in ipairs { "hmac", "hmac ", "Bearer x", "", whole:sub(6), whole .. ', username="alice"',
+    assert.matches('^hmac username="alice"', whole)
+    for _, value in ipairs { "hmac", "hmac ", signed("", { "" }), signed("  ", { "" }), signed(("a "):rep(101), { "" }),
+      'hmac username="alice', "hmac =", 'hmac ="" ="', "hmacx" .. whole:sub(5),
+      "Bearer x", "", whole:sub(6), whole .. ', username="alice"',
       signed("date", { "date: " .. NOW }, { username = "bob" }) } do
       assert_refused(CANNOT, send(value))
     end
