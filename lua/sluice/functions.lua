@@ -4,7 +4,10 @@
 -- A text is a chunk that runs for each exchange, with (conf, exchange, chunk, last) as its arguments, or (conf,
 -- exchange, frame). One that returns a function runs once: the function takes its place, so that its upvalues last.
 
-local error, ipairs, setmetatable, type = error, ipairs, setmetatable, type
+local error, ipairs, pairs, setmetatable, type = error, ipairs, pairs, setmetatable, type
+local lower = string.lower
+
+local STREAM_LOG = require("sluice.phases").numbers["log (stream)"]
 
 local functions = {}
 
@@ -12,7 +15,8 @@ local PHASES = {
   "certificate", "preread", "rewrite", "access", "header_filter", "body_filter", "log", "ws_client_frame",
   "ws_upstream_frame",
 }
-local OTHERS = { ws_handshake = "access", ws_close = "log" } -- Kong's, which here are phases of every request
+-- Kong's for WebSockets, which here run in phases of every request: behind the code for those, and for WebSockets only.
+local WEBSOCKET = { ws_handshake = "access", ws_close = "log" }
 
 -- ---- Schema -------------------------------------------------------------------------------------------------------
 
@@ -29,10 +33,8 @@ function functions.fields(code)
   for _, phase in ipairs(PHASES) do
     fields[#fields + 1] = { [phase] = texts("Lua code for phase " .. phase, code.check) }
   end
-  for _, phase in ipairs { "ws_handshake", "ws_close" } do
-    fields[#fields + 1] = { [phase] = texts("accepted, and not run: " .. OTHERS[phase] .. " is the phase for it",
-      code.check) }
-  end
+  fields[#fields + 1] = { ws_handshake = texts("Lua code for a WebSocket's handshake, in phase access", code.check) }
+  fields[#fields + 1] = { ws_close = texts("Lua code for a WebSocket's end, in phase log", code.check) }
   return fields
 end
 
@@ -61,18 +63,33 @@ local function filter(list, conf, exchange, chunk, last)
   return chunk
 end
 
+local function compile_list(compiler, name, phase, texts_of_phase)
+  local list = {}
+  for i, text in ipairs(texts_of_phase or {}) do
+    local fn, why = compiler(text, ("%s.%s[%d]"):format(name, phase, i))
+    if not fn then error(why, 0) end
+    list[i] = { fn = fn, is_made = false }
+  end
+  return list
+end
+
 local function compile(code, name, conf)
   local compiler, compiled = code.compiler(), {}
-  for _, phase in ipairs(PHASES) do
-    local list = {}
-    for i, text in ipairs(conf[phase] or {}) do
-      local fn, why = compiler(text, ("%s.%s[%d]"):format(name, phase, i))
-      if not fn then error(why, 0) end
-      list[i] = { fn = fn, is_made = false }
-    end
-    compiled[phase] = list
-  end
+  for _, phase in ipairs(PHASES) do compiled[phase] = compile_list(compiler, name, phase, conf[phase]) end
+  for phase in pairs(WEBSOCKET) do compiled[phase] = compile_list(compiler, name, phase, conf[phase]) end
   return compiled
+end
+
+local function is_websocket(exchange)
+  if exchange.phase == STREAM_LOG then return false end
+  local upgrade = exchange.request:get_header("upgrade")
+  return upgrade ~= nil and lower(upgrade) == "websocket"
+end
+
+local function run_both(lists, phase, of_websockets, conf, exchange)
+  run(lists[phase], conf, exchange)
+  local list = lists[of_websockets]
+  if list[1] and is_websocket(exchange) then run(list, conf, exchange) end
 end
 
 -- The handler.
@@ -86,6 +103,9 @@ function functions.plugin(code, options)
   function plugin.needs(conf)
     local needed = {}
     for _, phase in ipairs(PHASES) do needed[phase] = conf[phase] ~= nil and conf[phase][1] ~= nil end
+    for phase, where in pairs(WEBSOCKET) do
+      needed[where] = needed[where] or conf[phase] ~= nil and conf[phase][1] ~= nil
+    end
     return needed
   end
 
@@ -97,6 +117,8 @@ function functions.plugin(code, options)
   for _, phase in ipairs(PHASES) do
     plugin[phase] = function(conf, exchange, frame) run(compiled[conf][phase], conf, exchange, frame) end
   end
+  function plugin.access(conf, exchange) run_both(compiled[conf], "access", "ws_handshake", conf, exchange) end
+  function plugin.log(conf, exchange) run_both(compiled[conf], "log", "ws_close", conf, exchange) end
   function plugin.body_filter(conf, exchange, chunk, last)
     return filter(compiled[conf].body_filter, conf, exchange, chunk, last)
   end

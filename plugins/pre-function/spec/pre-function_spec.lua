@@ -199,9 +199,23 @@ describe("pre-function", function()
     assert.same({ type = "text", data = "b c u" }, socket:receive())
   end)
 
-  it("accepts code for a WebSocket's handshake and close, as Kong does", function()
-    assert.is_true(spec.check { plugins = { { name = "pre-function", config = {
-      ws_handshake = { "return" }, ws_close = { "return" } } } } })
+  it("runs code for a WebSocket's handshake and its end, and for no other request", function()
+    local gateway = spec.gateway { plugins = { { name = "pre-function", config = {
+      access = { "exchange.ctx.order = 'access'" },
+      ws_handshake = { "exchange.service.request:set_header('X-Order', exchange.ctx.order .. ' handshake')",
+        "if exchange.request:get_path() == '/no' then exchange.response:exit(403, 'no') end" },
+      ws_close = { "require('sluice').log.notice('closed ' .. exchange.request:get_path())" } } } } }
+    local socket = gateway:websocket("/a")
+    assert.equal("access handshake", gateway:requests()[1].headers["x-order"])
+    assert.equal(0, #gateway:log("closed /a"))
+    socket:close(1000)
+    assert.equal("close", socket:receive().type)
+    gateway:advance(1)
+    assert.equal(1, #gateway:log("closed /a"))
+    local none, response = gateway:websocket("/no")
+    assert.same({ nil, 403 }, { none, response.status })
+    assert.is_nil(gateway:get("/no").json.headers["x-order"])
+    assert.equal(1, #gateway:log("closed /no"))
   end)
 
   it("cannot be for one consumer", function()
