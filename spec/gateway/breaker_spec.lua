@@ -49,7 +49,10 @@ describe("a service that dies and comes back", function()
   local clients = {}
 
   setup(function()
-    up = upstream.start(function(_, connection) connection:respond(200, {}, "served") end)
+    up = upstream.start(function(request, connection)
+      if request.target == "/slow" then connection:sleep(0.5) end
+      connection:respond(200, {}, "served")
+    end)
     port = up.port
     gw = gateway.start({
       _format_version = "3.0",
@@ -118,12 +121,22 @@ describe("a service that dies and comes back", function()
     end)
     up:launch()
     up:forget()
-    process.wait_until(function()
-      round(gw, clients, {})
-      return state() == 0
-    end)
-    local good = metric(gw, 'sluice_circuit_breaker_probes_total{kind="service",name="orders",result="good"}')
-    assert.equal(4, good) -- two in each of the two half-open states that closed
+    -- Those that are let through take so long that all others come meanwhile.
+    local all, counts = {}, { [200] = 0, [503] = 0 }
+    process.wait_until(function() return gw:get("/slow").status == 200 end)
+    assert.equal(1, state())
+    for i = 1, 4 * CLIENTS do
+      all[i] = gw:connect()
+      all[i]:send((http.format({ path = "/slow" }, "gateway.test")))
+    end
+    for i = 1, 4 * CLIENTS do
+      local response = all[i]:read_response("GET", 10)
+      counts[response.status] = counts[response.status] + 1
+      all[i]:close()
+    end
+    assert.same({ [200] = 1, [503] = 4 * CLIENTS - 1 }, counts)
+    assert.equal(2, up:stats().requests)
+    assert.equal(0, state())
   end)
 
   it("tells of it in sluice status", function()
@@ -150,6 +163,23 @@ describe("a service that dies and comes back", function()
       round(gw, clients, {})
       return state() == 0
     end)
+  end)
+end)
+
+describe("a budget of retries", function()
+  it("is one for both workers, to the last one", function()
+    local gw = gateway.start({
+      _format_version = "3.0",
+      services = { { name = "dead", url = "http://127.0.0.1:" .. process.free_port(), retries = 3,
+        routes = { { paths = { "/" } } } } },
+      plugins = { { name = "retry-budget", config = { retry_ratio = 0, min_retries_per_second = 0.01, ttl = 3600 } } },
+    }, { workers = 2 })
+    local clients, counts = {}, {}
+    for _ = 1, 10 do round(gw, clients, counts) end
+    assert.same({ [502] = 10 * CLIENTS }, counts)
+    assert.equal(36, metric(gw, 'sluice_retry_budget_retries_total{service="dead"}'))
+    close_all(clients)
+    gw:stop()
   end)
 end)
 
