@@ -27,48 +27,64 @@ local function moody(request, connection)
 end
 
 describe("requests to two services of moods", function()
-  local gw, one, two
+  local moods, one, two, gw
 
   setup(function()
-    one, two = upstream.start(moody), upstream.start(moody)
-    gw = gateway.start({
-      _format_version = "3.0",
-      upstreams = { { name = "both", algorithm = "least-connections", targets = {
-        { target = "127.0.0.1:" .. one.port }, { target = "127.0.0.1:" .. two.port } } } },
-      services = { { name = "both", host = "both", retries = 20, routes = { { paths = { "/" } } } } },
-      plugins = { { name = "hedging", config = { delay = 0.004, hedge_ratio = 1, min_hedges_per_second = 100000 } } },
-    }, { workers = 2 })
+    moods = { upstream.start(moody), upstream.start(moody) }
   end)
 
   teardown(function()
-    gw:stop()
-    one:stop()
-    two:stop()
+    for i = 1, 2 do moods[i]:stop() end
   end)
+
+  after_each(function()
+    for _, it in ipairs { gw, one, two } do it:stop() end
+  end)
+
+  local function start(protocol, port_one, port_two)
+    gw = gateway.start({
+      _format_version = "3.0",
+      upstreams = { { name = "both", algorithm = "least-connections", targets = {
+        { target = "127.0.0.1:" .. port_one }, { target = "127.0.0.1:" .. port_two } } } },
+      services = { { name = "both", url = protocol .. "://both", retries = 20, routes = { { paths = { "/" } } } } },
+      plugins = { { name = "hedging", config = { delay = 0.004, hedge_ratio = 1, min_hedges_per_second = 100000 } } },
+    }, { workers = 2 })
+  end
+
+  -- Speaks HTTP/2 for a service of moods.
+  local function front(service)
+    return gateway.start({ _format_version = "3.0", services = { { name = "moody", retries = 0,
+      url = "http://127.0.0.1:" .. service.port, routes = { { paths = { "/" } } } } } }, { http2 = true })
+  end
 
   local function metric(result)
     local text = http.get(gw.status_port, "/metrics").body
     return tonumber(text:match('\nsluice_hedges_total{service="both",result="' .. result .. '"} (%S+)')) or 0
   end
 
-  it("get each its own response, whole, or hear that it broke off", function()
+  -- Now and then a client has no more patience.
+  local function answer_to(client, path, patient)
+    local response = patient and client:read_response("GET", 10)
+    if not response then return nil end
+    if response.status == 200 then
+      assert.equal(path, response.headers["x-path"])
+      assert.is_truthy(response.body == path or response.body == path:rep(20000))
+    else
+      assert.equal(502, response.status) -- a head that was cut off is not asked for again
+    end
+    return response
+  end
+
+  local function play(rounds)
     local clients, whole = {}, 0
-    for round = 1, 40 do
+    for round = 1, rounds do
       for i = 1, 8 do
         clients[i] = clients[i] or gw:connect()
         clients[i]:send((http.format({ path = ("/%d/%d"):format(round, i) }, "gateway.test")))
       end
       for i = 1, 8 do
-        -- Now and then a client has no more patience.
-        local response = (round + i) % 13 ~= 0 and clients[i]:read_response("GET", 10)
-        local path = ("/%d/%d"):format(round, i)
-        if response and response.status == 200 then
-          whole = whole + 1
-          assert.equal(path, response.headers["x-path"])
-          assert.is_truthy(response.body == path or response.body == path:rep(20000))
-        elseif response then
-          assert.equal(502, response.status) -- a head that was cut off is not asked for again
-        end
+        local response = answer_to(clients[i], ("/%d/%d"):format(round, i), (round + i) % 13 ~= 0)
+        if response and response.status == 200 then whole = whole + 1 end
         if not response then
           clients[i]:close()
           clients[i] = nil
@@ -78,9 +94,20 @@ describe("requests to two services of moods", function()
     for i = 1, 8 do
       if clients[i] then clients[i]:close() end
     end
-    assert.is_true(whole > 160)
+    assert.is_true(whole > rounds * 4)
     assert.is_true(metric "won" > 10 and metric "lost" > 10)
     assert.is_nil(gw:log():match("a worker ended[^\n]*"))
+  end
+
+  it("get each its own response, whole, or hear that it broke off", function()
+    start("http", moods[1].port, moods[2].port)
+    play(40)
+  end)
+
+  it("do so over HTTP/2", function()
+    one, two = front(moods[1]), front(moods[2])
+    start("http2", one.port, two.port)
+    play(40)
   end)
 end)
 
