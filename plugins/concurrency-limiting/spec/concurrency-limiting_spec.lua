@@ -181,11 +181,15 @@ describe("concurrency-limiting", function()
     before_each(function() fd, port = posix.listen("127.0.0.1", process.free_port()) end)
     after_each(function() posix.C.sys_close_fd(fd) end)
 
+    local function configuration(config, of_gateway)
+      return { _format_version = "3.0", gateway = of_gateway,
+        services = { { name = "s", host = "127.0.0.1", port = port, routes = { { name = "r", paths = { "/" } } } } },
+        plugins = { { name = "concurrency-limiting", config = config } } }
+    end
+
     -- A service that takes connections and says nothing.
     local function start_process(config)
-      gw = process_gateway.start({ _format_version = "3.0",
-        services = { { name = "s", host = "127.0.0.1", port = port, routes = { { name = "r", paths = { "/" } } } } },
-        plugins = { { name = "concurrency-limiting", config = config } } }, { workers = 2 })
+      gw = process_gateway.start(configuration(config), { workers = 2 })
     end
 
     -- Requests that are in flight, until `count` of them have been let in.
@@ -211,6 +215,30 @@ describe("concurrency-limiting", function()
         if response and response.status == 429 then refused = refused + 1 end
       end
       assert.equal(15, refused)
+      close_all(clients)
+      gw:stop()
+    end)
+
+    it("counts what workers hold that are being replaced", function()
+      start_process { requests = 2 }
+      local clients = occupy(2)
+      local function status()
+        local client = gw:connect()
+        client:send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        local response = client:read_response("GET", 0.3)
+        if response then client:close() else clients[#clients + 1] = client end
+        return response and response.status
+      end
+      process.wait_until(function() return status() == 429 end, 5, "a refusal")
+      -- Another listener means other workers, beside which the old ones finish what they have.
+      local listen = { stream_listen = { "127.0.0.1:" .. process.free_port() } }
+      gw:write_config(configuration({ requests = 2 }, listen))
+      gw:wait_log("generation is live revision=2", 10)
+      assert.equal(4, #gw:workers())
+      for _ = 1, 10 do assert.equal(429, status()) end
+      close_all(clients)
+      process.wait_until(function() return #gw:workers() == 2 end, 10, "the end of the old workers")
+      assert.is_nil(status())
       close_all(clients)
       gw:stop()
     end)
