@@ -4,8 +4,7 @@ local limits = require "sluice.limits"
 local log = require "sluice.log"
 local time = require "sluice.time"
 
-local now_of, ceil, max = time.now, math.ceil, math.max
-local subject_of, wait_for = limits.subject_of, limits.wait
+local now_of, subject_of, announce = time.now, limits.subject_of, limits.announce
 
 local rate_limiting = { version = "1.1.0", priority = 910 }
 
@@ -47,28 +46,6 @@ end
 
 function rate_limiting.configure(confs)
   for _, conf in ipairs(confs or {}) do plans[conf] = plan_of(conf) end
-end
-
--- ---- What clients are told ----
-
--- Gives in how many seconds the window ends that has least left (of several, the longest).
-local function announce(plan, response, used, full, now)
-  local list = plan.limits
-  local tightest, least
-  for i = 1, #list do
-    local limit = list[i]
-    local left = max(0, limit.most - used[i])
-    response:set_header(limit.limit_field, limit.text)
-    response:set_header(limit.remaining_field, left)
-    if not tightest or left <= least then tightest, least = limit, left end
-  end
-  local wait = tightest.to - now
-  if full and plan.sliding then wait = wait_for(plan, list[full], now) end
-  local reset = max(1, ceil(wait))
-  response:set_header("RateLimit-Limit", tightest.text)
-  response:set_header("RateLimit-Remaining", least)
-  response:set_header("RateLimit-Reset", reset)
-  return reset
 end
 
 local function refuse(plan, conf, response, reset)

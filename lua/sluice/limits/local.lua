@@ -84,6 +84,20 @@ function policy.sliding(plan, who, now)
   return used
 end
 
+-- The same where refused requests count like others: whoever keeps on knocking stays outside.
+function policy.penalty(plan, who, now)
+  local used, full = plan.used, nil
+  for i = 1, #plan.limits do
+    local limit = windows.turn(plan, i, now)
+    local present, err = add(limit.key, 1, windows.life(limit, now), who)
+    if not present then return nil, err end
+    local total = slid(limit, present, get(limit.key_before .. who) or 0, now)
+    if total > limit.most and not full then full = i end
+    used[i] = ceil(total)
+  end
+  return used, full
+end
+
 -- ---- Amounts that are known only afterwards ----
 
 -- What each window has counted so far.

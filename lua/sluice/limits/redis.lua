@@ -55,7 +55,7 @@ end
 -- ---- Keys ----
 
 local function key_of(plan, limit, who, from)
-  return format("ratelimit:{%s%s}:%s:%d", plan.prefix, who, limit.label, from)
+  return format("ratelimit:{%s%s}:%s:%.14g", plan.prefix, who, limit.label, from)
 end
 
 -- What the window of limit `i` is counted under, and when that ends.
@@ -102,7 +102,8 @@ end
 -- ---- Sliding windows ----
 
 -- KEYS: for each window its counter and that of the one before; ARGV: for each what it may hold, the share of the one
--- before that counts, how many seconds it lives. Gives both counts of each.
+-- before that counts, how many seconds it lives; at last, whether refused requests count too. Gives both counts of
+-- each.
 local SLIDING = [[
 local counts, full = {}, 0
 for i = 1, #KEYS / 2 do
@@ -111,7 +112,7 @@ for i = 1, #KEYS / 2 do
   counts[2 * i - 1], counts[2 * i] = present, before
   if full == 0 and present + 1 + before * tonumber(ARGV[3 * i - 1]) > tonumber(ARGV[3 * i - 2]) then full = i end
 end
-if full == 0 then
+if full == 0 or ARGV[#ARGV] == "1" then
   for i = 1, #KEYS / 2 do
     counts[2 * i - 1] = redis.call("INCR", KEYS[2 * i - 1])
     if counts[2 * i - 1] == 1 then redis.call("EXPIRE", KEYS[2 * i - 1], ARGV[3 * i]) end
@@ -121,7 +122,7 @@ counts[#counts + 1] = full
 return counts
 ]]
 
-function policy.sliding(plan, who, now)
+local function slide(plan, who, now, all)
   local keys, arguments, shares, count = {}, {}, {}, #plan.limits
   for i = 1, count do
     local limit = windows.turn(plan, i, now)
@@ -130,6 +131,7 @@ function policy.sliding(plan, who, now)
     arguments[3 * i - 2], arguments[3 * i - 1] = limit.most, shares[i]
     arguments[3 * i] = ceil(windows.life(limit, now))
   end
+  arguments[3 * count + 1] = all and 1 or 0
   local counts, err = run(plan, SLIDING, keys, arguments)
   if not counts then return nil, err end
   local used, full = {}, counts[2 * count + 1]
@@ -139,6 +141,16 @@ function policy.sliding(plan, who, now)
     used[i] = ceil(limit.present + limit.before * shares[i])
   end
   return used, full > 0 and full or nil
+end
+
+function policy.sliding(plan, who, now)
+  local used, full = slide(plan, who, now, false)
+  return used, full
+end
+
+function policy.penalty(plan, who, now)
+  local used, full = slide(plan, who, now, true)
+  return used, full
 end
 
 -- ---- Amounts that are known only afterwards ----
@@ -181,38 +193,56 @@ function policy.add(plan, who, now, amounts)
   return used and true, err
 end
 
--- Adds `amounts[i]` to `keys[i]`, which may be anybody's, and gives what each then holds.
----@param options sluice.redis.options
----@return integer[]|nil
----@return string|nil err
-function policy.add_all(options, keys, amounts, ends)
-  if options.cluster then
-    local totals = {}
-    for i = 1, #keys do
-      local reply, err = redis.eval(options, ADD, { keys[i] }, { amounts[i], ceil(ends[i]) })
-      if not reply then return nil, err, i end
-      totals[i] = reply[1]
-    end
-    return totals
+-- ---- What others have counted, told afterwards ----
+
+-- A hash with the sum in `n` and, by the name of each who tells, the number of what he told last: what is told again,
+-- for nobody knew whether it had arrived, is not counted again. ARGV: who, number, amount, end. Gives the sum.
+local TELL = [[
+local last = tonumber(redis.call("HGET", KEYS[1], ARGV[1]) or "0")
+if tonumber(ARGV[2]) > last then
+  redis.call("HINCRBY", KEYS[1], "n", ARGV[3])
+  redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])
+  redis.call("EXPIREAT", KEYS[1], ARGV[4])
+end
+return tonumber(redis.call("HGET", KEYS[1], "n"))
+]]
+
+local function tell_cluster(options, who, entries, heard)
+  for i = 1, #entries do
+    local entry = entries[i]
+    local total, err = redis.eval(options, TELL, { entry.redis_key },
+      { who, entry.number, entry.amount, ceil(entry.ends) })
+    if err then return err end
+    heard(entry, total)
   end
+end
+
+-- Tells entries { redis_key, number, amount, ends }; calls heard(entry, total) for each that has arrived.
+---@param options sluice.redis.options
+---@param who string
+---@return string|nil err
+function policy.tell(options, who, entries, heard)
+  if options.cluster then return tell_cluster(options, who, entries, heard) end
   local commands = {}
-  for i = 1, #keys do
-    commands[2 * i - 1] = { "INCRBY", keys[i], amounts[i] }
-    commands[2 * i] = { "EXPIREAT", keys[i], ceil(ends[i]) }
+  for i = 1, #entries do
+    local entry = entries[i]
+    commands[i] = { "EVAL", TELL, 1, entry.redis_key, who, entry.number, entry.amount, ceil(entry.ends) }
   end
   local client, err = redis.connect(options)
-  if not client then return nil, err, 1 end
+  if not client then return err end
   local replies
   replies, err = client:pipeline(commands)
   client:release()
-  if not replies then return nil, err, 1 end
-  local totals = {}
-  for i = 1, #keys do
-    local total = replies[2 * i - 1]
-    if type(total) ~= "number" then return nil, type(total) == "table" and total.err or "redis gave no number", i end
-    totals[i] = total
+  if not replies then return err end
+  for i = 1, #entries do
+    local total = replies[i]
+    if type(total) == "number" then
+      heard(entries[i], total)
+    else
+      err = type(total) == "table" and total.err or "redis gave no number"
+    end
   end
-  return totals
+  return err
 end
 
 return policy

@@ -8,12 +8,16 @@
 --   telling:   untold -= mine[key]; total = Redis adds mine[key]; present = max(present, total + untold)
 --
 -- `untold` goes down before Redis hears of it, so nothing is counted twice; `present` only grows, as a window does.
+-- What is told has a number, and is told again under that number until it is known to have arrived; what is counted
+-- meanwhile waits for its turn.
 local counters = require "sluice.counters"
 local here = require "sluice.limits.local"
 local log = require "sluice.log"
 local remote = require "sluice.limits.redis"
+local sleep = require "sluice.sleep"
 local time = require "sluice.time"
 local timer = require "sluice.timer"
+local uuid = require "sluice.uuid"
 
 local add, get = counters.add, counters.get
 local max = math.max
@@ -25,8 +29,11 @@ local MOST_KEYS = 50000 -- that a worker has not told of; what comes then is cou
 local BATCH = 500
 local COMPLAIN_EVERY_S = 10
 local SPARE_SECONDS = 1
+local FLUSH_SECONDS = 5
 
 local groups = {} -- by name: what is told together
+local me -- how Redis knows this worker
+local number = 0 -- of what was told last
 
 ---@param name string what plans of one server and rate have in common
 ---@param options sluice.redis.options
@@ -34,7 +41,7 @@ local groups = {} -- by name: what is told together
 function sync.group(name, options, seconds)
   local group = groups[name]
   if not group then
-    group = { untold = {}, count = 0, timer = false, complained_at = -COMPLAIN_EVERY_S }
+    group = { untold = {}, sealed = {}, count = 0, timer = false, telling = false, complained_at = -COMPLAIN_EVERY_S }
     groups[name] = group
   end
   group.options, group.seconds = options, max(seconds, SHORTEST_SECONDS)
@@ -62,66 +69,79 @@ local function learn(entry, total)
   end
 end
 
--- What Redis did not take is told the next time, unless its window is over by then.
-local function keep(group, entry, now)
-  if entry.ends <= now then return end
-  local newer = group.untold[entry.redis_key]
-  add(entry.untold_key, entry.amount, entry.ends - now)
-  if newer then
-    newer.amount = newer.amount + entry.amount
-  else
-    group.untold[entry.redis_key] = entry
-    group.count = group.count + 1
+-- What has been counted so far gets a number, and is told from now on.
+local function seal(group)
+  local now, sealed = time.now(), {}
+  for _, entry in pairs(group.untold) do
+    add(entry.untold_key, -entry.amount, max(entry.ends - now, SPARE_SECONDS))
+    number = number + 1
+    entry.number = number
+    sealed[#sealed + 1] = entry
   end
+  group.untold, group.sealed = {}, sealed
 end
 
 local function tell_batch(group, batch)
-  local keys, amounts, ends = {}, {}, {}
-  for i, entry in ipairs(batch) do
-    add(entry.untold_key, -entry.amount, max(entry.ends - time.now(), SPARE_SECONDS))
-    keys[i], amounts[i], ends[i] = entry.redis_key, entry.amount, entry.ends
+  me = me or uuid.v4()
+  return remote.tell(group.options, me, batch, function(entry, total)
+    entry.arrived = true
+    learn(entry, total)
+  end)
+end
+
+-- What is left of what was sealed: it has not arrived, and its window is not over.
+local function left_of(sealed)
+  local now, left = time.now(), {}
+  for _, entry in ipairs(sealed) do
+    if not entry.arrived and entry.ends > now then left[#left + 1] = entry end
   end
-  local totals, err, failed_at = remote.add_all(group.options, keys, amounts, ends)
-  if totals then
-    for i, entry in ipairs(batch) do learn(entry, totals[i]) end
-    return true
+  return left
+end
+
+local function tell_sealed(group)
+  local batch, err = {}, nil
+  for i, entry in ipairs(group.sealed) do
+    batch[#batch + 1] = entry
+    if #batch == BATCH or i == #group.sealed then
+      err = tell_batch(group, batch)
+      if err then break end
+      batch = {}
+    end
   end
-  local now = time.now()
-  for i = failed_at, #batch do keep(group, batch[i], now) end
-  return nil, err
+  local told = #group.sealed
+  group.sealed = left_of(group.sealed)
+  group.count = group.count - told + #group.sealed
+  return err
 end
 
 local tell_later
 
+-- One at a time.
 local function tell(group)
-  local entries, batch = group.untold, {}
-  group.untold, group.count, group.timer = {}, 0, false
-  local err
-  for _, entry in pairs(entries) do
-    batch[#batch + 1] = entry
-    if #batch == BATCH then
-      local ok, why = tell_batch(group, batch)
-      if not ok then err = why end
-      batch = {}
-    end
-  end
-  if batch[1] then
-    local ok, why = tell_batch(group, batch)
-    if not ok then err = why end
-  end
+  group.timer = false
+  if group.telling then return end
+  group.telling = true
+  if #group.sealed == 0 then seal(group) end
+  local ok, err = pcall(tell_sealed, group)
+  group.telling = false
+  if not ok then error(err, 0) end
   if err then complain(group, err, time.monotonic()) end
   if group.count > 0 then tell_later(group) end
 end
 
 function tell_later(group)
-  if group.timer then return end
+  if group.timer or group.telling then return end
   group.timer = timer.at(group.seconds, tell, group) or false
 end
 
 -- A worker that goes tells what it still has.
 function sync.flush()
   for _, group in pairs(groups) do
-    if group.count > 0 then tell(group) end
+    local until_s = time.monotonic() + FLUSH_SECONDS
+    while group.telling and time.monotonic() < until_s do sleep(SHORTEST_SECONDS) end
+    for _ = 1, 2 do -- what is told already, and what came meanwhile
+      if group.count > 0 then tell(group) end
+    end
   end
 end
 
@@ -130,6 +150,7 @@ end
 local function put_down(plan, i, who, now)
   local group = plan.group
   local key, ends = remote.place(plan, i, who, now)
+  key = key .. ":told"
   local entry = group.untold[key]
   if entry then
     entry.amount = entry.amount + 1
@@ -146,7 +167,7 @@ end
 local function take(plan, who, now, policy, at_once)
   if plan.group.count >= MOST_KEYS then return at_once(plan, who, now) end
   local used, full = policy(plan, who, now)
-  if used and not full then
+  if used and (plan.penalty or not full) then
     for i = 1, #plan.limits do put_down(plan, i, who, now) end
   end
   return used, full
@@ -159,6 +180,11 @@ end
 
 function sync.sliding(plan, who, now)
   local used, full = take(plan, who, now, here.sliding, remote.sliding)
+  return used, full
+end
+
+function sync.penalty(plan, who, now)
+  local used, full = take(plan, who, now, here.penalty, remote.penalty)
   return used, full
 end
 

@@ -52,14 +52,23 @@ function windows.around(name, now)
 end
 
 local function key_of(plan, limit, from)
-  return ("%s%s:%d:"):format(plan.prefix, limit.label, from)
+  return ("%s%s:%.14g:"):format(plan.prefix, limit.label, from)
+end
+
+local function bounds(limit, at)
+  local seconds = limit.seconds
+  if seconds then
+    local from = at - at % seconds
+    return from, from + seconds
+  end
+  return windows.around(limit.name, at)
 end
 
 local function move(plan, limit, now)
-  limit.from, limit.to = windows.around(limit.name, now)
+  limit.from, limit.to = bounds(limit, now)
   limit.key = key_of(plan, limit, limit.from)
   if plan.sliding then
-    limit.from_before = windows.around(limit.name, limit.from - 1)
+    limit.from_before = bounds(limit, limit.from - 0.001)
     limit.key_before = key_of(plan, limit, limit.from_before)
   end
 end

@@ -234,7 +234,7 @@ describe("concurrency-limiting", function()
       local listen = { stream_listen = { "127.0.0.1:" .. process.free_port() } }
       gw:write_config(configuration({ requests = 2 }, listen))
       gw:wait_log("generation is live revision=2", 10)
-      assert.equal(4, #gw:workers())
+      assert.is_true(#gw:workers() > 2)
       for _ = 1, 10 do assert.equal(429, status()) end
       close_all(clients)
       process.wait_until(function() return #gw:workers() == 2 end, 10, "the end of the old workers")
