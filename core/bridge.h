@@ -545,7 +545,7 @@ void bridge_endpoint_count(struct worker *worker, int gen, uint32_t upstream, do
 
 // ---- Process: the master and the board ----------------------------------------------------------------------------------
 
-enum { BOARD_PLUGINS = 256, BOARD_NAME_BYTES = 48 };
+enum { BOARD_PLUGINS = 256, BOARD_NAME_BYTES = 48, BOARD_STATUSES = 6, BOARD_LATENCIES = 96 };
 
 // One a worker, in memory shared with the master: what the watchdog and `sluice status` read without asking.
 struct board {
@@ -567,6 +567,8 @@ struct board {
   uint64_t plugin_stops[BOARD_PLUGINS];  // calls ended for passing the CPU budget
   uint64_t plugin_cpu_us[BOARD_PLUGINS]; // by samples of the profiler
   char plugin_names[BOARD_PLUGINS][BOARD_NAME_BYTES];
+  uint64_t statuses[BOARD_STATUSES];   // requests by the first digit of what their client was told, 0: nothing
+  uint64_t latencies[BOARD_LATENCIES]; // requests by how long they took: four steps to each doubling of microseconds
 };
 
 struct board *bridge_board(struct worker *worker);

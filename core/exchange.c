@@ -181,6 +181,23 @@ static void exchange_log(struct exchange *exchange) {
     exchange_free(exchange);
 }
 
+// Where a duration is counted: 0 to 3 are those microseconds, then there are four steps to each doubling.
+static uint32_t latency_step(int64_t us) {
+  if (us < 4) return us > 0 ? (uint32_t)us : 0;
+  uint32_t doublings = 63 - (uint32_t)__builtin_clzll((unsigned long long)us);
+  uint32_t step = (doublings - 1) * 4 + (uint32_t)(us >> (doublings - 2) & 3);
+  return step < BOARD_LATENCIES ? step : BOARD_LATENCIES - 1;
+}
+
+// For `sluice top`. A tunnel lasts as long as it lasts, and tells nothing of how quick the gateway is.
+static void count_on_board(const struct exchange *exchange) {
+  struct board *board = exchange->worker->board;
+  int digit = exchange->status / 100;
+  if (exchange->tcp || exchange->route_index == ROUTE_STATUS) return;
+  board->statuses[digit > 0 && digit < BOARD_STATUSES ? digit : 0]++;
+  if (digit != 1) board->latencies[latency_step(exchange->ended_us - exchange->started_us)]++;
+}
+
 // The last byte of the response has been handed over, or will never be. Nothing of the stream is touched from here on.
 void exchange_finish(struct exchange *exchange) {
   if (exchange->state >= EXCHANGE_LOG) return;
@@ -188,6 +205,7 @@ void exchange_finish(struct exchange *exchange) {
   exchange_move(exchange, EXCHANGE_LOG);
   exchange->stream = NULL;
   exchange->ended_us = exchange->worker->loop.clock.mono_us;
+  count_on_board(exchange);
   if (exchange->deadline_us) exchange_drop_deadline(exchange);
   if (exchange->caching) exchange_forget_cache(exchange);
   if (exchange->leases) lease_end_all(exchange);

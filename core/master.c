@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "counters.h"
@@ -366,6 +367,25 @@ static void upgrade_begin(struct master *master) {
   if (!master->upgrade) on_upgraded(master, error.text);
 }
 
+// ---- Figures for `sluice top` ---------------------------------------------------------------------------------------
+
+// What the workers' boards say at this moment: no worker is asked.
+static void figures_answer(struct master *master) {
+  struct text out = {0};
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  text_printf(&out, "{\"version\":\"%s\",\"pid\":%d,\"time\":%.6f,\"workers\":", master->options.version, (int)getpid(),
+              (double)now.tv_sec + (double)now.tv_nsec / 1e9);
+  if (master->workers)
+    workers_measure(master->workers, &out);
+  else
+    text_puts(&out, "[]");
+  text_puts(&out, "}");
+  desk_begin(master->desk, DESK_TOP);
+  desk_answer(master->desk, DESK_TOP, out.data);
+  text_free(&out);
+}
+
 // ---- Commands and signals ---------------------------------------------------------------------------------------
 
 static void command_end(struct master *master, enum desk_command command) {
@@ -380,6 +400,8 @@ static void on_command(void *context, enum desk_command command) {
   struct master *master = context;
   if (command == DESK_STATUS)
     status_ask(master);
+  else if (command == DESK_TOP)
+    figures_answer(master);
   else if (command == DESK_QUIT || command == DESK_STOP)
     command_end(master, command);
   else if (master->state == MASTER_DRAINING)

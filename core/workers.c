@@ -592,16 +592,61 @@ static void process_describe(const struct process *process, struct text *out) {
   text_puts(out, "}");
 }
 
+static void numbers_put(struct text *out, const char *name, const uint64_t *numbers, uint32_t count) {
+  text_printf(out, ",\"%s\":[", name);
+  for (uint32_t i = 0; i < count; i++) text_printf(out, i ? ",%llu" : "%llu", (unsigned long long)numbers[i]);
+  text_puts(out, "]");
+}
+
+static void plugins_measure(const struct board *board, struct text *out) {
+  uint32_t count = board->plugin_count < BOARD_PLUGINS ? board->plugin_count : BOARD_PLUGINS - 1;
+  text_puts(out, ",\"plugins\":[");
+  for (uint32_t i = 1; i <= count; i++) {
+    char name[BOARD_NAME_BYTES];
+    memcpy(name, board->plugin_names[i], sizeof name);
+    name[sizeof name - 1] = 0;
+    text_puts(out, i > 1 ? ",{\"name\":" : "{\"name\":");
+    text_json(out, name);
+    text_printf(out, ",\"calls\":%llu,\"errors\":%llu,\"stops\":%llu,\"cpu_us\":%llu}",
+                (unsigned long long)board->plugin_calls[i], (unsigned long long)board->plugin_errors[i],
+                (unsigned long long)board->plugin_stops[i], (unsigned long long)board->plugin_cpu_us[i]);
+  }
+  text_puts(out, "]");
+}
+
+static void process_measure(const struct process *process, struct text *out) {
+  const struct board *board = process->board;
+  text_printf(out, "{\"id\":%d,\"pid\":%d,\"state\":\"%s\",\"connections\":%llu,\"connections_open\":%lld", process->id,
+              (int)process->pid, state_names[process->state], (unsigned long long)board->connections,
+              (long long)board->connections_open);
+  text_printf(out, ",\"requests\":%llu,\"requests_open\":%lld,\"longest_turn_us\":%lld",
+              (unsigned long long)(board->exchanges - board->streams),
+              (long long)(board->exchanges_open - board->streams_open), (long long)board->longest_turn_us);
+  numbers_put(out, "statuses", board->statuses, BOARD_STATUSES);
+  numbers_put(out, "latencies", board->latencies, BOARD_LATENCIES);
+  plugins_measure(board, out);
+  text_puts(out, "}");
+}
+
 // By id: the list itself is in order of starting, latest first.
-void workers_describe(const struct workers *workers, struct text *out) {
+static void put_each(const struct workers *workers, struct text *out,
+                     void (*put)(const struct process *process, struct text *out)) {
   bool comma = false;
   text_puts(out, "[");
   for (int32_t id = 1; id <= workers->slot_count; id++)
     for (struct process *p = workers->first; p; p = p->next) {
       if (p->id != id) continue;
       if (comma) text_puts(out, ",");
-      process_describe(p, out);
+      put(p, out);
       comma = true;
     }
   text_puts(out, "]");
+}
+
+void workers_describe(const struct workers *workers, struct text *out) {
+  put_each(workers, out, process_describe);
+}
+
+void workers_measure(const struct workers *workers, struct text *out) {
+  put_each(workers, out, process_measure);
 }

@@ -68,3 +68,5 @@ bool workers_reap(struct workers *workers, pid_t pid, int status);
 uint32_t workers_count(const struct workers *workers);
 // A JSON array: id, pid, state, generation, counts, restarts, last end.
 void workers_describe(const struct workers *workers, struct text *out);
+// The same with what `sluice top` needs: id, pid, counts, statuses, latencies, plugins.
+void workers_measure(const struct workers *workers, struct text *out);

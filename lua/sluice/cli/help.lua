@@ -40,6 +40,16 @@ local pages = {
     text = CONFIG .. "  --json              everything there is to know, as one JSON object\n",
   },
   {
+    name = "top", usage = "[-c FILE]... [--interval SECONDS] [--once] [--json]",
+    brief = "live rates, latencies, CPU of workers and plugins",
+    text = "Shows what happened in the last interval, again and again, until it is interrupted; once where the\n" ..
+      "output is no terminal. CPU is of one core. Latencies, from a request's first byte to its response's last, are\n" ..
+      "exact to a fifth. A plugin's CPU comes from samples, 5 ms apart.\n\n" .. CONFIG ..
+      "  --interval SECONDS  1 by default\n" ..
+      "  --once              one interval, then it ends\n" ..
+      "  --json              one JSON object an interval\n",
+  },
+  {
     name = "check", usage = "FILE...", brief = "load as `run` would, start nothing, name every error",
     text = "Each error comes with file, line, entity, field, what was expected and what was found. Exits 0 or 1.\n",
   },
