@@ -50,7 +50,9 @@ local function by_list(conf, pem, issuer, url)
     local state, more = certificate.crl_read(kept.text, pem, issuer)
     return state, more
   end
-  local text, err = ask(conf, url, { max_body = MOST_LIST })
+  -- Many certificates name the same list: it is fetched once for all of them.
+  local text, err = lock.once("mtls-auth list " .. url, conf.http_timeout / 1000 + 1, ask, conf, url,
+    { max_body = MOST_LIST })
   if not text then return nil, err end
   local state, more = certificate.crl_read(text, pem, issuer)
   if state then

@@ -318,6 +318,8 @@ describe("mtls-auth", function()
       made.ocsp = special("ocsp", "/CN=alice", "authorityInfoAccess=OCSP;URI:http://127.0.0.1:" .. ocsp_port)
       made.crl = special("crl", "/CN=alice", ("crlDistributionPoints=URI:http://127.0.0.1:%d/x?file=%s/list.pem")
         :format(lists.port, folder))
+      made.crl_too = special("crl_too", "/CN=bob", ("crlDistributionPoints=URI:http://127.0.0.1:%d/x?file=%s/list.pem")
+        :format(lists.port, folder))
       made.proxied = special("proxied", "/CN=alice", ("crlDistributionPoints=URI:http://crl.nowhere.test/x?file="
         .. "%s/list.pem"):format(folder))
     end)
@@ -355,6 +357,15 @@ describe("mtls-auth", function()
       end
       start { revocation_check_mode = "SKIP" }
       assert.equal(200, status(made.crl))
+    end)
+
+    it("by a list that is fetched once for all who are on it or not", function()
+      index("R", made.crl)
+      make_list()
+      start { revocation_check_mode = "STRICT" }
+      lists:forget()
+      for _ = 1, 2 do assert.same({ 401, 200 }, { status(made.crl), status(made.crl_too) }) end
+      assert.equal(1, lists:stats().requests)
     end)
 
     it("by a proxy", function()
