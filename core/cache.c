@@ -278,8 +278,9 @@ static uint32_t asks_of(const struct headers *headers) {
 
 // ---- What is stored --------------------------------------------------------------------------------------------------
 
-static bool is_inside(struct span span, uint32_t len) {
-  return span.at <= len && span.len <= len - span.at;
+// Texts stand behind the tables, which end at `from`.
+static bool is_inside(struct span span, uint64_t from, uint32_t len) {
+  return span.at >= from && span.at <= len && span.len <= len - span.at;
 }
 
 static struct slice text_of(struct slice payload, struct span span) {
@@ -299,14 +300,24 @@ static bool is_sane(const struct stored *stored) {
   return stored->status >= 200 && stored->status <= 999 && stored->total >= -1 && stored->total <= (int64_t)1 << 53;
 }
 
+static uint64_t tables_end(const struct entry *entry) {
+  return sizeof *entry + ((uint64_t)entry->field_count + entry->vary_count) * sizeof(struct stored_field);
+}
+
 static bool read_entry(struct slice payload, struct entry *entry) {
   if (payload.len < sizeof *entry) return false;
   memcpy(entry, payload.data, sizeof *entry);
-  uint64_t table = sizeof *entry + ((uint64_t)entry->field_count + entry->vary_count) * sizeof(struct stored_field);
+  uint64_t from = tables_end(entry);
   uint32_t len = entry->head_len;
-  return entry->format == FORMAT && is_sane(&entry->stored) && len <= payload.len && table <= len &&
-         is_inside(entry->key, len) && is_inside(entry->url, len) && is_inside(entry->reason, len) &&
-         is_inside(entry->tags, len);
+  return entry->format == FORMAT && is_sane(&entry->stored) && len <= payload.len && from <= len &&
+         is_inside(entry->key, from, len) && is_inside(entry->url, from, len) && is_inside(entry->reason, from, len) &&
+         is_inside(entry->tags, from, len);
+}
+
+static bool is_field(const struct stored_field *field, const struct entry *entry) {
+  uint64_t from = tables_end(entry);
+  return is_inside(field->name, from, entry->head_len) && is_inside(field->value, from, entry->head_len) &&
+         field->id < FIELD_ID_COUNT;
 }
 
 // Whether a field of this request is what it was in the one that the response was stored for (RFC 9111 4.1). Lists may
@@ -330,7 +341,7 @@ static bool fits(struct slice payload, const struct entry *entry, const struct h
   for (uint32_t i = 0; i < entry->vary_count; i++) {
     struct stored_field field;
     field_at(payload, entry->field_count + i, &field);
-    if (!is_inside(field.name, entry->head_len) || !is_inside(field.value, entry->head_len)) return false;
+    if (!is_field(&field, entry)) return false;
     if (!is_same_value(request, text_of(payload, field.name), text_of(payload, field.value), field.absent))
       return false;
   }
@@ -342,8 +353,7 @@ static struct found *take(struct exchange *exchange, const struct object *object
   struct arena *arena = &exchange->arena;
   struct found *found = arena_alloc(arena, sizeof *found);
   struct field *fields = arena_alloc(arena, (entry->field_count + ADDED) * sizeof *fields);
-  uint32_t table =
-      (uint32_t)sizeof *entry + (entry->field_count + entry->vary_count) * (uint32_t)sizeof(struct stored_field);
+  uint32_t table = (uint32_t)tables_end(entry);
   struct slice whole = arena_copy(arena, object->payload.data + table, object->payload.len - table);
   if (!found || !fields || !whole.data) return NULL;
   const char *base = whole.data - table; // spans count from the beginning of the payload
@@ -352,9 +362,7 @@ static struct found *take(struct exchange *exchange, const struct object *object
   for (uint32_t i = 0; i < entry->field_count; i++) {
     struct stored_field field;
     field_at(object->payload, i, &field);
-    if (!is_inside(field.name, entry->head_len) || !is_inside(field.value, entry->head_len) || field.name.at < table ||
-        field.value.at < table || field.id >= FIELD_ID_COUNT)
-      return NULL;
+    if (!is_field(&field, entry)) return NULL;
     fields[i] = (struct field){.name = {base + field.name.at, field.name.len},
                                .value = {base + field.value.at, field.value.len},
                                .hash = field.hash,
