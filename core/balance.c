@@ -412,6 +412,7 @@ bool balance_enter(struct exchange *exchange, const struct address *address) {
 
 void balance_leave(struct exchange *exchange) {
   endpoint_leave(exchange->endpoint, id_of(exchange->worker));
+  exchange->left = exchange->endpoint;
   exchange->endpoint = NULL;
 }
 

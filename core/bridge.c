@@ -774,7 +774,7 @@ int bridge_try(struct worker *worker, double handle, uint32_t index, struct try_
   bool current = exchange->tries > 0 && !exchange->last_failed && exchange->target_port > 0;
   if (!current || index != exchange->failed_count) return BRIDGE_NONE;
   *out = (struct try_info){.port = exchange->target_port, .begun_us = real_time(exchange, exchange->try_begun_us)};
-  out->endpoint = endpoints_handle(worker->endpoints, exchange->endpoint);
+  out->endpoint = endpoints_handle(worker->endpoints, exchange->endpoint ? exchange->endpoint : exchange->left);
   return give(&out->ip, slice_of(exchange->target_ip));
 }
 

@@ -176,6 +176,7 @@ struct exchange {
   int64_t try_begun_us;      // of the last one
   bool last_failed;          // the last try is one of those that failed
   struct endpoint *endpoint; // that the running try counts at; NULL: none, see balance.h
+  struct endpoint *left;     // that the last try counted at
   bool judged;               // the try has been counted
   uint64_t tried;            // targets, by their place modulo 64
   uint64_t hash;             // of what the policy chose by; 0: it chose otherwise

@@ -16,6 +16,7 @@ local floor, max, min, sqrt = math.floor, math.max, math.min, math.sqrt
 local detection = { version = "1.0.0", priority = 5, breaks_targets = true }
 
 local FORGET_EVERY_S = 60 -- circuits by endpoint, whose places the core gives to other addresses in time
+local CLIENT_LEFT = 499
 local FAILED = 500        -- from here on, statuses that a try failed with are the target's fault
 
 local ejections = metrics.counter("sluice_outlier_ejections_total", "Times that a target was taken out of use",
@@ -165,6 +166,24 @@ function detection.header_filter(conf, exchange)
   if endpoint == 0 or exchange.response:get_source() ~= "service" then return end
   local it = circuit_of(plan, endpoint)
   if it then record_response(plan, it, exchange) end
+end
+
+-- The client has left before there was a response: if the target was slow by then, it may well be why.
+function detection.log(conf, exchange)
+  if exchange.response:get_status() ~= CLIENT_LEFT then return end
+  local plan, index, now = plans[conf], 0, now_of()
+  local endpoint, status, began = endpoints.of_try(exchange, index)
+  while endpoint and status do
+    index = index + 1
+    endpoint, status, began = endpoints.of_try(exchange, index)
+  end
+  if not endpoint or endpoint == 0 or (now - began) * 1000 < plan.slow_ms then return end
+  local it = circuit_of(plan, endpoint)
+  if it then observe(plan, it, false, true, began) end
+end
+
+function detection.needs(conf)
+  return { header_filter = true, log = conf.slow_call_rate_threshold ~= nil }
 end
 
 -- ---- Targets that do worse than the others ----

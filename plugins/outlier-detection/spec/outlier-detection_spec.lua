@@ -98,6 +98,23 @@ describe("outlier-detection", function()
     assert.equal(1, log "slow call rate")
   end)
 
+  it("ejects a target whose clients have waited for too long and left", function()
+    start("ab", { consecutive_5xx = 0, slow_call_rate_threshold = 50, slow_call_duration_threshold = 1, interval = 60,
+      request_volume = 2 })
+    answers.a = { hang = true }
+    for _, patience in ipairs { 0.5, 1.5, 1.5 } do
+      for _ = 1, 2 do
+        local connection = gateway:connect()
+        connection:send("/")
+        gateway:advance(patience)
+        connection:close()
+        gateway:settle()
+      end
+    end
+    assert.equal(1, log "slow call rate")
+    assert.equal(0, of("a", 4))
+  end)
+
   it("ejects a target that does worse than the others", function()
     start("abcdef", { consecutive_5xx = 0, success_rate_stdev_factor = 1.5, success_rate_minimum_hosts = 5,
       request_volume = 10, interval = 10 })
