@@ -113,6 +113,18 @@ local function hash_password(loader, entry)
   credential.password = hash
 end
 
+-- Kong takes any key, and refuses every token of one that its algorithm cannot use.
+local function check_key(loader, entry)
+  local credential = entry.record
+  local algorithm, pem = credential.algorithm, credential.rsa_public_key
+  if not pem or algorithm:sub(1, 2) == "HS" then return end
+  local key = require("sluice.crypto").key(pem)
+  if not key or require("sluice.jwt").fits(algorithm, key) then return end
+  errors.warn(loader.errors, { entry = entry, keys = { "rsa_public_key" },
+    message = ("no token passes: %s needs a key of another kind than this (%s%s)"):format(algorithm, key.type,
+      key.curve and ", " .. key.curve or "") })
+end
+
 -- ---- Plugins --------------------------------------------------------------------------------------------------------
 
 local function note_missing(loader, entry, registry)
@@ -363,6 +375,7 @@ function rules.run(loader)
   each(loader, "services", check_service)
   each(loader, "keyauth_credentials", check_life)
   each(loader, "basicauth_credentials", hash_password)
+  each(loader, "jwt_secrets", check_key)
   each(loader, "plugins", check_plugin)
   ordering.check_rings(loader)
   warn_of_unheard(loader)

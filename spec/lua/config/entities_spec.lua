@@ -179,6 +179,19 @@ consumers: [{username: a, keyauth_credentials: [{key: a, ttl: 60}, {key: b, ttl:
     assert.matches("keyauth_credentials%[0%].*: ttl: it counts from now", loaded.warnings[1].text)
   end)
 
+  it("has keys of jwt_secrets read, and those named that their algorithm cannot use", function()
+    require "sluice.spec" -- whose core reads them
+    local PEM = "-----BEGIN PUBLIC KEY-----\\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEf83OJ3D2xF1Bg8vub9tLe1gHMzV7\\n"
+      .. "6e8Tus9uPHvRVEXH8UTNG72bfocs3+257rn0s2ldbqkLJK2KRiMohYjlrQ==\\n-----END PUBLIC KEY-----\\n"
+    local text = 'consumers: [{username: a, jwt_secrets: [{key: k, algorithm: %s, rsa_public_key: "%s"}]}]'
+    assert.equal(0, #loading.good(text:format("ES256", PEM)).warnings)
+    local loaded = loading.good(text:format("ES384", PEM))
+    assert.equal(1, #loaded.warnings)
+    assert.matches("rsa_public_key: no token passes: ES384 needs a key of another kind than this (EC, P-256)",
+      loaded.warnings[1].text, 1, true)
+    assert.equal(1, #loading.good(text:format("RS256", PEM)).warnings)
+  end)
+
   it("give consumers their keys of certificates", function()
     local loaded = loading.good [[
 consumers:
