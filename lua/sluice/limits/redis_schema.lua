@@ -54,7 +54,7 @@ local function present(text)
 end
 
 local function sentinel_of(conf)
-  if not conf.sentinel_nodes then return nil end
+  if not conf.sentinel_nodes or not conf.sentinel_master then return nil end
   return { master = conf.sentinel_master, nodes = conf.sentinel_nodes, role = conf.sentinel_role,
     username = present(conf.sentinel_username), password = present(conf.sentinel_password) }
 end
@@ -69,14 +69,63 @@ end
 -- What the option means for sluice.redis.
 ---@return sluice.redis.options
 function redis_schema.options(conf)
-  local seconds = math.max(conf.timeout, 1) / 1000
+  local each, all = conf.timeout or math.max(conf.send_timeout, conf.read_timeout), conf.timeout
+  if not all then all = conf.connect_timeout + conf.send_timeout + conf.read_timeout end
   return {
-    host = conf.host, port = conf.port, database = conf.database, timeout = seconds, deadline = seconds,
+    host = conf.host, port = conf.port, database = conf.database, timeout = math.max(each, 1) / 1000,
+    deadline = math.max(all, 1) / 1000, connect_timeout = conf.connect_timeout and conf.connect_timeout / 1000,
     username = present(conf.username), password = present(conf.password),
     tls = conf.ssl and { verify = conf.ssl_verify, name = conf.server_name } or nil,
     pool_size = conf.keepalive_pool_size, max_connections = conf.keepalive_pool_size,
     backlog = conf.keepalive_backlog, sentinel = sentinel_of(conf), cluster = cluster_of(conf),
   }
+end
+
+local function timeout(about)
+  return { type = "integer", between = { 0, 2147483646 }, default = 2000, about = "milliseconds " .. about }
+end
+
+-- Pairs of "host:port" as records.
+local function addresses(host_field)
+  return function(list)
+    local records = {}
+    for i, text in ipairs(list) do
+      local host, number = text:match("^(.*):(%d+)$")
+      records[i] = { [host_field] = host or text, port = tonumber(number) or 6379 }
+    end
+    return records
+  end
+end
+
+-- The same with the fields that Kong's advanced plugins have instead.
+---@return table
+function redis_schema.advanced(typedefs)
+  local record = redis_schema.record(typedefs)
+  local fields = {}
+  for _, entry in ipairs(record.fields) do
+    local name, field = next(entry)
+    if name == "host" then field = typedefs.host { default = "127.0.0.1", about = "name or address" } end
+    if name ~= "timeout" then fields[#fields + 1] = { [name] = field } end
+  end
+  fields[#fields + 1] = { connect_timeout = timeout "for a connection" }
+  fields[#fields + 1] = { send_timeout = timeout "for a command to go" }
+  fields[#fields + 1] = { read_timeout = timeout "for its answer" }
+  fields[#fields + 1] = { connection_is_proxied = { type = "boolean", default = false,
+    about = "a proxy stands before Redis; nothing else changes" } }
+  fields[#fields + 1] = { redis_proxy_type = { type = "string", one_of = { "envoy_v1.31" },
+    about = "which proxy; nothing else changes" } }
+  local sentinels, nodes_of = addresses "host", addresses "ip"
+  return { type = "record", required = true, about = "of strategy `redis`", fields = fields, shorthand_fields = {
+    { timeout = { type = "integer", func = function(value)
+      return { connect_timeout = value, send_timeout = value, read_timeout = value }
+    end } },
+    { sentinel_addresses = { type = "array", len_min = 1, elements = { type = "string" }, func = function(list)
+      return { sentinel_nodes = sentinels(list) }
+    end } },
+    { cluster_addresses = { type = "array", len_min = 1, elements = { type = "string" }, func = function(list)
+      return { cluster_nodes = nodes_of(list) }
+    end } },
+  } }
 end
 
 -- The older names of its fields, which stand beside it: shorthand_fields of a plugin's schema.
