@@ -138,7 +138,7 @@ double bridge_endpoint_claim(struct worker *worker, double handle, double lease_
   struct endpoint *endpoint = endpoints_at(worker->endpoints, handle);
   if (!endpoint) return (double)NAN;
   int64_t now_us = worker->loop.clock.mono_us;
-  int64_t left_us = endpoint_claim_check(endpoint, (int64_t)(lease_s * 1e6), now_us);
+  int64_t left_us = endpoint_claim_check(endpoint, (uint32_t)worker->options.id, (int64_t)(lease_s * 1e6), now_us);
   return (double)left_us / 1e6;
 }
 

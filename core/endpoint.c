@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Endpoints in shared memory: a table by hash, each slot claimed by one swap of its key.
+// Endpoints in shared memory: a table by hash. Finding one takes no lock; making one, which is rare, takes one that
+// outlives its owner. All else is atomic words.
 #include "endpoint.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +15,8 @@
 #include "target.h"
 
 enum {
-  WINDOW = 64, // how many slots from its home an endpoint may lie
-  BEING_MADE = 1,
+  WINDOW = 64,   // how many slots from its home an endpoint may lie
+  ABANDONED = 1, // key of a slot that was used once
   COUNT_BITS = 16,
   COUNT_MOST = 0xffff,
   LIFE_US = 1800 * 1000000, // of an endpoint that nobody touches
@@ -21,9 +24,9 @@ enum {
 };
 
 struct head {
-  uint32_t columns; // how many are in use
-  uint32_t unused[15];
-};
+  pthread_mutex_t making; // of an endpoint
+  uint32_t columns;       // how many are in use
+} __attribute__((aligned(64)));
 
 struct endpoints {
   struct head *head;
@@ -54,6 +57,12 @@ struct endpoints *endpoints_new(uint32_t slots, struct error *error) {
     return NULL;
   }
   endpoints->head = memory;
+  pthread_mutexattr_t shared;
+  pthread_mutexattr_init(&shared);
+  pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(&endpoints->head->making, &shared);
+  pthread_mutexattr_destroy(&shared);
   endpoints->keys = (uint64_t *)(void *)((char *)memory + sizeof(struct head));
   endpoints->slots = (struct endpoint *)(void *)(endpoints->keys + slots);
   return endpoints;
@@ -73,8 +82,12 @@ void endpoints_begin_worker(struct endpoints *endpoints, uint32_t id) {
   while (columns <= column && !__atomic_compare_exchange_n(&endpoints->head->columns, &columns, column + 1, false,
                                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
-  for (uint32_t i = 0; i < endpoints->count; i++)
-    if (endpoints->keys[i]) __atomic_store_n(&endpoints->slots[i].in_flight[column], 0, __ATOMIC_RELAXED);
+  for (uint32_t i = 0; i < endpoints->count; i++) {
+    struct endpoint *endpoint = &endpoints->slots[i];
+    if (!endpoints->keys[i]) continue;
+    __atomic_store_n(&endpoint->in_flight[column], 0, __ATOMIC_RELAXED);
+    if (id > 0 && __atomic_load_n(&endpoint->check_owner, __ATOMIC_ACQUIRE) == id) endpoint_check_at(endpoint, 0);
+  }
 }
 
 static uint64_t mix(uint64_t hash) {
@@ -106,7 +119,7 @@ static uint64_t key_of(struct slice upstream, const struct address *address) {
   else
     hash = hash_bytes(hash, &address->socket, address->len);
   hash = hash_bytes(hash, &port, sizeof port);
-  return hash > BEING_MADE ? hash : hash + 2;
+  return hash > ABANDONED ? hash : hash + 2;
 }
 
 static void put_text(char *out, size_t room, struct slice text) {
@@ -153,38 +166,39 @@ static bool is_free(const struct endpoints *endpoints, const struct endpoint *en
   return is_dead(endpoint, now_us) && endpoint_in_flight(endpoints, endpoint) == 0;
 }
 
-// A slot that is free, or whose endpoint nobody has a use for, is ours from here on.
-static struct endpoint *claim(struct endpoints *endpoints, uint64_t key, int64_t now_us) {
+// A slot that is free, or whose endpoint nobody has a use for; -1: there is none. Under the lock.
+static int64_t free_slot(const struct endpoints *endpoints, uint64_t key, int64_t now_us) {
   for (uint32_t step = 0; step < WINDOW; step++) {
     uint32_t slot = slot_of(endpoints, key, step);
-    uint64_t there = key_at(endpoints, slot);
-    if (there != 0 && !is_free(endpoints, &endpoints->slots[slot], now_us)) continue;
-    if (__atomic_compare_exchange_n(&endpoints->keys[slot], &there, BEING_MADE, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE))
-      return &endpoints->slots[slot];
-    step--; // somebody was quicker: look at it again
+    if (key_at(endpoints, slot) <= ABANDONED || is_free(endpoints, &endpoints->slots[slot], now_us)) return slot;
   }
-  return NULL;
+  return -1;
 }
 
-// Two workers that miss the same address at once may make it twice; all agree on the first of them, and the other is
-// given up by its maker.
+// One process at a time; whoever dies over it leaves a slot that is found to be free.
+static void lock(struct endpoints *endpoints) {
+  if (pthread_mutex_lock(&endpoints->head->making) == EOWNERDEAD) pthread_mutex_consistent(&endpoints->head->making);
+}
+
 struct endpoint *endpoints_take(struct endpoints *endpoints, struct slice upstream, struct slice target,
                                 const struct address *address, int64_t now_us) {
   uint64_t key = key_of(upstream, address);
   struct endpoint *endpoint = find(endpoints, key);
-  if (endpoint) {
-    endpoint_touch(endpoint, now_us);
-    return endpoint;
+  if (!endpoint) {
+    lock(endpoints);
+    endpoint = find(endpoints, key);
+    int64_t slot = endpoint ? -1 : free_slot(endpoints, key, now_us);
+    if (slot >= 0) {
+      endpoint = &endpoints->slots[slot];
+      __atomic_store_n(&endpoints->keys[slot], ABANDONED, __ATOMIC_RELEASE);
+      memset(endpoint, 0, sizeof *endpoint);
+      endpoint->since_us = now_us;
+      describe(endpoint, upstream, target, address);
+      __atomic_store_n(&endpoints->keys[slot], key, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&endpoints->head->making);
   }
-  struct endpoint *made = claim(endpoints, key, now_us);
-  if (!made) return NULL;
-  memset(made, 0, sizeof *made);
-  made->since_us = made->touched_us = now_us;
-  describe(made, upstream, target, address);
-  __atomic_store_n(&endpoints->keys[made - endpoints->slots], key, __ATOMIC_SEQ_CST);
-  endpoint = find(endpoints, key);
-  if (endpoint != made) __atomic_store_n(&made->touched_us, now_us - LIFE_US - 1, __ATOMIC_RELAXED);
+  if (endpoint) endpoint_touch(endpoint, now_us);
   return endpoint;
 }
 
@@ -195,7 +209,7 @@ double endpoints_handle(const struct endpoints *endpoints, const struct endpoint
 struct endpoint *endpoints_at(struct endpoints *endpoints, double handle) {
   if (!(handle >= 1 && handle <= endpoints->count)) return NULL;
   uint32_t slot = (uint32_t)handle - 1;
-  return key_at(endpoints, slot) > BEING_MADE ? &endpoints->slots[slot] : NULL;
+  return key_at(endpoints, slot) > ABANDONED ? &endpoints->slots[slot] : NULL;
 }
 
 struct endpoint *endpoints_next(struct endpoints *endpoints, struct slice upstream, uint64_t *cursor, int64_t now_us) {
@@ -203,7 +217,7 @@ struct endpoint *endpoints_next(struct endpoints *endpoints, struct slice upstre
   while (*cursor < endpoints->count) {
     uint32_t slot = (uint32_t)(*cursor)++;
     struct endpoint *endpoint = &endpoints->slots[slot];
-    if (key_at(endpoints, slot) <= BEING_MADE || is_dead(endpoint, now_us)) continue;
+    if (key_at(endpoints, slot) <= ABANDONED || is_dead(endpoint, now_us)) continue;
     if (upstream.len == 0 || endpoint->upstream == hash) return endpoint;
   }
   return NULL;
@@ -365,15 +379,18 @@ void endpoint_answered_in(struct endpoint *endpoint, int64_t us, int64_t now_us)
 
 // ---- Checks ----------------------------------------------------------------------------------------------------------
 
-int64_t endpoint_claim_check(struct endpoint *endpoint, int64_t lease_us, int64_t now_us) {
+int64_t endpoint_claim_check(struct endpoint *endpoint, uint32_t id, int64_t lease_us, int64_t now_us) {
   int64_t due = __atomic_load_n(&endpoint->check_at_us, __ATOMIC_ACQUIRE);
   if (due > now_us) return due - now_us;
   if (__atomic_compare_exchange_n(&endpoint->check_at_us, &due, now_us + lease_us, false, __ATOMIC_ACQ_REL,
-                                  __ATOMIC_RELAXED))
+                                  __ATOMIC_RELAXED)) {
+    __atomic_store_n(&endpoint->check_owner, id, __ATOMIC_RELEASE);
     return 0;
+  }
   return due > now_us ? due - now_us : 1; // somebody else has it
 }
 
 void endpoint_check_at(struct endpoint *endpoint, int64_t at_us) {
+  __atomic_store_n(&endpoint->check_owner, 0, __ATOMIC_RELAXED);
   __atomic_store_n(&endpoint->check_at_us, at_us, __ATOMIC_RELEASE);
 }

@@ -5,8 +5,8 @@
 // choice, for each looks at the endpoint itself.
 //
 // An endpoint is out for a set of reasons, each set and taken back by whoever it belongs to (health checks, a circuit
-// breaker); it takes requests again when none is left. No locks: a process killed at any moment leaves
-// nothing behind that others wait for.
+// breaker); it takes requests again when none is left. A process killed at any moment leaves nothing behind
+// that others wait for.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,10 +38,12 @@ struct endpoint {
   // Written by tries
   uint64_t counts; // four of 16 bits: successes, TCP failures, HTTP failures, timeouts
   int64_t latency_us, latency_at_us;
-  int64_t check_at_us; // the next check of its health
-  uint64_t revision;   // of the configuration that `checks` is from
-  int64_t probe_us;    // above 0: behind the time of REASON_BREAKER one request is let through in each so many
-  uint64_t unused[2];
+  int64_t check_at_us;  // the next check of its health
+  uint64_t revision;    // of the configuration that `checks` is from
+  int64_t probe_us;     // above 0: behind the time of REASON_BREAKER one request is let through in each so many
+  uint32_t check_owner; // worker that makes it now; 0: none
+  uint32_t unused;
+  uint64_t reserve;
   int32_t in_flight[ENDPOINT_COLUMNS];
   char upstream_name[ENDPOINT_UPSTREAM_ROOM], target[ENDPOINT_TARGET_ROOM], address[ENDPOINT_ADDRESS_ROOM];
 } __attribute__((aligned(64)));
@@ -49,7 +51,7 @@ struct endpoint {
 // Times are of the monotonic clock, which all workers share.
 struct endpoints *endpoints_new(uint32_t slots, struct error *error); // a power of two; NULL, and why
 void endpoints_free(struct endpoints *endpoints);
-// Worker `id` has just begun: what its predecessor had in flight is no more.
+// Worker `id` has just begun: what its predecessor had in flight, and the checks that it was making, are no more.
 void endpoints_begin_worker(struct endpoints *endpoints, uint32_t id);
 
 // The endpoint of an address of the upstream, made when there is none. NULL: no room.
@@ -92,6 +94,7 @@ void endpoint_answered_in(struct endpoint *endpoint, int64_t us, int64_t now_us)
 int64_t endpoint_latency(const struct endpoint *endpoint, int64_t now_us); // 0: not known
 
 // 0 for one worker, when the time of a check has come, and the next is due in `lease_us`, unless endpoint_check_at says
-// otherwise: whoever dies over it has delayed it by that much. Else how long until one is due.
-int64_t endpoint_claim_check(struct endpoint *endpoint, int64_t lease_us, int64_t now_us);
+// otherwise: whoever dies over it has delayed it by that much at most, for its successor gives it free. Else how long until
+// one is due.
+int64_t endpoint_claim_check(struct endpoint *endpoint, uint32_t id, int64_t lease_us, int64_t now_us);
 void endpoint_check_at(struct endpoint *endpoint, int64_t at_us);

@@ -223,7 +223,7 @@ describe("endpoints", function()
 
   it("are checked by one at a time, and by another when that one dies", function()
     local one = take("api", "10.0.0.1")
-    local function claim() return tonumber(C.endpoint_claim_check(one, 5 * SECOND, now)) end
+    local function claim() return tonumber(C.endpoint_claim_check(one, 1, 5 * SECOND, now)) end
     assert.equal(0, claim())
     assert.equal(5 * SECOND, claim())
     C.endpoint_check_at(one, now + SECOND)
@@ -237,11 +237,41 @@ describe("endpoints", function()
     assert.equal(0, claim())
   end)
 
+  it("are given free by the successor of a worker that died over their check", function()
+    local one, other = take("api", "10.0.0.1"), take("api", "10.0.0.2")
+    assert.equal(0, tonumber(C.endpoint_claim_check(one, 1, 5 * SECOND, now)))
+    assert.equal(0, tonumber(C.endpoint_claim_check(other, 2, 5 * SECOND, now)))
+    C.endpoints_begin_worker(endpoints, 1)
+    assert.equal(0, tonumber(C.endpoint_claim_check(one, 3, 5 * SECOND, now)))
+    assert.equal(5 * SECOND, tonumber(C.endpoint_claim_check(other, 3, 5 * SECOND, now)))
+    C.endpoint_check_at(one, now + SECOND)
+    C.endpoints_begin_worker(endpoints, 3) -- what was made in time is due in its time
+    assert.equal(SECOND, tonumber(C.endpoint_claim_check(one, 1, 5 * SECOND, now)))
+  end)
+
   it("are checked at once when their health has changed", function()
     local one = take("api", "10.0.0.1")
-    assert.equal(0, tonumber(C.endpoint_claim_check(one, 5 * SECOND, now)))
+    assert.equal(0, tonumber(C.endpoint_claim_check(one, 1, 5 * SECOND, now)))
     C.endpoint_count(one, limits(1, 1, 1, 1), TCP, now)
-    assert.equal(0, tonumber(C.endpoint_claim_check(one, 5 * SECOND, now)))
+    assert.equal(0, tonumber(C.endpoint_claim_check(one, 1, 5 * SECOND, now)))
+  end)
+
+  it("can be made after processes have been killed over it", function()
+    endpoints = new(4096)
+    for round = 1, 40 do
+      local pid = C.endpoint_fork()
+      if pid == 0 then
+        for n = 0, 60000 do
+          take("api", ("10.%d.%d.%d"):format(round, math.floor(n / 250), n % 250), 80, now + n * 3600 * SECOND)
+        end
+        C.endpoint_exit(0)
+      end
+      posix.pause(0.001 + round * 0.0001)
+      posix.kill(pid, posix.SIGKILL)
+      posix.C.sys_waitpid(pid, ffi.new("int[1]"), 0)
+      local mine = take("api", "10.0.0." .. round)
+      assert.equal("10.0.0." .. round .. ":80", ffi.string(mine.address))
+    end
   end)
 
   it("are the same for processes that find and count them at once", function()

@@ -23,7 +23,8 @@ end
 
 local function health_of(gw, name)
   local states = {}
-  local _, json = gw:command("status", "--json")
+  local status, json, err = gw:command("status", "--json")
+  assert(status == 0, err)
   for _, target in ipairs(cjson.decode(json).worker.targets) do
     if target.upstream == name then states[target.target:match("%d+$") + 0] = target end
   end

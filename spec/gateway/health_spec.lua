@@ -26,7 +26,8 @@ end
 
 local function health_of(gw, name)
   local states = {}
-  local _, json = gw:command("status", "--json")
+  local status, json, err = gw:command("status", "--json")
+  assert(status == 0, err)
   for _, target in ipairs(cjson.decode(json).worker.targets) do
     if target.upstream == name then states[target.target:match("%d+$") + 0] = target end
   end
@@ -130,7 +131,7 @@ describe("active checks", function()
   local gw, one, other
 
   local function active(more)
-    local it = { healthy = { interval = 0.1, successes = 1 },
+    local it = { timeout = 5, healthy = { interval = 0.1, successes = 1 },
       unhealthy = { interval = 0.1, tcp_failures = 1, http_failures = 1, timeouts = 1 } }
     for key, value in pairs(more or {}) do it[key] = value end
     return { active = it }
@@ -267,7 +268,7 @@ describe("active checks", function()
       services = { service("shown", { protocol = "https" }) } }
     wait_health(gw, "nothing", secure.port, "unhealthy")
     wait_health(gw, "unknown", secure.port, "unhealthy") -- the system does not know that authority
-    assert.equal("healthy", health_of(gw, "shown")[secure.port].health)
+    wait_health(gw, "shown", secure.port, "healthy")
     assert.equal(200, gw:get("/shown/echo").status)
     secure:stop()
     process.remove(folder)

@@ -39,6 +39,7 @@ if not registry["sluice.spec.tls"] then
     typedef int (*sys_alpn_select)(void *, const unsigned char **, unsigned char *, const unsigned char *, unsigned,
       void *);
     void sys_SSL_CTX_set_alpn_select_cb(void *, sys_alpn_select, void *) __asm__("SSL_CTX_set_alpn_select_cb");
+    int sys_SSL_CTX_set_session_id_context(void *, const char *, unsigned) __asm__("SSL_CTX_set_session_id_context");
     void *sys_SSL_get1_session(void *) __asm__("SSL_get1_session");
     int sys_SSL_set_session(void *, void *) __asm__("SSL_set_session");
     int sys_SSL_session_reused(const void *) __asm__("SSL_session_reused");
@@ -160,6 +161,8 @@ function tls.context(options, server)
   if options.ca then
     assert(ssl.sys_SSL_CTX_load_verify_file(context, options.ca) == 1, openssl_error())
     ssl.sys_SSL_CTX_set_verify(context, server and 3 or 1, nil)
+    -- Without it a server that verifies fails at every session that a client resumes.
+    if server then ssl.sys_SSL_CTX_set_session_id_context(context, "spec", 4) end
   end
   if options.min_version then ssl.sys_SSL_CTX_ctrl(context, SET_MIN_VERSION, versions[options.min_version], nil) end
   if options.max_version then ssl.sys_SSL_CTX_ctrl(context, SET_MAX_VERSION, versions[options.max_version], nil) end
