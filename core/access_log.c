@@ -56,20 +56,42 @@ static struct slice request_field(const struct exchange *exchange, struct slice 
   return field ? field->value : (struct slice){NULL, 0};
 }
 
-static void put_time(struct text *line, int64_t real_us, const char *format) {
-  time_t seconds = (time_t)(real_us / 1000000);
-  struct tm parts;
-  char text[48];
-  size_t len = strftime(text, sizeof text, format, gmtime_r(&seconds, &parts));
-  text_put(line, text, len);
+// The second in which a request began is that of many others: its text is kept.
+static void put_time(struct text *line, const struct exchange *exchange, bool json) {
+  struct worker *worker = exchange->worker;
+  int64_t key = exchange->started_real_us / 1000000 * 2 + json;
+  if (worker->access_time_key != key || worker->access_time_len == 0) {
+    time_t seconds = (time_t)(key / 2);
+    struct tm parts;
+    const char *format = json ? "%Y-%m-%dT%H:%M:%S" : "%d/%b/%Y:%H:%M:%S +0000";
+    worker->access_time_len =
+        (uint32_t)strftime(worker->access_time, sizeof worker->access_time, format, gmtime_r(&seconds, &parts));
+    worker->access_time_key = key;
+  }
+  text_put(line, worker->access_time, worker->access_time_len);
 }
 
-static double ms_between(int64_t from, int64_t to) {
-  return from > 0 && to >= from ? (double)(to - from) / 1000 : -1;
+// Milliseconds with three digits behind the point, as "%.3f" writes microseconds.
+static void put_ms(struct text *line, int64_t us) {
+  char digits[24];
+  int at = sizeof digits, behind = 0;
+  uint64_t left = us > 0 ? (uint64_t)us : 0;
+  do {
+    if (behind++ == 3) digits[--at] = '.';
+    digits[--at] = (char)('0' + left % 10);
+    left /= 10;
+  } while (left > 0 || behind < 4);
+  text_put(line, digits + at, sizeof digits - (size_t)at);
 }
 
-static double whole_ms(const struct exchange *exchange) {
-  return (double)(exchange->ended_us - exchange->started_us) / 1000;
+// Until the service answered; -1: it did not.
+static int64_t service_us(const struct exchange *exchange) {
+  int64_t from = exchange->sent_us, to = exchange->first_byte_us;
+  return from > 0 && to >= from ? to - from : -1;
+}
+
+static int64_t whole_us(const struct exchange *exchange) {
+  return exchange->ended_us - exchange->started_us;
 }
 
 // ---- Lines -----------------------------------------------------------------------------------------------------------
@@ -96,19 +118,21 @@ static void put_request_line(struct text *line, const struct exchange *exchange)
 static void put_text_line(struct text *line, struct exchange *exchange) {
   put_text(line, forward_ip(exchange));
   text_puts(line, " - - [");
-  put_time(line, exchange->started_real_us, "%d/%b/%Y:%H:%M:%S +0000");
+  put_time(line, exchange, false);
   text_puts(line, "] \"");
   put_request_line(line, exchange);
   text_printf(line, "\" %d %llu \"", exchange->status, (unsigned long long)exchange->response_body_bytes);
   put_text(line, request_field(exchange, SLICE("referer")));
   text_puts(line, "\" \"");
   put_text(line, request_field(exchange, SLICE("user-agent")));
-  text_printf(line, "\" %.3f ", whole_ms(exchange));
-  double service_ms = ms_between(exchange->sent_us, exchange->first_byte_us);
-  if (service_ms >= 0)
-    text_printf(line, "%.3f ", service_ms);
+  text_puts(line, "\" ");
+  put_ms(line, whole_us(exchange));
+  text_puts(line, " ");
+  if (service_us(exchange) >= 0)
+    put_ms(line, service_us(exchange));
   else
-    text_puts(line, "- ");
+    text_puts(line, "-");
+  text_puts(line, " ");
   if (exchange->target_port)
     text_printf(line, strchr(exchange->target_ip, ':') ? "[%s]:%u" : "%s:%u", exchange->target_ip,
                 exchange->target_port);
@@ -125,20 +149,29 @@ static struct slice grpc_status(const struct exchange *exchange) {
 }
 
 static void put_json_service(struct text *line, const struct exchange *exchange) {
-  double service_ms = ms_between(exchange->sent_us, exchange->first_byte_us);
   if (exchange->service) put_json(line, "service", exchange->service->name);
   if (exchange->target_port) {
     put_json(line, "target_ip", slice_of(exchange->target_ip));
     text_printf(line, ",\"target_port\":%u,\"tries\":%u", exchange->target_port, exchange->tries);
   }
   if (exchange->service_status) text_printf(line, ",\"service_status\":%d", exchange->service_status);
-  if (service_ms >= 0) text_printf(line, ",\"service_ms\":%.3f", service_ms);
+  if (service_us(exchange) < 0) return;
+  text_puts(line, ",\"service_ms\":");
+  put_ms(line, service_us(exchange));
+}
+
+// Whom the request was authenticated as, by the name that the service is told; none when nobody vouches for it.
+static struct slice consumer_of(const struct exchange *exchange) {
+  if (!exchange->vouched) return (struct slice){NULL, 0};
+  struct slice name = request_field(exchange, SLICE("x-consumer-username"));
+  if (!name.data) name = request_field(exchange, SLICE("x-consumer-custom-id"));
+  return name.data ? name : request_field(exchange, SLICE("x-consumer-id"));
 }
 
 static void put_json_line(struct text *line, struct exchange *exchange) {
   const struct h1_message *request = &exchange->request;
   text_puts(line, "{\"time\":\"");
-  put_time(line, exchange->started_real_us, "%Y-%m-%dT%H:%M:%S");
+  put_time(line, exchange, true);
   text_printf(line, ".%03dZ\",\"id\":\"%s\"", (int)(exchange->started_real_us / 1000 % 1000), exchange_id(exchange));
   put_json(line, "client_ip", forward_ip(exchange));
   put_json(line, "method", request->method);
@@ -150,11 +183,13 @@ static void put_json_line(struct text *line, struct exchange *exchange) {
     text_printf(line, ",\"port\":%u", exchange->peer.local_port);
   }
   if (request->method.len) text_printf(line, ",\"version\":\"%u.%u\"", request->major, request->minor);
-  text_printf(line, ",\"status\":%d,\"bytes\":%llu,\"request_bytes\":%llu,\"ms\":%.3f", exchange->status,
-              (unsigned long long)exchange->response_body_bytes, (unsigned long long)exchange->request_bytes,
-              whole_ms(exchange));
+  text_printf(line, ",\"status\":%d,\"bytes\":%llu,\"request_bytes\":%llu,\"ms\":", exchange->status,
+              (unsigned long long)exchange->response_body_bytes, (unsigned long long)exchange->request_bytes);
+  put_ms(line, whole_us(exchange));
   put_json(line, "referer", request_field(exchange, SLICE("referer")));
   put_json(line, "user_agent", request_field(exchange, SLICE("user-agent")));
+  if (exchange->route) put_json(line, "route", exchange->route->name);
+  put_json(line, "consumer", consumer_of(exchange));
   put_json_service(line, exchange);
   put_json(line, "grpc_status", grpc_status(exchange));
   put_json(line, "error", exchange->error);

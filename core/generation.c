@@ -199,6 +199,7 @@ int generation_route(struct generation *generation, const struct route_conf *con
   if (index > 0 && add_to_router(generation, index, conf) < 0)
     return error_set(error, ERROR_MEMORY, "no memory for routes");
   generation->routes[index] = (struct route){
+      .name = keep(generation, conf->name),
       .service = conf->service,
       .phases = conf->phases,
       .https_redirect_status = (uint16_t)conf->https_redirect_status,

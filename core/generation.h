@@ -44,7 +44,8 @@ struct service {
 };
 
 struct route {
-  uint32_t service; // index, 0: none
+  struct slice name; // none: NULL
+  uint32_t service;  // index, 0: none
   uint32_t phases;
   uint16_t https_redirect_status;
   bool strip_path, preserve_host, path_handling_v1;

@@ -103,6 +103,9 @@ struct worker {
   struct appender *appender;
   struct passwords *passwords; // being checked; NULL until there is one
   struct text access_line;     // of the access log, being made
+  int64_t access_time_key;     // whose text `access_time` is, see access_log.c
+  uint32_t access_time_len;
+  char access_time[32];
   struct kafka *kafka;
   struct vm *vm;
   struct control *control;

@@ -81,10 +81,28 @@ describe("the access log", function()
     assert.is_true(first.bytes > 100 and first.request_bytes > 5)
     for _, name in ipairs { "time", "ms", "service_ms", "id", "bytes", "request_bytes" } do first[name] = nil end
     assert.same({ client_ip = "1.2.3.4", method = "POST", scheme = "http", host = "shop.test", target = "/echo?x",
-      version = "1.1", status = 200, user_agent = 'a"b', service = "up", target_ip = "127.0.0.1",
+      version = "1.1", status = 200, user_agent = 'a"b', route = "up", service = "up", target_ip = "127.0.0.1",
       target_port = up.port, tries = 1, service_status = 200 }, first)
     assert.same({ 502, "14", 2 }, { second.status, second.grpc_status, second.tries })
     assert.matches("^No connection to the service", second.error)
+    gw:stop()
+  end)
+
+  it("names the consumer in JSON, and nobody whom a client only says to be", function()
+    local gw = gateway.start {
+      _format_version = "3.0", gateway = { access_log = { path = "access.log", format = "json" } },
+      consumers = { { username = "alice", keyauth_credentials = { { key = "secret" } } } },
+      services = { { name = "up", url = up:url(), routes = {
+        { name = "guarded", paths = { "/guarded" }, plugins = { { name = "key-auth" } } },
+        { name = "open", paths = { "/open" } } } } },
+    }
+    gw:request { path = "/guarded", headers = { apikey = "secret", ["X-Consumer-Username"] = "eve" } }
+    gw:request { path = "/open", headers = { ["X-Consumer-Username"] = "eve" } }
+    local first, second = unpack(lines_of(gw, 2))
+    first, second = cjson.decode(first), cjson.decode(second)
+    assert.same({ "guarded", "alice" }, { first.route, first.consumer })
+    assert.equal("open", second.route)
+    assert.is_nil(second.consumer)
     gw:stop()
   end)
 
@@ -110,6 +128,15 @@ describe("the access log", function()
     local line = cjson.decode(lines_of(gw, 1)[1])
     assert.same({ "tcp", "raw", up.port }, { line.scheme, line.service, line.target_port })
     assert.is_nil(line.method)
+    gw:stop()
+  end)
+
+  it("writes milliseconds with three digits behind the point", function()
+    local gw = start("text")
+    gw:request { path = "/delay/1.05" }
+    local whole, service = lines_of(gw, 1)[1]:match('" (%S+) (%S+) 127')
+    assert.matches("^1%d%d%d%.%d%d%d$", whole)
+    assert.matches("^1%d%d%d%.%d%d%d$", service)
     gw:stop()
   end)
 
