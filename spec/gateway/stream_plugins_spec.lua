@@ -52,6 +52,17 @@ describe("on streams", function()
     there:close()
   end
 
+  describe("a condition", function()
+    it("keeps a plugin to those that it holds for", function()
+      start({ { name = "pre-function", route = "r", config = { preread = { "exchange.response:exit(403, 'no')" } },
+        when = 'net.protocol == "tcp" && route.name == "r" && net.src.ip in 192.0.2.0/24 && !(http.path ~ "")' } },
+        { flags = " proxy_protocol" })
+      assert.is_nil((open "PROXY TCP4 192.0.2.7 127.0.0.1 5 6\r\n"))
+      close(open "PROXY TCP4 198.51.100.7 127.0.0.1 5 6\r\n")
+      stop()
+    end)
+  end)
+
   describe("ip-restriction", function()
     it("lets in by address, also by what a trusted proxy tells", function()
       start({ { name = "ip-restriction", config = { allow = { "192.0.2.0/24" }, deny = { "192.0.2.66" } } },

@@ -33,7 +33,9 @@ end
 local function of_text(what)
   return function(exchange, nth)
     if nth > 1 then return nil end
-    return (text(exchange.handle, what))
+    local value = text(exchange.handle, what)
+    if value == "" then return nil end -- as the core has it of a stream
+    return value
   end
 end
 
@@ -145,7 +147,8 @@ end
 
 local function segment_count(exchange, nth)
   if nth > 1 then return nil end
-  local path = text(exchange.handle, E.TEXT_PATH) or ""
+  local path = text(exchange.handle, E.TEXT_PATH)
+  if not path or path == "" then return nil end
   local _, slashes = gsub(path, "/", "")
   return sub(path, -1) == "/" and slashes - 1 or slashes
 end
