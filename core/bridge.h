@@ -892,7 +892,7 @@ int bridge_cache_drop(struct worker *worker, double exchange); // what was found
 int bridge_cache_lead(struct worker *worker, double exchange, double seconds);
 // AGAIN; then OK: look again; NONE: nothing was stored; CLOSED: that one has gone; TIMEOUT.
 int bridge_cache_wait(struct worker *worker, double exchange, double seconds);
-int bridge_cache_unlead(struct worker *worker, double exchange); // others need not wait any more
+int bridge_cache_unlead(struct worker *worker, double exchange, bool stored); // others need not wait any more
 // The request goes to the service once more, for nobody but the cache, which validates what was found: the handle of that
 // exchange. NaN: one is on its way, or it cannot be done.
 double bridge_cache_renew(struct worker *worker, double exchange);

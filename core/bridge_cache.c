@@ -118,7 +118,9 @@ int bridge_cache_find(struct worker *worker, double handle, const struct cache_r
   if (status != BRIDGE_OK && status != BRIDGE_NONE) return status;
   describe(exchange, out);
   // From here on plugins may change the request; what Vary is about is the request as it was looked at.
-  if (headers_copy(&exchange->caching->request, &exchange->request.headers, &exchange->arena) < 0) return BRIDGE_FULL;
+  struct headers *request = &exchange->caching->request;
+  if (request->count == 0 && headers_copy(request, &exchange->request.headers, &exchange->arena) < 0)
+    return BRIDGE_FULL;
   return status == BRIDGE_OK ? BRIDGE_DIFFERS : BRIDGE_NONE;
 }
 

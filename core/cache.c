@@ -225,6 +225,7 @@ static int make_key(struct exchange *exchange, const struct cache_rules *rules, 
   if (rules->by_authorization && (caching->asks & CACHE_ASKS_AUTHORIZATION))
     put_field(&key, &exchange->request.headers, SLICE("authorization"));
   if (key.full) return BRIDGE_FULL;
+  if (slice_equal(caching->key, (struct slice){key.text, key.len})) return BRIDGE_OK; // looked up before
   caching->key = arena_copy(&exchange->arena, key.text, key.len);
   if (!caching->key.data) return BRIDGE_FULL;
   caching->url = (struct slice){caching->key.data, url};

@@ -596,10 +596,10 @@ int bridge_cache_wait(struct worker *worker, double handle, double seconds) {
   return BRIDGE_AGAIN;
 }
 
-int bridge_cache_unlead(struct worker *worker, double handle) {
+int bridge_cache_unlead(struct worker *worker, double handle, bool stored) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;
-  if (exchange->caching) exchange_land_flight(exchange, BRIDGE_NONE);
+  if (exchange->caching) exchange_land_flight(exchange, stored ? BRIDGE_OK : BRIDGE_NONE);
   return BRIDGE_OK;
 }
 

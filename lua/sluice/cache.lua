@@ -188,8 +188,9 @@ function cache.wait(exchange, seconds)
 end
 
 -- Others need not wait for this one.
-function cache.unlead(exchange)
-  C.bridge_cache_unlead(worker, exchange.handle)
+---@param stored boolean there is something to look for
+function cache.unlead(exchange, stored)
+  C.bridge_cache_unlead(worker, exchange.handle, stored)
 end
 
 -- The request goes to the service once more by itself, to validate what was found; what comes passes through

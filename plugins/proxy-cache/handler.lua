@@ -244,7 +244,7 @@ local function gather(conf, plan, exchange, state)
     if status == HIT then
       -- Another worker's may have come between the last look and this.
       local answered = look(conf, plan, exchange, state)
-      if answered then cache.unlead(exchange) end
+      if answered then cache.unlead(exchange, true) end
       return answered
     elseif status == FOUND then
       local ended = cache.wait(exchange, left)
@@ -256,7 +256,8 @@ local function gather(conf, plan, exchange, state)
       return false
     end
     state.waited = true
-    if look(conf, plan, exchange, state) then return true end
+    -- What another worker brings is looked for once that one has finished, and this one leads.
+    if status == FOUND and look(conf, plan, exchange, state) then return true end
     if counters.get(pass_key(state)) then return false end
   end
 end
@@ -427,7 +428,7 @@ local function take_validation(conf, plan, exchange, state, field)
   if how and not conditions.differs(field, old) and not state.no_store then
     cache.refresh(exchange, how)
   else
-    cache.unlead(exchange)
+    cache.unlead(exchange, false)
   end
   if state.renewing then return end
   local member = plan.tells >= 8 and "sluice; fwd=" .. state.why .. "; fwd-status=304"

@@ -74,6 +74,41 @@ describe("cached responses", function()
     assert.equal(1, up:stats().requests)
   end)
 
+  it("are validated once for 200 clients of two workers at once", function()
+    local service = upstream.start(function(request, connection)
+      if request.headers["if-none-match"] then
+        connection:sleep(0.5)
+        connection:respond(304, { ETag = '"1"' })
+      else
+        connection:respond(200, { ETag = '"1"', ["Cache-Control"] = "no-cache" }, "content")
+      end
+    end)
+    gw = gateway.start({
+      _format_version = "3.0",
+      services = { { name = "origin", url = service:url(), routes = { { name = "all", paths = { "/" } } },
+        plugins = { { name = "proxy-cache",
+          config = { strategy = "memory", content_type = { "*/*" }, cache_ttl = 2, storage_ttl = 100 } } } } },
+    }, { workers = 2, env = { SLUICE_STATE_DIR = state } })
+    get("/")
+    posix.pause(2.1) -- it is stale then
+    service:forget()
+    local clients, seen = {}, {}
+    for i = 1, 200 do
+      clients[i] = gw:connect()
+      clients[i]:send("GET / HTTP/1.1\r\nHost: cached.test\r\n\r\n")
+    end
+    for i = 1, 200 do
+      local response = assert(clients[i]:read_response("GET", 20))
+      assert.equal("content", response.body)
+      local label = response.headers["x-cache-status"]
+      seen[label] = (seen[label] or 0) + 1
+      clients[i]:close()
+    end
+    assert.same({ Refresh = 1, Hit = 199 }, seen)
+    assert.equal(1, service:stats().requests)
+    service:stop()
+  end)
+
   it("are shared by the workers, and so is what purges them", function()
     start({}, 2)
     status_of("/bytes/100")
