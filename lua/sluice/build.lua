@@ -312,8 +312,17 @@ end
 
 -- ---- Targets that plugins take out of use ----
 
+local UPSTREAM_NAME_BYTES = 127 -- of endpoint.h
+
 local function id_of(reference)
   return type(reference) == "table" and reference.id or reference or nil
+end
+
+local function has_breaker(held)
+  for _, plugin in pairs(held.plugins) do
+    if plugin.handler.breaks_targets then return true end
+  end
+  return false
 end
 
 -- Ids of services whose targets some plugin does that to; `all`: everywhere.
@@ -335,8 +344,9 @@ end
 -- The core watches their targets, from the same plan on all workers.
 ---@param services table<string, integer> indexes by id
 function build.breakers(held, services)
-  local wanted, upstreams = broken_services(held), {}
   held.breakable = {}
+  if not has_breaker(held) then return end
+  local wanted, upstreams = broken_services(held), {}
   for index, policy in pairs(held.upstreams) do upstreams[policy.name] = index end
   local conf = ffi.new("struct upstream_watch", { heeds = C.REASON_BREAKER })
   for _, service in ipairs(list(held, "services")) do
@@ -346,7 +356,9 @@ function build.breakers(held, services)
       local status = upstream and C.bridge_gen_watch(worker, held.id, upstream, conf)
         or C.bridge_gen_watch_service(worker, held.id, index, C.REASON_BREAKER)
       must(status, service, "service")
-      held.breakable[service.host] = true
+      -- The core names the targets of a host that is no upstream by both.
+      local own = ("%s:%d"):format(service.host, service.port or 80):sub(1, UPSTREAM_NAME_BYTES)
+      held.breakable[upstream and service.host or own] = true
     end
   end
   if not wanted.all then return end

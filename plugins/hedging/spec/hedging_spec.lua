@@ -257,6 +257,24 @@ describe("hedging", function()
     for _ = 1, 4 do assert.equal("fast", select(2, took()).body) end
   end)
 
+  it("tells plugins that ask for it what they do wrong", function()
+    local function fails(code, why)
+      gateway = spec.gateway { plugins = { { name = "asks" } }, plugins_code = { asks = [[
+        local sluice = require "sluice"
+        return { version = "1", priority = 1, access = function(_, exchange)
+          local budget = sluice.budget.define("asks", 0.1, 1, 10)
+          ]] .. code .. [[ end }]] } }
+      assert.equal(500, gateway:get("/").status)
+      assert.matches(why, gateway:log("plugin failed")[1])
+    end
+    fails('exchange.service:set_hedge(0.1, 77)', "set_hedge: invalid argument")
+    fails('exchange.service:set_hedge(-1, budget)', "set_hedge: invalid argument")
+    fails('exchange.service:set_hedge("soon", budget)', "set_hedge: delay")
+    fails('exchange.service:set_retry_budget(0)', "set_retry_budget: invalid argument")
+    fails('sluice.budget.define(7, 1, 1, 1)', "sluice.budget.define: name")
+    fails('exchange.service:get_hedge()', "get_hedge")
+  end)
+
   describe("refuses a configuration", function()
     local function problem(config)
       return select(2, spec.check { plugins = { { name = "hedging", config = config } } })

@@ -310,6 +310,11 @@ describe("outlier-detection", function()
     end
     assert.equal(1, log "a target takes no requests")
     assert.equal(0, bad)
+    local plugin = { name = "outlier-detection", config = { consecutive_5xx = 2 } }
+    assert.is_true(gateway:reload { plugins = { plugin } })
+    for _ = 1, 6 do assert.equal(200, gateway:get("/").status) end
+    assert.is_true(gateway:reload { plugins = { { name = "correlation-id" } } })
+    assert.equal(1, log "nothing breaks it any more")
   end)
 
   it("keeps a target out when the configuration is loaded anew, and puts it back when nothing ejects", function()
