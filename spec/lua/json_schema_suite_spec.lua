@@ -100,5 +100,45 @@ describe("JSON Schema's own tests", function()
     end
   end
 
+  -- A copy in which one place, chosen by chance, holds something else.
+  local function spoilt(value, strange)
+    if type(value) ~= "table" or math.random() < 0.15 then return strange[math.random(#strange)] end
+    local copy, names = json.is_array(value) and json.array() or {}, {}
+    for name, member in pairs(value) do
+      copy[name] = member
+      names[#names + 1] = name
+    end
+    if #names == 0 then return strange[math.random(#strange)] end
+    table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
+    local name = names[math.random(#names)]
+    copy[name] = spoilt(copy[name], strange)
+    return copy
+  end
+
+  it("are refused or used, and raise nothing, when they are spoilt at random", function()
+    math.randomseed(20260101)
+    local strange = { true, false, json.null, 0, -1, 1.5, 1e300, "", "a", "#", "#/a~1b/%", "(", "$ref", json.array(),
+      json.array { 1 }, {}, { a = {} }, { ["$ref"] = "#" }, { type = "string" }, json.array { "a", "a" } }
+    local used, refused = 0, 0
+    for folder, draft in pairs(DRAFTS) do
+      for _, path in ipairs(files(ROOT .. "/json/tests/" .. folder, ".json")) do
+        for _, group in ipairs(read(path)) do
+          local schema, err = json_schema.compile(spoilt(group.schema, strange), options_for(path, draft, known))
+          if not schema then
+            assert.is_string(err)
+            refused = refused + 1
+          else
+            used = used + 1
+            for _, test in ipairs(group.tests) do
+              local ok, errors = schema:validate(spoilt(test.data, strange))
+              if not ok then assert.is_string(json_schema.text(errors[1])) end
+            end
+          end
+        end
+      end
+    end
+    assert.is_true(used > 100 and refused > 100)
+  end)
+
   it("are there", function() assert.is_true(#files(ROOT .. "/json/tests", ".json") > 300) end)
 end)
