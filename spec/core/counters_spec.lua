@@ -124,6 +124,14 @@ describe("counters", function()
     assert.same({ 12, 8 }, { use().used, tonumber(use().refused) })
   end)
 
+  it("have room for 150,000 keys in a table of the gateway's size", function()
+    table_of = new(262144)
+    for i = 1, 150000 do
+      if select(2, add("key" .. i, 1)) == FULL then error("no room for key " .. i) end
+    end
+    for i = 1, 150000, 1000 do assert.equal(1, (get("key" .. i))) end
+  end)
+
   it("reuse what has ended, a thousand times over", function()
     table_of = new(16)
     for i = 1, 1000 do
