@@ -218,3 +218,17 @@ describe("an expression", function()
     end
   end)
 end)
+
+describe("an expression on addresses", function()
+  it("stays right for more addresses than it keeps", function()
+    local options = { plugins_code = { probe = PROBE }, plugins = { { name = "probe",
+      config = { expressions = { "net.src.ip in 10.0.0.0/16" } } } } }
+    local gateway = spec.gateway(options)
+    for i = 0, 4200 do
+      local address = ("10.%d.%d.%d"):format(i % 2, math.floor(i / 250), i % 250)
+      local body = gateway:request { path = "/", client_ip = address }.body
+      if body ~= (i % 2 == 0 and "[true]" or "[false]") then error(address .. ": " .. body) end
+    end
+    assert.equal("[true]", gateway:request { path = "/", client_ip = "10.0.0.0" }.body)
+  end)
+end)

@@ -52,6 +52,8 @@ tests.int[">="] = function(bound) return function(value) return value >= bound e
 tests.int["<"] = function(bound) return function(value) return value < bound end end
 tests.int["<="] = function(bound) return function(value) return value <= bound end end
 
+local MOST_ADDRESSES = 4096
+
 local function is_among(values)
   local set = {}
   for _, value in ipairs(values) do set[value] = true end
@@ -67,8 +69,14 @@ end
 local function is_within(ranges)
   local matcher, why = ip.matcher(ranges)
   if not matcher then return nil, "an address or a range (" .. why .. ")" end
+  -- Reading an address costs more than all the rest of a test: what was found is kept for a while.
+  local known, count = {}, 0
   return function(value)
-    local matched = matcher:matches(value)
+    local matched = known[value]
+    if matched ~= nil then return matched end
+    if count == MOST_ADDRESSES then known, count = {}, 0 end
+    matched = matcher:matches(value)
+    known[value], count = matched, count + 1
     return matched
   end
 end
