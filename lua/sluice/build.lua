@@ -357,14 +357,14 @@ function build.breakers(held, services)
         or C.bridge_gen_watch_service(worker, held.id, index, C.REASON_BREAKER)
       must(status, service, "service")
       -- The core names the targets of a host that is no upstream by both.
-      local own = ("%s:%d"):format(service.host, service.port or 80):sub(1, UPSTREAM_NAME_BYTES)
-      held.breakable[upstream and service.host or own] = true
+      local name = upstream and service.host or ("%s:%d"):format(service.host, service.port or 80)
+      held.breakable[name:sub(1, UPSTREAM_NAME_BYTES)] = true
     end
   end
   if not wanted.all then return end
   for name, index in pairs(upstreams) do
     must(C.bridge_gen_watch(worker, held.id, index, conf), { name = name }, "upstream")
-    held.breakable[name] = true
+    held.breakable[name:sub(1, UPSTREAM_NAME_BYTES)] = true
   end
 end
 
