@@ -192,6 +192,16 @@ describe("an upstream", function()
       assert.is_true(#all > 1)
     end)
 
+    it("is what hash_on means without an algorithm", function()
+      start({ hash_on = "header", hash_on_header = "X-Who" }, { 100, 100, 100 })
+      local first, all = places(20, by_header), {}
+      assert.same(first, places(20, by_header))
+      for _, place in ipairs(first) do all[place] = true end
+      assert.same({ true, true, true }, all)
+      start({ hash_on = "ip", algorithm = "round-robin" }, { 100, 100 })
+      assert.same({ 2, 2 }, counts(4))
+    end)
+
     it("goes by the fallback where there is nothing else", function()
       hashing { hash_on = "header", hash_on_header = "X-None", hash_fallback = "header",
         hash_fallback_header = "X-Who" }

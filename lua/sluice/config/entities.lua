@@ -303,10 +303,16 @@ local function needs(if_field, word, then_field)
     then_match = { required = true } } }
 end
 
+-- Who says what to hash by, and no algorithm, wants it hashed.
+local function expand_hash_on(hash_on)
+  return { hash_on = hash_on, algorithm = hash_on ~= "none" and "consistent-hashing" or nil }
+end
+
 define("upstreams", "upstream", {
   names = { "name" }, key = by_name,
   refs = { client_certificate = "certificates" },
   nested = { targets = { "targets", "upstream" } },
+  shorthand_fields = { { hash_on = { type = "string", func = expand_hash_on } } },
   fields = {
     { name = typedefs.host { required = true } },
     { algorithm = choice("round-robin", { "consistent-hashing", "least-connections", "round-robin", "latency",

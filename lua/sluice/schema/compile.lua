@@ -324,7 +324,9 @@ end
 function builders.record(field)
   local by_name, names, to_fill = members_of(field)
   local shorthands = shorthands_of(field)
-  for name in pairs(shorthands or {}) do names[#names + 1] = name end
+  for name in pairs(shorthands or {}) do
+    if not by_name[name] then names[#names + 1] = name end
+  end
   local entity_checks = assert(checks.compile(field.entity_checks))
   return function(value, ctx)
     if type(value) ~= "table" or value[1] ~= nil then return wrong_kind(ctx, field, value) end
