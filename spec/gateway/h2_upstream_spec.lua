@@ -16,11 +16,17 @@ services:
 - name: far
   url: http2://127.0.0.1:%d/base
   connect_timeout: 2000
+  read_timeout: 20000
+  write_timeout: 20000
+  retries: 1
+  routes: [{ name: far, paths: [/] }]
+- name: hasty
+  url: http2://127.0.0.1:%d/base
   read_timeout: 700
   write_timeout: 700
   retries: 1
-  routes: [{ name: far, paths: [/] }]
-%s]]):format(port, more or "")
+  routes: [{ name: hasty, paths: [/hasty] }]
+%s]]):format(port, port, more or "")
 end
 
 describe("a service over HTTP/2", function()
@@ -275,17 +281,20 @@ describe("a service over HTTP/2", function()
     end)
 
     it("with 504 when it does not answer, and asked whether it lives", function()
-      local got = pass { method = "POST" }
+      local got = pass { path = "/hasty", method = "POST" }
       assert.equal(504, client:read_response().status)
       assert(connection:wait_until(function() return got.reset and connection.pings end))
       assert.equal("CANCEL", got.reset)
-      send {} -- it has answered the PING, so it goes on being used
+      -- It has answered the PING, so it goes on being used. (The gateway has read that once it has refused something that
+      -- came later.)
+      assert.equal(405, gw:request({ method = "CONNECT", path = "x.test:1" }).status)
+      send {}
       connection:respond(assert(connection:next_request()), { { ":status", 200 } }, "")
       assert.equal(200, client:read_response().status)
     end)
 
     it("with 504 when it takes no content", function()
-      send { method = "POST", body = ("x"):rep(200000) }
+      send { path = "/hasty", method = "POST", body = ("x"):rep(200000) }
       connection = service:accept(nil, true)
       assert.equal(504, client:read_response().status)
     end)
