@@ -328,7 +328,8 @@ static int unname(struct objects *objects, MDB_txn *txn, const char *names, uint
     at += (uint32_t)sizeof one;
     if (one > len - at) break;
     name_key(&key, (struct slice){names + at, one}, id);
-    int code = mdb_del(txn, objects->names, &(MDB_val){key.len, key.bytes}, NULL);
+    MDB_val found = {.mv_size = key.len, .mv_data = key.bytes};
+    int code = mdb_del(txn, objects->names, &found, NULL);
     if (code && code != MDB_NOTFOUND) return code;
     at += one;
   }

@@ -285,8 +285,8 @@ describe("a service over HTTP/2", function()
       assert.equal(504, client:read_response().status)
       assert(connection:wait_until(function() return got.reset and connection.pings end))
       assert.equal("CANCEL", got.reset)
-      -- It has answered the PING, so it goes on being used. (The gateway has read that once it has refused something that
-      -- came later.)
+      -- It has answered the PING, so it goes on being used. (The gateway has read that once it has refused something
+      -- that came later.)
       assert.equal(405, gw:request({ method = "CONNECT", path = "x.test:1" }).status)
       send {}
       connection:respond(assert(connection:next_request()), { { ":status", 200 } }, "")

@@ -269,11 +269,13 @@ describe("sluice.redis", function()
 
     setup(function()
       servers = {}
+      local buses = {}
       for i = 1, 2 do
-        servers[i] = redis.start { arguments = { "--cluster-enabled", "yes" } }
+        buses[i] = process.free_port() -- Redis' own choice, port + 10000, may be taken
+        servers[i] = redis.start { arguments = { "--cluster-enabled", "yes", "--cluster-port", buses[i] } }
         servers[i]:command("CLUSTER", "ADDSLOTSRANGE", unpack(half(i)))
       end
-      servers[1]:command("CLUSTER", "MEET", "127.0.0.1", servers[2].port)
+      servers[1]:command("CLUSTER", "MEET", "127.0.0.1", servers[2].port, buses[2])
       for i = 1, 2 do
         process.wait_until(function()
           return (servers[i]:command("CLUSTER", "INFO") or ""):find("cluster_state:ok", 1, true)
