@@ -426,6 +426,12 @@ int cache_look_up(struct exchange *exchange, const struct cache_rules *rules, co
   return status == BRIDGE_OK ? find_stored(exchange, objects) : status;
 }
 
+int64_t cache_us(double seconds) {
+  const double most = 1e9;
+  if (!(seconds > 0)) return 0;
+  return (int64_t)((seconds < most ? seconds : most) * 1e6);
+}
+
 int64_t cache_age_us(const struct exchange *exchange, const struct stored *stored) {
   int64_t resident = exchange->worker->loop.clock.real_us - stored->received_us;
   return stored->age_us + (resident > 0 ? resident : 0);

@@ -72,6 +72,7 @@ void cache_hex(const unsigned char hash[OBJECT_HASH], char out[CACHE_KEY_HEX]);
 int cache_look_up(struct exchange *exchange, const struct cache_rules *rules, const struct cache_subject *subject);
 // What responses to a path (with its query; data NULL: the request's own) on the same host are named by.
 struct slice cache_url(struct exchange *exchange, const struct cache_rules *rules, struct slice path);
+int64_t cache_us(double seconds); // in microseconds, within bounds
 int64_t cache_age_us(const struct exchange *exchange, const struct stored *stored);
 
 // Lists of names that go with a response, and its Date where it has none itself (RFC 9110 6.6.1).

@@ -253,7 +253,7 @@ void exchange_store_end(struct exchange *exchange);
 void exchange_answer_stored(struct exchange *exchange);
 void exchange_pump_stored(struct exchange *exchange); // the client can take more
 void exchange_forget_cache(struct exchange *exchange);
-void flights_close(struct worker *worker);
+void flights_close(struct worker *worker); // of exchange_flight.c
 
 // From the bridge.
 // Takes no more content of the request than that, nor than the gateway's own limit. FULL: more has come or is announced.

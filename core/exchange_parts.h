@@ -91,7 +91,7 @@ void websocket_on_phase(struct exchange *exchange, enum phase phase, enum phase_
 void websocket_end(struct exchange *exchange); // forgets the exchange
 void websocket_free(struct exchange *exchange);
 
-// exchange_cache.c
+// exchange_flight.c
 // Those who wait for what this exchange was to store are told how that ended.
 void exchange_land_flight(struct exchange *exchange, int status);
 bool exchange_flight_is_free(struct exchange *exchange); // nobody of this worker fetches the same

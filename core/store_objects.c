@@ -417,7 +417,8 @@ static int write_chunk(struct objects *objects, struct object_writer *writer, st
   next.bytes += data.len;
   next.cost += cost;
   code = evict(objects, txn, &use, cost, now_us);
-  if (code == 0) code = mdb_put(txn, objects->chunks, VAL(key), &(MDB_val){data.len, (void *)(uintptr_t)data.data}, 0);
+  MDB_val value = {data.len, (void *)(uintptr_t)data.data};
+  if (code == 0) code = mdb_put(txn, objects->chunks, VAL(key), &value, 0);
   if (code == 0 && (next.lease_us - now_us < LEASE_US / 2 || next.lease_us - now_us > LEASE_US)) {
     if (next.lease_us) code = unmourn(objects, txn, next.lease_us, next.id);
     next.lease_us = now_us + LEASE_US;
@@ -483,7 +484,8 @@ static int link_record(struct objects *objects, MDB_txn *txn, const struct objec
   for (uint32_t i = 0; code == 0 && i < put->name_count; i++) {
     struct name_key name;
     name_key(&name, put->names[i], be64toh(place->id));
-    code = mdb_put(txn, objects->names, &(MDB_val){name.len, name.bytes}, &(MDB_val){OBJECT_HASH, key.hash}, 0);
+    MDB_val from = {name.len, name.bytes}, to = {OBJECT_HASH, key.hash};
+    code = mdb_put(txn, objects->names, &from, &to, 0);
   }
   return code;
 }
@@ -606,7 +608,8 @@ int64_t objects_purge(struct objects *objects, struct slice name, bool prefix, i
   code = mdb_cursor_open(txn, objects->names, &cursor);
   while (code == 0 && removed < OBJECT_PURGE_BATCH && first_named(cursor, &from, &place, &found)) {
     code = unlink_record(objects, txn, &use, &place, now_us, NULL);
-    if (code == MDB_NOTFOUND) code = mdb_del(txn, objects->names, &(MDB_val){found.len, found.bytes}, NULL);
+    MDB_val leftover = {found.len, found.bytes};
+    if (code == MDB_NOTFOUND) code = mdb_del(txn, objects->names, &leftover, NULL);
     removed++;
   }
   if (cursor) mdb_cursor_close(cursor);
