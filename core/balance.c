@@ -95,7 +95,6 @@ static bool any_limit(const struct check_limits *limits) {
 static void watch_fill(struct watch *watch, const struct upstream_watch *conf) {
   watch->checks = conf->checks;
   watch->spread = (uint8_t)conf->spread;
-  watch->loads = conf->loads;
   watch->threshold = conf->threshold;
   // Where clients stay with a target, it would move them away.
   watch->slow_start_us = conf->spread == SPREAD_HASH ? 0 : (int64_t)(conf->slow_start_s * 1e6);

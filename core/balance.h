@@ -32,7 +32,6 @@ struct watch {
   uint32_t checks;  // tells one configuration of checks from another
   uint8_t spread;   // enum spread: among the addresses of a target
   bool passive;     // tries count
-  bool loads;       // requests in flight and latencies count
   double threshold; // percent of the weight that must take requests
   int64_t slow_start_us;
   struct check_limits passive_limits, active_limits;

@@ -480,7 +480,6 @@ struct upstream_watch {
   uint32_t
       checks; // tells one configuration of health checks from another: with another one, health begins anew. 0: none
   uint32_t spread;  // enum spread
-  bool loads;       // its policy goes by requests in flight or latencies
   double threshold; // percent of the weight that must take requests, or the upstream takes none
   double slow_start_s;
   struct check_limits passive, active;

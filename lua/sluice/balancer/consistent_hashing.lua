@@ -96,7 +96,7 @@ end
 ---@param upstream table
 ---@return table policy
 function hashing.new(upstream)
-  return setmetatable({ loads = true, spread = "hash", on = input(upstream, "on"),
+  return setmetatable({ spread = "hash", on = input(upstream, "on"),
     fallback = input(upstream, "fallback") }, hashing)
 end
 

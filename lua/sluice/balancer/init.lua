@@ -6,9 +6,9 @@
 --   policy:schedule()      -> indexes | nil   an order that the core walks round by itself, without entering Lua; a
 --                                             policy that has none leaves the method out
 --   policy:pick(exchange)  -> index | nil     asked at each try when there is no schedule; nil: no target. Never waits
---   policy.loads           -> boolean         it goes by requests in flight, latencies or a hash: have the core watch
 --   policy.spread          -> text | nil      how the core chooses among the addresses of one target: "load",
---                                             "latency", "hash" (of what was picked by); nil: in turns
+--                                             "latency", "hash" (of what was picked by), and then it watches all of
+--                                             them; nil: in turns
 --
 -- `exchange` is the handle, a number. A policy belongs to a generation and may keep state between calls; `generation`
 -- and `index`, by which the core knows the upstream, are set before it is asked. Which targets take requests and what

@@ -15,7 +15,7 @@ local cell = ffi.new("const struct target_state *[1]")
 
 ---@return table policy
 function latency.new()
-  return setmetatable({ loads = true, spread = "latency", at = 0 }, latency)
+  return setmetatable({ spread = "latency", at = 0 }, latency)
 end
 
 local function average(states, count)

@@ -13,7 +13,7 @@ local cell = ffi.new("const struct target_state *[1]")
 
 ---@return table policy
 function least_connections.new()
-  return setmetatable({ loads = true, spread = "load", at = 0 }, least_connections)
+  return setmetatable({ spread = "load", at = 0 }, least_connections)
 end
 
 function least_connections:pick(exchange)

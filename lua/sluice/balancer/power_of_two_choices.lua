@@ -15,7 +15,7 @@ local cell = ffi.new("const struct target_state *[1]")
 
 ---@return table policy
 function two_choices.new()
-  return setmetatable({ loads = true, spread = "load" }, two_choices)
+  return setmetatable({ spread = "load" }, two_choices)
 end
 
 -- A usable target by weight, other than `but`; nil: there is none.

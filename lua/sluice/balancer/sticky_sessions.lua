@@ -35,7 +35,7 @@ function sticky.new(upstream, targets)
     places[tags[i]] = i
   end
   return setmetatable({
-    loads = true, spread = "hash", tags = tags, places = places, turns = round_robin.new(upstream, targets),
+    spread = "hash", tags = tags, places = places, turns = round_robin.new(upstream, targets),
     cookie = upstream.sticky_sessions_cookie,
     attributes = "; Path=" .. (upstream.sticky_sessions_cookie_path or "/") .. "; HttpOnly",
   }, sticky)

@@ -92,8 +92,7 @@ end
 
 local SPREADS = { load = "SPREAD_LOAD", latency = "SPREAD_LATENCY", hash = "SPREAD_HASH" }
 
--- `policy.loads`: it goes by requests in flight or latencies; `policy.spread`: "load", "latency" or "hash", among the
--- addresses of one target.
+-- `policy.spread`: see sluice.balancer.
 ---@param generation integer
 ---@param index integer of the upstream in it
 ---@param upstream table
@@ -102,11 +101,11 @@ local SPREADS = { load = "SPREAD_LOAD", latency = "SPREAD_LATENCY", hash = "SPRE
 function watch.start(generation, index, upstream, policy)
   local checked = watch.has_checks(upstream)
   local slow_start = upstream.slow_start or 0
-  if not (checked or policy.loads or policy.spread or slow_start > 0) then return C.BRIDGE_OK end
+  if not (checked or policy.spread or slow_start > 0) then return C.BRIDGE_OK end
   local conf, alive = ffi.new("struct upstream_watch"), nil
   conf.heeds = checked and bit.bor(C.REASON_BREAKER, C.REASON_CHECKS) or C.REASON_BREAKER
   conf.spread = policy.spread and C[SPREADS[policy.spread]] or C.SPREAD_TURNS
-  conf.loads, conf.slow_start_s = policy.loads == true, slow_start
+  conf.slow_start_s = slow_start
   if checked then
     local checks = upstream.healthchecks
     conf.checks, conf.threshold = number_of(checks), checks.threshold or 0
