@@ -239,7 +239,7 @@ describe("a Redis that", function()
   end)
 
   it("is a cluster is asked where the counters are", function()
-    local one = redis.start { arguments = { "--cluster-enabled", "yes" } }
+    local one = redis.start { arguments = { "--cluster-enabled", "yes", "--cluster-port", process.free_port() } }
     one:command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
     process.wait_until(function()
       return (one:command("CLUSTER", "INFO") or ""):find("cluster_state:ok", 1, true)
