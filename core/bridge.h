@@ -689,7 +689,9 @@ int bridge_counter_swap_at(struct worker *worker, double handle, double expected
 // The named counters whose key begins with `prefix`, in no particular order: begin with *cursor 0. OK or NONE.
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
                         double *value);
-void bridge_counter_usage(struct worker *worker, struct counter_usage *out);
+// Counts a piece of the table, which is large: begin with *cursor 0. AGAIN (without noting the coroutine) while there is
+// more.
+int bridge_counter_usage(struct worker *worker, double *cursor, struct counter_usage *out);
 // Leases: see lease.h. Takes one of `most` for the exchange. OK; NONE: all are in use; FULL; STALE. `*held` gets how
 // many are in use.
 int bridge_lease_take(struct worker *worker, double exchange, const char *key, uint32_t len, double most, double *held);

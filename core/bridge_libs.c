@@ -140,15 +140,25 @@ int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len,
   return BRIDGE_OK;
 }
 
-void bridge_counter_usage(struct worker *worker, struct counter_usage *out) {
-  struct counters_use use;
-  counters_use(worker_counters(worker), now_us(worker), &use);
+enum { USAGE_SLOTS = 8192 }; // looked at in one call: half a MB
+
+int bridge_counter_usage(struct worker *worker, double *cursor, struct counter_usage *out) {
+  uint32_t at = (uint32_t)*cursor;
+  struct counters_use use = {.slots = out->slots,
+                             .used = out->used,
+                             .named = out->named,
+                             .text_bytes = (uint64_t)out->text_bytes,
+                             .text_used = (uint64_t)out->text_used,
+                             .refused = (uint64_t)out->refused};
+  bool more = counters_use_some(worker_counters(worker), now_us(worker), &at, USAGE_SLOTS, &use);
+  *cursor = at;
   *out = (struct counter_usage){.slots = use.slots,
                                 .used = use.used,
                                 .named = use.named,
                                 .text_bytes = (double)use.text_bytes,
                                 .text_used = (double)use.text_used,
                                 .refused = (double)use.refused};
+  return more ? BRIDGE_AGAIN : BRIDGE_OK;
 }
 
 // ---- Leases ----

@@ -531,18 +531,33 @@ bool counters_next(struct counters *counters, const char *prefix, uint32_t prefi
 
 // ---- The table ----
 
-void counters_use(struct counters *counters, int64_t now_us, struct counters_use *out) {
-  uint64_t text_used = __atomic_load_n(&counters->shared->text_used, __ATOMIC_RELAXED);
-  *out = (struct counters_use){.slots = counters->named + counters->keyed,
-                               .text_bytes = counters->text_bytes,
-                               .text_used = text_used < counters->text_bytes ? text_used : counters->text_bytes,
-                               .refused = __atomic_load_n(&counters->shared->refused, __ATOMIC_RELAXED)};
-  for (uint32_t i = 0; i < counters->named; i++) out->named += counters->slots[i].name != 0;
-  out->used = out->named;
-  for (uint32_t i = counters->named; i < out->slots; i++) {
+bool counters_use_some(struct counters *counters, int64_t now_us, uint32_t *at, uint32_t most,
+                       struct counters_use *out) {
+  uint32_t slots = counters->named + counters->keyed;
+  if (*at == 0) {
+    uint64_t text_used = __atomic_load_n(&counters->shared->text_used, __ATOMIC_RELAXED);
+    *out = (struct counters_use){.slots = slots,
+                                 .text_bytes = counters->text_bytes,
+                                 .text_used = text_used < counters->text_bytes ? text_used : counters->text_bytes,
+                                 .refused = __atomic_load_n(&counters->shared->refused, __ATOMIC_RELAXED)};
+  }
+  for (; *at < slots && most > 0; ++*at, most--) {
+    const struct slot *slot = &counters->slots[*at];
+    if (*at < counters->named) {
+      out->named += slot->name != 0;
+      out->used += slot->name != 0;
+      continue;
+    }
     int64_t end_us;
-    union pair count = look(&counters->slots[i].count);
-    out->used += state_of(counters, &counters->slots[i], count, now_us, &end_us) == SLOT_LIVE;
+    union pair count = look(&counters->slots[*at].count);
+    out->used += state_of(counters, &counters->slots[*at], count, now_us, &end_us) == SLOT_LIVE;
+  }
+  return *at < slots;
+}
+
+void counters_use(struct counters *counters, int64_t now_us, struct counters_use *out) {
+  uint32_t at = 0;
+  while (counters_use_some(counters, now_us, &at, UINT32_MAX, out)) {
   }
 }
 

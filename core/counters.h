@@ -61,6 +61,9 @@ bool counters_next(struct counters *counters, const char *prefix, uint32_t prefi
                    const char **key, uint32_t *len, int64_t *value);
 
 void counters_use(struct counters *counters, int64_t now_us, struct counters_use *out);
+// The same a piece of `most` slots at a time, for the table is large: begin with *at 0. False when `out` is whole.
+bool counters_use_some(struct counters *counters, int64_t now_us, uint32_t *at, uint32_t most,
+                       struct counters_use *out);
 
 // Leases: how many are in use of something, by all processes together. What a process holds is gone when it is: each
 // joins as a holder before it begins (the master does that for it), and leaves when it has been reaped.

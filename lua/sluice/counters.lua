@@ -12,7 +12,7 @@ local ffi_string = ffi.string
 ---@class sluice.counters
 local counters = {}
 
-local OK, NONE, DIFFERS = 0, 2, 3
+local OK, AGAIN, NONE, DIFFERS = 0, 1, 2, 3
 local FULL_TEXT = "the table of shared counters is full"
 
 -- Adds and gives the new value. A key that is new begins at 0 and ends after `ttl`; adding to a living one does not
@@ -125,10 +125,13 @@ function counters.each(prefix)
   end
 end
 
+---@param pause? fun() called now and then: looking through the whole table takes milliseconds
 ---@return { slots: integer, used: integer, named: integer, text_bytes: integer, text_used: integer, refused: integer }
-function counters.usage()
-  local out = ffi.new("struct counter_usage[1]")
-  C.bridge_counter_usage(worker, out)
+function counters.usage(pause)
+  local out, cursor = ffi.new("struct counter_usage[1]"), ffi.new("double[1]")
+  while C.bridge_counter_usage(worker, cursor, out) == AGAIN do
+    if pause then pause() end
+  end
   return {
     slots = out[0].slots, used = out[0].used, named = out[0].named, text_bytes = out[0].text_bytes,
     text_used = out[0].text_used, refused = out[0].refused,

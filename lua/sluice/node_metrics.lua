@@ -84,8 +84,8 @@ end
 local SLOT_BYTES = 64
 
 -- Memory that workers share, under the name that Kong's metrics have for it.
-local function put_shared(out, id)
-  local counted, stored = counters.usage(), store.usage()
+local function put_shared(out, id, counted)
+  local stored = store.usage()
   local shared = { { "counters", counted.used * SLOT_BYTES + counted.text_used,
     counted.slots * SLOT_BYTES + counted.text_bytes } }
   if stored then shared[2] = { "store", stored.bytes_used, stored.bytes_limit } end
@@ -98,9 +98,9 @@ local function put_shared(out, id)
   end
 end
 
-local function put_refused(out, id)
+local function put_refused(out, id, counted)
   head(out, "sluice_counters_refused_total", "Counts that found no room in the table of shared counters", "counter")
-  line(out, "sluice_counters_refused_total", counters.usage().refused, "node_id", id)
+  line(out, "sluice_counters_refused_total", counted.refused, "node_id", id)
 end
 
 -- ---- Targets ----
@@ -153,9 +153,10 @@ local function put_circuits(out)
 end
 
 -- Text in Prometheus' format.
+---@param pause? fun() called now and then
 ---@return string
-function node_metrics.text()
-  local out, id, totals = buffer.new(), node.get_id(), vitals.totals()
+function node_metrics.text(pause)
+  local out, id, totals, counted = buffer.new(), node.get_id(), vitals.totals(), counters.usage(pause)
   put_node(out, id)
   put_connections(out, "sluice_connections_total", id, totals)
   put_connections(out, "sluice_nginx_connections_total", id, totals)
@@ -163,8 +164,8 @@ function node_metrics.text()
   put_requests(out, "sluice_nginx_requests_total", id, totals)
   put_streams(out, id, totals)
   put_memory(out, id)
-  put_shared(out, id)
-  put_refused(out, id)
+  put_shared(out, id, counted)
+  put_refused(out, id, counted)
   put_targets(out)
   put_circuits(out)
   return out:get()

@@ -39,7 +39,7 @@ end
 local function next_turn() sleep(0) end
 
 local function metrics_text(exchange)
-  return exchange.response:exit(200, node_metrics.text() .. metrics.text(next_turn),
+  return exchange.response:exit(200, node_metrics.text(next_turn) .. metrics.text(next_turn),
     { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" })
 end
 

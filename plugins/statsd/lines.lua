@@ -5,6 +5,7 @@
 local counters = require "sluice.counters"
 local node = require "sluice.node"
 local random = require "sluice.random"
+local sleep = require "sluice.sleep"
 local store = require "sluice.store"
 local time = require "sluice.time"
 
@@ -148,12 +149,16 @@ function measure.status_count_per_user_per_route(state, list, metric, facts)
     with_status(state, facts, metric, { "consumer", user }))
 end
 
+local function give_way()
+  sleep(0)
+end
+
 -- Shared memory, told once a minute: it is not a request's.
 function measure.shdict_usage(state, list, metric)
   local now = time.monotonic()
   if now - state.usage_at < USAGE_EVERY_S then return end
   state.usage_at = now
-  local counted, stored = counters.usage(), store.usage()
+  local counted, stored = counters.usage(give_way), store.usage()
   local shared = { { "counters", counted.slots * 64 + counted.text_bytes,
     counted.used * 64 + counted.text_used } }
   if stored then shared[2] = { "store", stored.bytes_limit, stored.bytes_used } end

@@ -361,4 +361,17 @@ describe("named counters", function()
     for i = 1, 200 do assert.equal(200, found["series" .. i]) end
     assert.equal(200, use().named)
   end)
+
+  it("say how full they are a piece at a time, the same as at once", function()
+    for i = 1, 7 do name("series" .. i) end
+    for i = 1, 5 do add("key" .. i, 1) end
+    local whole, out, at, pieces = use(), ffi.new("struct counters_use"), ffi.new("uint32_t[1]"), 1
+    while C.counters_use_some(table_of, NOW, at, 10, out) do pieces = pieces + 1 end
+    assert.equal(math.ceil(whole.slots / 10), pieces)
+    for _, field in ipairs { "slots", "used", "named", "text_bytes", "text_used", "refused" } do
+      assert.equal(tonumber(whole[field]), tonumber(out[field]), field)
+    end
+    assert.equal(7, out.named)
+    assert.equal(12, out.used)
+  end)
 end)
