@@ -201,15 +201,23 @@ static bool make_room(struct capture *capture, uint32_t need) {
   return true;
 }
 
+// That there is no room for one is no news to be told again and again.
+static void tell_failure(const struct exchange *exchange, int result, const struct error *error) {
+  struct log *log = &exchange->worker->log;
+  if (result == ERROR_MEMORY)
+    log_info(log, "a response is not cached", "cause", error->text);
+  else
+    log_warn(log, "a response is not cached", "cause", error->text);
+}
+
 static bool write_chunk(struct exchange *exchange) {
   struct capture *capture = exchange->caching->capture;
   struct error error;
   int result = objects_write(exchange->worker->objects, &capture->writer, (struct slice){capture->buffer, capture->len},
                              exchange->worker->loop.clock.real_us, &error);
   capture->len = 0;
-  if (result == 0) return true;
-  log_warn(&exchange->worker->log, "a response is not cached", "cause", error.text);
-  return false;
+  if (result < 0) tell_failure(exchange, result, &error);
+  return result == 0;
 }
 
 static bool append(struct exchange *exchange, struct slice piece) {
@@ -363,8 +371,9 @@ void exchange_store_end(struct exchange *exchange) {
     capture_drop(exchange);
     return;
   }
-  if (store_record(exchange, &error) < 0) {
-    log_warn(&exchange->worker->log, "a response is not cached", "cause", error.text);
+  int result = store_record(exchange, &error);
+  if (result < 0) {
+    tell_failure(exchange, result, &error);
     capture_drop(exchange);
     return;
   }

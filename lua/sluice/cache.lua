@@ -87,6 +87,9 @@ function cache.find(exchange, rules, scope, who, method, body)
   return status
 end
 
+-- Why a call that gave FAILED did not do it.
+cache.FAILED, cache.reason = -6, core.reason
+
 -- What the last `find` of this exchange has found, before anything else is looked for. Of a request that has no
 -- response: key and asks.
 ---@return table key, asks, flags, status, age, lifetime, revalidate, error, length, first, total }

@@ -18,6 +18,7 @@ local HIT, FOUND, NONE = cache.HIT, cache.FOUND, cache.NONE
 local ASKS = cache.ASKS
 local PASS_SECONDS = 5             -- that requests do not wait for what was last seen not to be stored
 local POLL_FROM, POLL_TO = 0.002, 0.05 -- seconds between looks at what another worker stores
+local COMPLAIN_EVERY_S = 60
 local SAFE = { GET = true, HEAD = true, OPTIONS = true, TRACE = true }
 local BROKEN = { [500] = true, [502] = true, [503] = true, [504] = true }
 local NOTHING = {}
@@ -376,6 +377,15 @@ local function consider(conf, plan, exchange, state, status)
   forward(conf, plan, exchange, state, "Miss", "uri-miss")
 end
 
+local complained_at = -COMPLAIN_EVERY_S
+
+-- The files cannot be read, or such: requests go on without.
+local function complain(status)
+  if status ~= cache.FAILED or time.monotonic() - complained_at < COMPLAIN_EVERY_S then return end
+  complained_at = time.monotonic()
+  log.warn("responses cannot be cached", { error = cache.reason(status) })
+end
+
 -- A method that is not stored: the cache steps aside, and what the request changes is forgotten afterwards.
 local function step_aside(plan, exchange, method)
   if method == "PURGE" and plan.purge then return purging.answer(plan, exchange) end
@@ -395,7 +405,10 @@ function proxy_cache.access(conf, exchange)
     status = cache.find(exchange, plan.rules, scope, who, subject, body)
     if status == HIT then return end
   end
-  if status < 0 then return bypass(plan, exchange, { method = method }, "bypass") end
+  if status < 0 then
+    complain(status)
+    return bypass(plan, exchange, { method = method }, "bypass")
+  end
   consider(conf, plan, exchange, { method = method, subject = subject, scope = scope, who = who, body = body }, status)
 end
 

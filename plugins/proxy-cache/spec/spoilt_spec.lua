@@ -45,6 +45,17 @@ local function spoil(path, distance, value)
 end
 
 describe("a stored response that is spoilt", function()
+  in_process("that cannot be looked for is none, which is told once", function()
+    local cache = new({ headers = {}, body = "content" }, { cache_control = false })
+    assert(io.open(cache.gateway.world.directory .. "/responses", "w")):close() -- where a folder should be
+    for _ = 1, 3 do
+      local response, status = cache:get()
+      assert.same({ 200, "content", "Bypass" }, { response.status, response.body, status })
+    end
+    assert.equal(1, #cache.gateway:log("responses cannot be cached"))
+    cache:close()
+  end)
+
   in_process("is none, or is served within its bounds; the gateway goes on in any case", function()
     local cache = new({ headers = { ["Content-Type"] = "text/plain", Vary = "X-One, X-Two", ["X-Field"] = "value" },
       body = ("content "):rep(1000) }, { cache_control = false })
