@@ -8,11 +8,14 @@
 -- Code sees the names that the caller gives, and pure libraries. It cannot set globals.
 
 local json = require "sluice.json"
+local native = package.loaded["sluice.native"] and require "sluice.ffi"
 local query = require "sluice.query"
 local xml = require "sluice.xml"
 
 local concat, find, format, gsub, sub = table.concat, string.find, string.format, string.gsub, string.sub
 local tostring, type = tostring, type
+
+local on_error = native and native.on_error or tostring -- specs run in a plain Lua too
 
 local document = {}
 
@@ -91,8 +94,9 @@ local function code_of(text)
   return concat(pieces)
 end
 
+-- The message of an error, without a traceback.
 local function with_line(message)
-  return (gsub(tostring(message), "^template:(%d+): ", "line %1: "))
+  return (gsub(gsub(tostring(message), "\nstack traceback:.*$", ""), "^template:(%d+): ", "line %1: "))
 end
 
 -- An expression may be nothing but that: `1) os.exit(` is none, nor is a statement where a value is wanted.
@@ -147,7 +151,8 @@ function document.compile(text, output, names)
     local out, put = collector()
     local list = {}
     for i = 1, count do list[i] = values[names[i]] end
-    local ok, why = pcall(chunk, put, write, plain, unpack(list, 1, count))
+    -- Not pcall, which would swallow the end of the CPU budget.
+    local ok, why = xpcall(chunk, on_error, put, write, plain, unpack(list, 1, count))
     if not ok then return nil, with_line(why) end
     return concat(out)
   end

@@ -212,6 +212,13 @@ describe("body-transformer", function()
       assert.matches("line 2: .*index.*x", failure '{"a":\n{{ body.x.y }}}')
     end)
 
+    it("runs without end", function()
+      local _, response, gateway = sent({ request = { template = "{% while true do end %}" } },
+        post("application/json", "{}"))
+      assert.equal(500, response.status)
+      assert.matches("CPU budget", table.concat(gateway:log(), "\n"))
+    end)
+
     it("makes what is no JSON", function()
       assert.matches("the result is no json: ", failure '{"a":"{{ "twice quoted" }}"}')
     end)
