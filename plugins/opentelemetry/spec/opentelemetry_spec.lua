@@ -387,6 +387,34 @@ describe("opentelemetry", function()
     end)
   end)
 
+  it("traces a WebSocket when it ends", function()
+    start({ access_logs = { endpoint = "http://collector.example/v1/logs" } }, { upstreams = {
+      ["collector.example"] = { body = "" }, ["*"] = { websocket = true } } })
+    local socket = gateway:websocket { path = "/chat", headers = { traceparent = TRACEPARENT } }
+    socket:send("hello")
+    assert.equal("hello", socket:receive().data)
+    socket:close(1000)
+    socket:receive()
+    socket:hang_up()
+    local list = spans()
+    assert.equal(TRACE, list[1].traceId)
+    assert.equal("101", list[1].attributes["http.status_code"])
+    local record = otlp.decode("logs", requests("/v1/logs")[1].body).resourceLogs[1].scopeLogs[1].logRecords[1]
+    assert.equal(TRACE, otlp.hex(record.traceId))
+  end)
+
+  it("keeps the trace of a WebSocket that is not sampled", function()
+    start({ sampling_rate = 0, access_logs = { endpoint = "http://collector.example/v1/logs" } }, { upstreams = {
+      ["collector.example"] = { body = "" }, ["*"] = { websocket = true } } })
+    local socket = gateway:websocket { path = "/chat", headers = { traceparent = TRACEPARENT } }
+    socket:close(1000)
+    socket:receive()
+    socket:hang_up()
+    local record = otlp.decode("logs", requests("/v1/logs")[1].body).resourceLogs[1].scopeLogs[1].logRecords[1]
+    assert.equal(TRACE, otlp.hex(record.traceId))
+    assert.equal(0, #spans())
+  end)
+
   it("tells the client the trace's id in the field that it is told", function()
     start { http_response_header_for_traceid = "X-Trace" }
     assert.equal(TRACE, gateway:get("/", { traceparent = TRACEPARENT }).headers["x-trace"])
