@@ -22,7 +22,8 @@ describe("tcp-log", function()
   end)
 
   local function start(config)
-    config.host, config.port = "127.0.0.1", port
+    config.host, config.port, config.timeout = "127.0.0.1", port, config.timeout or 1000
+    config.queue = { max_batch_size = 100, max_coalescing_delay = 0.01, max_retry_delay = 0.1 }
     gw = gateway.start {
       _format_version = "3.0",
       routes = { { name = "all", paths = { "/" }, plugins = {
