@@ -2,55 +2,7 @@
 -- What `require "sluice"` gives to plugins: all that needs no exchange. A part is loaded when it is first used.
 
 local PARTS = {}
-for name in ([[
-  authentication
-  budget
-  cache
-  certificate
-  circuit
-  counters
-  crypto
-  datagram
-  dns
-  document
-  endpoints
-  file
-  grpc
-  http
-  ip
-  json
-  json_edits
-  jwks
-  jwt
-  kafka
-  leases
-  lock
-  log
-  metrics
-  multipart
-  node
-  otlp
-  protobuf
-  query
-  queue
-  random
-  recent
-  redis
-  regex
-  sleep
-  store
-  table
-  tcp
-  template
-  time
-  timer
-  tracing
-  uuid
-  vault
-  xml
-]]):gmatch("%S+") do
-  PARTS[name] = "sluice." .. name
-end
+for _, name in ipairs(require("sluice.parts").parts) do PARTS[name] = "sluice." .. name end
 PARTS.table = "sluice.tables"
 
 -- Modules that know whom they work for: their functions are bound to the plugin.

@@ -257,66 +257,9 @@ local PURE = { bit = true, cjson = true, ["cjson.safe"] = true, ["table.new"] = 
 local WITH_SETTINGS = { cjson = true, ["cjson.safe"] = true } -- each plugin gets an instance of its own
 
 -- What plugins use of the gateway; everything else under `sluice.` is the runtime's own.
-local PUBLIC = {}
-for name in ([[
-  authentication
-  budget
-  cache
-  certificate
-  circuit
-  code
-  cookie
-  counters
-  crypto
-  datagram
-  dns
-  document
-  endpoints
-  expression
-  file
-  function_stats
-  functions
-  grpc
-  hash
-  http
-  ip
-  json
-  json_edits
-  json_schema
-  jwks
-  jwt
-  kafka
-  leases
-  limits
-  lock
-  log
-  logging
-  metrics
-  multipart
-  node
-  otlp
-  protobuf
-  query
-  queue
-  random
-  recent
-  record_schema
-  redis
-  regex
-  sleep
-  store
-  tables
-  tcp
-  template
-  time
-  timer
-  together
-  tracing
-  uuid
-  vault
-  xml
-]]):gmatch("%S+") do
-  PUBLIC["sluice." .. name] = true
+local PUBLIC = { ["sluice.tables"] = true }
+for _, names in pairs(require "sluice.parts") do
+  for _, name in ipairs(names) do PUBLIC["sluice." .. name] = true end
 end
 
 -- Modules that know whom they work for (timers, log lines) are bound to the plugin.
