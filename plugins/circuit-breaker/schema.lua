@@ -41,7 +41,8 @@ return {
       { scope = { type = "string", required = true, default = "service", one_of = { "service", "route" },
         about = "what a circuit is for: all requests to a service, or those of a route" } },
       { consecutive_failures = { type = "integer", gt = 0, about = "failures in a row that open the circuit" } },
-      { failure_rate_threshold = percent("share of failures in the window that opens it, in percent") },
+      { failure_rate_threshold = percent("share of failures in the window that opens it, in percent; "
+        .. "100: only when every call fails", 50) },
       { slow_call_rate_threshold = percent("share of slow calls in the window that opens it, in percent") },
       { slow_call_duration_threshold = seconds(60,
         "seconds from the request's going out to the head of the response, from which on a call is slow") },
@@ -68,8 +69,6 @@ return {
       { message = { type = "string", required = true, default = "The service is not available at the moment",
         about = "its message" } },
       { fallback = fallback },
-    }, entity_checks = {
-      { at_least_one_of = { "consecutive_failures", "failure_rate_threshold", "slow_call_rate_threshold" } },
     } } },
   },
 }
