@@ -14,11 +14,13 @@ local cjson = require "cjson"
 local core = require "sluice.api.core"
 local log = require "sluice.log"
 local metrics = require "sluice.metrics"
+local native = require "sluice.ffi"
 local time = require "sluice.time"
 local timer = require "sluice.timer"
 
 local C, worker = core.C, core.worker
-local min, pcall, tostring, type = math.min, pcall, tostring, type
+local on_error = native.on_error -- not pcall, which would swallow the end of the CPU budget
+local min, tostring, type, xpcall = math.min, tostring, type, xpcall
 
 ---@class sluice.queue
 local queue = {}
@@ -140,9 +142,13 @@ local function gather(self)
   self.gathering = false
 end
 
+local function without_traceback(err)
+  return (tostring(err):gsub("\nstack traceback:.*$", ""))
+end
+
 local function try(self, batch)
-  local ok, taken, err = pcall(self.handler, self.context, batch)
-  if not ok then return nil, tostring(taken) end
+  local ok, taken, err = xpcall(self.handler, on_error, self.context, batch)
+  if not ok then return nil, without_traceback(taken) end
   return taken, err
 end
 
@@ -207,12 +213,12 @@ end
 
 local function run(self)
   C.bridge_hold(worker, 1)
-  local ok, err = pcall(send_all, self)
+  local ok, err = xpcall(send_all, on_error, self)
   C.bridge_hold(worker, -1)
   self.senders = self.senders - 1
   if not ok then
     self.gathering, self.waiting = false, false
-    self.log.err("the queue's sender failed", { instance = self.instance, error = tostring(err) })
+    self.log.err("the queue's sender failed", { instance = self.instance, error = without_traceback(err) })
   end
   publish(self)
 end
