@@ -7,7 +7,7 @@
 //   json  one object, whose members are left out when there is nothing to tell
 #include "access_log.h"
 
-#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "appender.h"
@@ -18,37 +18,88 @@
 
 // ---- Pieces ----------------------------------------------------------------------------------------------------------
 
-static void put_escaped(struct text *line, struct slice value) {
-  uint32_t from = 0;
-  for (uint32_t i = 0; i < value.len; i++) {
-    unsigned char c = (unsigned char)value.data[i];
-    if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') continue;
-    text_put(line, value.data + from, i - from);
-    text_printf(line, "\\x%02X", c);
-    from = i + 1;
+static void put(struct text *line, struct slice piece) {
+  if (line->room - line->len <= piece.len) text_reserve(line, piece.len);
+  memcpy(line->data + line->len, piece.data, piece.len);
+  line->len += piece.len;
+}
+
+static void put_number(struct text *line, uint64_t number) {
+  char digits[DIGITS_MOST];
+  put(line, slice_of_number(number, digits));
+}
+
+static bool is_plain(unsigned char c) {
+  return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+// Not 0 when one of the word's bytes is 0 (or, behind such a one, 1).
+static uint64_t zero_bytes(uint64_t word) {
+  return (word - 0x0101010101010101u) & ~word & 0x8080808080808080u;
+}
+
+// Not 0 when one of the word's bytes is not plain.
+static uint64_t odd_bytes(uint64_t word) {
+  uint64_t low = (word - 0x2020202020202020u) & ~word & 0x8080808080808080u;
+  return (word & 0x8080808080808080u) | low | zero_bytes(word ^ 0x7f7f7f7f7f7f7f7fu) |
+         zero_bytes(word ^ 0x2222222222222222u) | zero_bytes(word ^ 0x5c5c5c5c5c5c5c5cu);
+}
+
+// How many bytes can be taken as they are before one that cannot; most texts have none such.
+static uint32_t plain_bytes(struct slice value) {
+  uint32_t at = 0;
+  for (uint64_t word; at + sizeof word <= value.len; at += (uint32_t)sizeof word) {
+    memcpy(&word, value.data + at, sizeof word);
+    if (odd_bytes(word)) break;
   }
-  if (value.len > from) text_put(line, value.data + from, value.len - from);
+  while (at < value.len && is_plain((unsigned char)value.data[at])) at++;
+  return at;
+}
+
+static void put_odd_byte(struct text *line, unsigned char c, bool json) {
+  static const char lower[] = "0123456789abcdef", upper[] = "0123456789ABCDEF";
+  if (json && (c == '"' || c == '\\'))
+    put(line, (struct slice){(char[]){'\\', (char)c}, 2});
+  else if (json)
+    put(line, (struct slice){(char[]){'\\', 'u', '0', '0', lower[c >> 4], lower[c & 15]}, 6});
+  else
+    put(line, (struct slice){(char[]){'\\', 'x', upper[c >> 4], upper[c & 15]}, 4});
+}
+
+static void put_escaped(struct text *line, struct slice value, bool json) {
+  while (value.len > 0) {
+    uint32_t plain = plain_bytes(value);
+    put(line, (struct slice){value.data, plain});
+    if (plain == value.len) return;
+    put_odd_byte(line, (unsigned char)value.data[plain], json);
+    value = (struct slice){value.data + plain + 1, value.len - plain - 1};
+  }
 }
 
 static void put_text(struct text *line, struct slice value) {
   if (value.len)
-    put_escaped(line, value);
+    put_escaped(line, value, false);
   else
-    text_puts(line, "-");
+    put(line, SLICE("-"));
 }
 
-static void put_json(struct text *line, const char *name, struct slice value) {
+static void put_name(struct text *line, struct slice name) {
+  put(line, SLICE(",\""));
+  put(line, name);
+  put(line, SLICE("\":"));
+}
+
+static void put_json(struct text *line, struct slice name, struct slice value) {
   if (!value.data) return;
-  text_printf(line, ",\"%s\":\"", name);
-  for (uint32_t i = 0, from = 0; i <= value.len; i++) {
-    unsigned char c = i < value.len ? (unsigned char)value.data[i] : 0;
-    bool plain = c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
-    if (plain) continue;
-    if (i > from) text_put(line, value.data + from, i - from);
-    from = i + 1;
-    if (i < value.len) text_printf(line, c == '"' || c == '\\' ? "\\%c" : "\\u%04x", c);
-  }
-  text_puts(line, "\"");
+  put_name(line, name);
+  put(line, SLICE("\""));
+  put_escaped(line, value, true);
+  put(line, SLICE("\""));
+}
+
+static void put_json_number(struct text *line, struct slice name, uint64_t number) {
+  put_name(line, name);
+  put_number(line, number);
 }
 
 static struct slice request_field(const struct exchange *exchange, struct slice name) {
@@ -68,7 +119,7 @@ static void put_time(struct text *line, const struct exchange *exchange, bool js
         (uint32_t)strftime(worker->access_time, sizeof worker->access_time, format, gmtime_r(&seconds, &parts));
     worker->access_time_key = key;
   }
-  text_put(line, worker->access_time, worker->access_time_len);
+  put(line, (struct slice){worker->access_time, worker->access_time_len});
 }
 
 // Milliseconds with three digits behind the point, as "%.3f" writes microseconds.
@@ -81,7 +132,7 @@ static void put_ms(struct text *line, int64_t us) {
     digits[--at] = (char)('0' + left % 10);
     left /= 10;
   } while (left > 0 || behind < 4);
-  text_put(line, digits + at, sizeof digits - (size_t)at);
+  put(line, (struct slice){digits + at, (uint32_t)sizeof digits - (uint32_t)at});
 }
 
 // Until the service answered; -1: it did not.
@@ -99,46 +150,65 @@ static int64_t whole_us(const struct exchange *exchange) {
 static void put_request_line(struct text *line, const struct exchange *exchange) {
   const struct h1_message *request = &exchange->request;
   if (exchange->tcp) { // a stream: "tls db.example:9443"
-    put_escaped(line, exchange->scheme);
-    text_puts(line, " ");
-    put_escaped(line, exchange->tls_sni);
-    text_printf(line, ":%u", exchange->peer.local_port);
+    put_escaped(line, exchange->scheme, false);
+    put(line, SLICE(" "));
+    put_escaped(line, exchange->tls_sni, false);
+    put(line, SLICE(":"));
+    put_number(line, exchange->peer.local_port);
     return;
   }
   if (request->method.len == 0) { // nothing that could be read
-    text_puts(line, "-");
+    put(line, SLICE("-"));
     return;
   }
-  put_escaped(line, request->method);
-  text_puts(line, " ");
-  put_escaped(line, request->target);
-  text_printf(line, request->major >= 2 ? " HTTP/%u" : " HTTP/%u.%u", request->major, request->minor);
+  put_escaped(line, request->method, false);
+  put(line, SLICE(" "));
+  put_escaped(line, request->target, false);
+  put(line, SLICE(" HTTP/"));
+  put_number(line, request->major);
+  if (request->major >= 2) return;
+  put(line, SLICE("."));
+  put_number(line, request->minor);
+}
+
+static void put_target(struct text *line, const struct exchange *exchange) {
+  if (!exchange->target_port) {
+    put(line, SLICE("-"));
+    return;
+  }
+  struct slice ip = slice_of(exchange->target_ip);
+  bool bracketed = memchr(ip.data, ':', ip.len) != NULL;
+  if (bracketed) put(line, SLICE("["));
+  put(line, ip);
+  put(line, bracketed ? SLICE("]:") : SLICE(":"));
+  put_number(line, exchange->target_port);
 }
 
 static void put_text_line(struct text *line, struct exchange *exchange) {
   put_text(line, forward_ip(exchange));
-  text_puts(line, " - - [");
+  put(line, SLICE(" - - ["));
   put_time(line, exchange, false);
-  text_puts(line, "] \"");
+  put(line, SLICE("] \""));
   put_request_line(line, exchange);
-  text_printf(line, "\" %d %llu \"", exchange->status, (unsigned long long)exchange->response_body_bytes);
+  put(line, SLICE("\" "));
+  put_number(line, (uint64_t)exchange->status);
+  put(line, SLICE(" "));
+  put_number(line, exchange->response_body_bytes);
+  put(line, SLICE(" \""));
   put_text(line, request_field(exchange, SLICE("referer")));
-  text_puts(line, "\" \"");
+  put(line, SLICE("\" \""));
   put_text(line, request_field(exchange, SLICE("user-agent")));
-  text_puts(line, "\" ");
+  put(line, SLICE("\" "));
   put_ms(line, whole_us(exchange));
-  text_puts(line, " ");
+  put(line, SLICE(" "));
   if (service_us(exchange) >= 0)
     put_ms(line, service_us(exchange));
   else
-    text_puts(line, "-");
-  text_puts(line, " ");
-  if (exchange->target_port)
-    text_printf(line, strchr(exchange->target_ip, ':') ? "[%s]:%u" : "%s:%u", exchange->target_ip,
-                exchange->target_port);
-  else
-    text_puts(line, "-");
-  text_printf(line, " %s", exchange_id(exchange));
+    put(line, SLICE("-"));
+  put(line, SLICE(" "));
+  put_target(line, exchange);
+  put(line, SLICE(" "));
+  put(line, slice_of(exchange_id(exchange)));
 }
 
 static struct slice grpc_status(const struct exchange *exchange) {
@@ -149,14 +219,15 @@ static struct slice grpc_status(const struct exchange *exchange) {
 }
 
 static void put_json_service(struct text *line, const struct exchange *exchange) {
-  if (exchange->service) put_json(line, "service", exchange->service->name);
+  if (exchange->service) put_json(line, SLICE("service"), exchange->service->name);
   if (exchange->target_port) {
-    put_json(line, "target_ip", slice_of(exchange->target_ip));
-    text_printf(line, ",\"target_port\":%u,\"tries\":%u", exchange->target_port, exchange->tries);
+    put_json(line, SLICE("target_ip"), slice_of(exchange->target_ip));
+    put_json_number(line, SLICE("target_port"), exchange->target_port);
+    put_json_number(line, SLICE("tries"), exchange->tries);
   }
-  if (exchange->service_status) text_printf(line, ",\"service_status\":%d", exchange->service_status);
+  if (exchange->service_status) put_json_number(line, SLICE("service_status"), (uint64_t)exchange->service_status);
   if (service_us(exchange) < 0) return;
-  text_puts(line, ",\"service_ms\":");
+  put(line, SLICE(",\"service_ms\":"));
   put_ms(line, service_us(exchange));
 }
 
@@ -168,33 +239,54 @@ static struct slice consumer_of(const struct exchange *exchange) {
   return name.data ? name : request_field(exchange, SLICE("x-consumer-id"));
 }
 
+// Milliseconds of the second.
+static void put_json_fraction(struct text *line, int64_t real_us) {
+  int ms = (int)(real_us / 1000 % 1000);
+  char digits[] = {'.', (char)('0' + ms / 100), (char)('0' + ms / 10 % 10), (char)('0' + ms % 10)};
+  put(line, (struct slice){digits, sizeof digits});
+}
+
+static void put_json_version(struct text *line, const struct h1_message *request) {
+  if (request->method.len == 0) return;
+  put_name(line, SLICE("version"));
+  put(line, SLICE("\""));
+  put_number(line, request->major);
+  put(line, SLICE("."));
+  put_number(line, request->minor);
+  put(line, SLICE("\""));
+}
+
 static void put_json_line(struct text *line, struct exchange *exchange) {
   const struct h1_message *request = &exchange->request;
-  text_puts(line, "{\"time\":\"");
+  put(line, SLICE("{\"time\":\""));
   put_time(line, exchange, true);
-  text_printf(line, ".%03dZ\",\"id\":\"%s\"", (int)(exchange->started_real_us / 1000 % 1000), exchange_id(exchange));
-  put_json(line, "client_ip", forward_ip(exchange));
-  put_json(line, "method", request->method);
-  put_json(line, "scheme", exchange->scheme);
-  put_json(line, "host", exchange->host);
-  put_json(line, "target", request->target);
+  put_json_fraction(line, exchange->started_real_us);
+  put(line, SLICE("Z\""));
+  put_json(line, SLICE("id"), slice_of(exchange_id(exchange)));
+  put_json(line, SLICE("client_ip"), forward_ip(exchange));
+  put_json(line, SLICE("method"), request->method);
+  put_json(line, SLICE("scheme"), exchange->scheme);
+  put_json(line, SLICE("host"), exchange->host);
+  put_json(line, SLICE("target"), request->target);
   if (exchange->tcp) {
-    put_json(line, "sni", exchange->tls_sni);
-    text_printf(line, ",\"port\":%u", exchange->peer.local_port);
+    put_json(line, SLICE("sni"), exchange->tls_sni);
+    put_json_number(line, SLICE("port"), exchange->peer.local_port);
   }
-  if (request->method.len) text_printf(line, ",\"version\":\"%u.%u\"", request->major, request->minor);
-  text_printf(line, ",\"status\":%d,\"bytes\":%llu,\"request_bytes\":%llu,\"ms\":", exchange->status,
-              (unsigned long long)exchange->response_body_bytes, (unsigned long long)exchange->request_bytes);
+  put_json_version(line, request);
+  put_json_number(line, SLICE("status"), (uint64_t)exchange->status);
+  put_json_number(line, SLICE("bytes"), exchange->response_body_bytes);
+  put_json_number(line, SLICE("request_bytes"), exchange->request_bytes);
+  put(line, SLICE(",\"ms\":"));
   put_ms(line, whole_us(exchange));
-  put_json(line, "referer", request_field(exchange, SLICE("referer")));
-  put_json(line, "user_agent", request_field(exchange, SLICE("user-agent")));
-  if (exchange->route) put_json(line, "route", exchange->route->name);
-  put_json(line, "consumer", consumer_of(exchange));
+  put_json(line, SLICE("referer"), request_field(exchange, SLICE("referer")));
+  put_json(line, SLICE("user_agent"), request_field(exchange, SLICE("user-agent")));
+  if (exchange->route) put_json(line, SLICE("route"), exchange->route->name);
+  put_json(line, SLICE("consumer"), consumer_of(exchange));
   put_json_service(line, exchange);
-  put_json(line, "grpc_status", grpc_status(exchange));
-  put_json(line, "error", exchange->error);
-  if (exchange->failed_response) text_puts(line, ",\"cut\":true");
-  text_puts(line, "}");
+  put_json(line, SLICE("grpc_status"), grpc_status(exchange));
+  put_json(line, SLICE("error"), exchange->error);
+  if (exchange->failed_response) put(line, SLICE(",\"cut\":true"));
+  put(line, SLICE("}"));
 }
 
 void access_log_write(struct exchange *exchange) {
@@ -208,6 +300,7 @@ void access_log_write(struct exchange *exchange) {
     put_json_line(line, exchange);
   else
     put_text_line(line, exchange);
+  put(line, SLICE("\n"));
   struct appended appended = {.path = generation->access_log, .line = line->data, .len = (uint32_t)line->len};
   appender_put(appender, &appended); // which tells of what it loses
 }

@@ -4,7 +4,6 @@
 #include "exchange.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "access_log.h"
@@ -12,6 +11,7 @@
 #include "exchange_parts.h"
 #include "lease.h"
 #include "stream.h"
+#include "trace.h"
 #include "try.h"
 #include "worker.h"
 
@@ -152,10 +152,7 @@ static void exchange_free(struct exchange *exchange) {
 }
 
 const char *exchange_id(struct exchange *exchange) {
-  if (!exchange->id[0]) {
-    uint64_t high = worker_random(exchange->worker), low = worker_random(exchange->worker);
-    snprintf(exchange->id, sizeof exchange->id, "%016llx%016llx", (unsigned long long)high, (unsigned long long)low);
-  }
+  if (!exchange->id[0]) trace_random(exchange->worker, exchange->id, (sizeof exchange->id - 1) / 2);
   return exchange->id;
 }
 

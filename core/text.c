@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void text_reserve(struct text *text, size_t more) {
+void text_reserve(struct text *text, size_t more) {
   size_t need = text->len + more + 1;
   if (need <= text->room) return;
   size_t room = text->room ? text->room : 256;

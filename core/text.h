@@ -10,6 +10,8 @@ struct text {
   size_t len, room;
 };
 
+// Makes room for so many bytes more and the zero.
+void text_reserve(struct text *text, size_t more);
 void text_put(struct text *text, const char *data, size_t len);
 void text_puts(struct text *text, const char *data);
 void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));

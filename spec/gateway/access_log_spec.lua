@@ -88,6 +88,35 @@ describe("the access log", function()
     gw:stop()
   end)
 
+  -- Each byte that a field may hold, at all places of a word of eight.
+  local function all_bytes()
+    local pieces = {}
+    for byte = 0x20, 0xff do
+      if byte ~= 0x7f then pieces[#pieces + 1] = ("a"):rep(byte % 13) .. string.char(byte) end
+    end
+    return table.concat(pieces, nil, 2) .. "z"
+  end
+
+  it("escapes in text what may not stand in a line, and nothing else", function()
+    local gw = start("text")
+    gw:request { path = "/echo", headers = { ["User-Agent"] = all_bytes(), Referer = "1234567\t1234567" } }
+    local referer, agent = lines_of(gw, 1)[1]:match('"([^"]*)" "([^"]*)" %d+%.')
+    assert.equal("1234567\\x091234567", referer)
+    assert.equal((all_bytes():gsub('["\\\128-\255]', function(byte) return ("\\x%02X"):format(byte:byte()) end)), agent)
+    gw:stop()
+  end)
+
+  it("escapes in JSON what may not stand in a string, and nothing else", function()
+    local gw = start("json")
+    gw:request { path = "/echo", headers = { ["User-Agent"] = all_bytes(), Referer = "1234567\t1234567" } }
+    local referer, agent = lines_of(gw, 1)[1]:match('"referer":"([^"]*)","user_agent":"(.*)","route"')
+    assert.equal("1234567\\u00091234567", referer)
+    assert.equal((all_bytes():gsub('["\\]', "\\%0"):gsub("[\128-\255]", function(byte)
+      return ("\\u%04x"):format(byte:byte())
+    end)), agent)
+    gw:stop()
+  end)
+
   it("names the consumer in JSON, and nobody whom a client only says to be", function()
     local gw = gateway.start {
       _format_version = "3.0", gateway = { access_log = { path = "access.log", format = "json" } },
