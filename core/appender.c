@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Appends lines to files. Each file has two buffers: one that lines come into, one that a helper thread writes.
 //
-//   appender_put -> waiting --(64 KB, or 100 ms after the first line)--> batch -> errand: open, one write -> on_written
+//   appender_put -> waiting --(256 KB, or 100 ms after the first line)--> batch -> errand: open, one write -> on_written
 #include "appender.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 enum {
   FILES_MOST = 64,
-  BATCH_BYTES = 64 * 1024,
+  BATCH_BYTES = 256 * 1024,       // a thread is started for each: with less its start costs more than the write
   WAITING_MOST = 8 * 1024 * 1024, // of one file
   BUFFER_KEPT = 1024 * 1024,      // a buffer that grew beyond it is given back
   DELAY_US = 100 * 1000,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lines at the end of files, for logs of exchanges: gathered for a moment, written on a helper thread, so that no disk
 // holds up the loop. A batch is one write to a file opened for appending: lines of several workers do not mix.
-// A file that was moved away or removed is made anew with the next batch.
+// A process that is killed loses what waits: lines of the last tenth of a second, at most 256 KB and what is being
+// written, unless the disk is slower than that. A file that was moved away or removed is made anew with the next batch.
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -98,8 +98,8 @@ describe("an appender", function()
   end)
 
   it("does not wait when a batch is full", function()
-    put(("x"):rep(70000))
-    loop:turn_until(function() return text() and #text() == 70001 end)
+    put(("x"):rep(270000))
+    loop:turn_until(function() return text() and #text() == 270001 end)
   end)
 
   it("keeps files apart", function()
