@@ -115,10 +115,12 @@ return {
           targets = { { target = "127.0.0.1:" .. origin.port }, { target = "localhost:" .. origin.port } },
           healthchecks = { passive = { unhealthy = { tcp_failures = 3, timeouts = 3, http_failures = 5 } } } } } })
     end },
+  -- Both gather lines: nginx 64 KB of them, for at most a second (its default, a write for each, is slower), and Sluice
+  -- as it does by default. Its lines tell more.
   { name = "access-log", against = "nginx", floor = 1.05, path = "/128", config = function(origin)
       return configuration(origin, { gateway = { access_log = { path = "./access.log" } } })
     end,
-    nginx = { location = "access_log DIRECTORY/access.log combined;" } },
+    nginx = { location = "access_log DIRECTORY/access.log combined buffer=64k flush=1s;" } },
   { name = "otel", against = "plain", floor = 0.85, path = "/128", config = function(origin)
       return configuration(origin, { plugins = { { name = "opentelemetry", config = { sampling_rate = 0.01,
         traces_endpoint = "http://127.0.0.1:" .. origin.port .. "/128" } } } })

@@ -25,7 +25,7 @@ end
 local function run(gw, kind)
   local client = assert(http.connect(gw.port, { timeout = 30 }))
   assert(client:request({ path = "/128" }).status == 200)
-  local before, cpu = measure.private_bytes(gw.worker), measure.cpu_seconds(gw.worker)
+  local before, cpu = measure.private_bytes(gw.worker), posix.cpu_seconds(gw.worker)
   local flood = process.start({ "taskset", "-c", servers.OTHER_CORE, "nice", "luajit", "spec/support/flood.lua",
     gw.port, kind, SECONDS, 1e9, "/1m" })
   local times, most, looked = {}, before, posix.now()
@@ -39,7 +39,7 @@ local function run(gw, kind)
     posix.pause(PAUSE)
   end
   client:close()
-  cpu = measure.cpu_seconds(gw.worker) - cpu
+  cpu = posix.cpu_seconds(gw.worker) - cpu
   local out = flood:stdout()
   local result = assert(out ~= "" and cjson.decode(out), flood:stderr())
   flood:forget()

@@ -1,21 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Load, and what it cost: wrk and h2load on the other core, CPU time of a process as the kernel counts it.
+local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 local servers = require "spec.bench.servers"
 
 local measure = {}
-
--- CPU seconds that a process has used so far, all threads. The scheduler's own account: nanoseconds, not ticks.
-function measure.cpu_seconds(pid)
-  local total = 0
-  local tasks = io.popen("ls /proc/" .. pid .. "/task")
-  for task in tasks:lines() do
-    local text = process.read_file(("/proc/%d/task/%s/schedstat"):format(pid, task))
-    total = total + tonumber(text:match("^%d+") or 0)
-  end
-  tasks:close()
-  return total / 1e9
-end
 
 -- Resident bytes that are a process's own (without what it shares with its master or maps from files).
 function measure.private_bytes(pid)
@@ -88,9 +77,9 @@ function measure.round(pid, load)
     command[#command + 1] = line
   end
   command[#command + 1] = load.url
-  local before = measure.cpu_seconds(pid)
+  local before = posix.cpu_seconds(pid)
   local out = checked(command, load.seconds)
-  local cpu = measure.cpu_seconds(pid) - before
+  local cpu = posix.cpu_seconds(pid) - before
   local requests, rate = (load.streams and read_h2load or read_wrk)(out)
   return requests and { requests = requests, cpu = cpu, per_cpu = requests / cpu, rate = rate }
 end

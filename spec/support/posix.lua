@@ -81,6 +81,12 @@ function posix.now()
   return tonumber(timespec.sec) + tonumber(timespec.nsec) / 1e9
 end
 
+-- CPU seconds that a process has used, with those of its threads that have ended. Clock ids: man 3 clock_getcpuclockid.
+function posix.cpu_seconds(pid)
+  if C.sys_clock_gettime(-(pid + 1) * 8 + 2, timespec) ~= 0 then error(posix.error("clock_gettime")) end
+  return tonumber(timespec.sec) + tonumber(timespec.nsec) / 1e9
+end
+
 -- Lets other processes run for a moment, between two looks at a condition.
 function posix.pause(seconds)
   C.sys_poll(nil, 0, math.ceil(seconds * 1000))
