@@ -11,7 +11,7 @@
 
 #include "control.h"
 
-static const char *const command_names[DESK_COUNT] = {"status", "top", "reload", "upgrade", "quit", "stop"};
+static const char *const command_names[DESK_COUNT] = {"status", "top", "profile", "reload", "upgrade", "quit", "stop"};
 
 struct client {
   struct client *next;

@@ -8,7 +8,7 @@
 
 struct desk;
 
-enum desk_command { DESK_STATUS, DESK_TOP, DESK_RELOAD, DESK_UPGRADE, DESK_QUIT, DESK_STOP, DESK_COUNT };
+enum desk_command { DESK_STATUS, DESK_TOP, DESK_PROFILE, DESK_RELOAD, DESK_UPGRADE, DESK_QUIT, DESK_STOP, DESK_COUNT };
 
 // Opens the socket at `path`. A client sends the command's name as one line and then waits.
 struct desk *desk_open(struct loop *loop, const char *path,

@@ -36,7 +36,9 @@ enum {
   STAGE_MS = 60000,
   UPGRADE_MS = 120000,
   DRAIN_MS = 30000,
-  STATUS_WAIT_MS = 1000
+  STATUS_WAIT_MS = 1000,
+  PROFILE_WAIT_MS = 2000,
+  PROFILE_BYTES = 64 << 20 // of all workers' answers
 };
 
 enum master_state {
@@ -67,12 +69,16 @@ struct master {
   bool owns_files;   // pid file and control socket: no other master has them still, or has taken them over
   int64_t status_id; // question to a worker that is out; 0: none
   int64_t last_status_id;
+  int64_t
+      profile_id; // question to all workers that is out, 0: none; how many have not answered, and what the rest said
+  uint32_t profile_left;
+  struct text profile;
   char log_path[STATEDIR_PATH];  // "": stderr
   char desk_path[STATEDIR_PATH]; // until it is moved to its final place
   int terminal; // standard error as it was before the log took its place, until the start has ended; -1
   int signals;
   ev_io signalled;
-  ev_timer rotate, status_wait;
+  ev_timer rotate, status_wait, profile_wait;
 };
 
 // The one place where the master changes its state.
@@ -189,6 +195,7 @@ static void on_settled(void *context, int64_t revision, const char *failure) {
 }
 
 static void on_status(void *context, int64_t id, const char *json);
+static void on_profile(void *context, int64_t id, const char *json);
 
 static struct workers *workers_make(struct master *master, struct error *error) {
   master->counters = counters_new(COUNTER_SLOTS, COUNTER_TEXT_BYTES, error);
@@ -206,6 +213,7 @@ static struct workers *workers_make(struct master *master, struct error *error) 
                                     .stage_ms = STAGE_MS,
                                     .on_settled = on_settled,
                                     .on_status = on_status,
+                                    .on_profile = on_profile,
                                     .on_empty = on_empty,
                                     .context = master};
   return workers_new(&options);
@@ -318,6 +326,47 @@ static void on_status(void *context, int64_t id, const char *json) {
   if (desk_waits(master->desk, DESK_STATUS)) status_ask(master);
 }
 
+// ---- Profile ----------------------------------------------------------------------------------------------------
+
+static void profile_ask(struct master *master);
+
+static void profile_answer(struct master *master) {
+  ev_timer_stop(master->loop.ev, &master->profile_wait);
+  text_puts(&master->profile, "]}");
+  desk_answer(master->desk, DESK_PROFILE, master->profile.data);
+  text_free(&master->profile);
+  master->profile = (struct text){0};
+  master->profile_id = 0;
+  if (desk_waits(master->desk, DESK_PROFILE)) profile_ask(master);
+}
+
+static void on_profile_wait(struct ev_loop *ev, ev_timer *timer, int events) {
+  (void)ev, (void)events;
+  profile_answer(timer->data);
+}
+
+static void profile_ask(struct master *master) {
+  if (master->profile_id) return;
+  desk_begin(master->desk, DESK_PROFILE);
+  master->profile_id = ++master->last_status_id;
+  text_puts(&master->profile, "{\"workers\":[");
+  ev_timer_set(&master->profile_wait, PROFILE_WAIT_MS / 1000.0, 0);
+  ev_timer_start(master->loop.ev, &master->profile_wait);
+  master->profile_left = master->workers ? workers_profile(master->workers, master->profile_id) : 0;
+  if (master->profile_left == 0) profile_answer(master);
+}
+
+static void on_profile(void *context, int64_t id, const char *json) {
+  struct master *master = context;
+  if (id != master->profile_id) return; // too late
+  size_t len = strlen(json);
+  if (master->profile.len + len < PROFILE_BYTES) {
+    if (master->profile.data[master->profile.len - 1] != '[') text_puts(&master->profile, ",");
+    text_put(&master->profile, json, len);
+  }
+  if (--master->profile_left == 0) profile_answer(master);
+}
+
 // ---- Upgrade ----------------------------------------------------------------------------------------------------
 
 // What came of a command that has no more to say than that.
@@ -402,6 +451,8 @@ static void on_command(void *context, enum desk_command command) {
     status_ask(master);
   else if (command == DESK_TOP)
     figures_answer(master);
+  else if (command == DESK_PROFILE)
+    profile_ask(master);
   else if (command == DESK_QUIT || command == DESK_STOP)
     command_end(master, command);
   else if (master->state == MASTER_DRAINING)
@@ -492,7 +543,8 @@ static void master_watch(struct master *master) {
   ev_io_init(&master->signalled, on_signalled, master->signals, EV_READ);
   ev_timer_init(&master->rotate, on_rotate, TICKET_ROTATE_S, TICKET_ROTATE_S);
   ev_timer_init(&master->status_wait, on_status_wait, 0, 0);
-  master->signalled.data = master->rotate.data = master->status_wait.data = master;
+  ev_timer_init(&master->profile_wait, on_profile_wait, 0, 0);
+  master->signalled.data = master->rotate.data = master->status_wait.data = master->profile_wait.data = master;
   ev_io_start(ev, &master->signalled);
   ev_timer_start(ev, &master->rotate);
 }
@@ -537,6 +589,7 @@ static void master_close(struct master *master) {
   if (master->upgrade) upgrade_cancel(master->upgrade);
   if (master->workers) workers_free(master->workers);
   if (master->desk) desk_close(master->desk);
+  text_free(&master->profile);
   if (master->watch) watch_free(master->watch);
   reload_close(&master->reload);
   if (master->counters) counters_free(master->counters);

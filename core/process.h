@@ -74,6 +74,7 @@ struct worker_options {
 };
 
 // In worker.c: runs a worker until it has drained or its control socket closes; returns the process's exit code.
-// Lines it gets: "stage REVISION PATH", "drain MS", "status ID", "reopen", "log LEVEL text|json".
-// Lines it sends: "live REVISION", "failed REVISION {json}", "status ID {json}".
+// Lines it gets: "stage REVISION PATH", "drain MS", "status ID", "profile ID", "reopen", "log LEVEL text|json".
+// Lines it sends: "live REVISION", "failed REVISION {json}", "status ID {json}",
+// "profile ID {json}".
 int worker_main(const struct worker_options *options);

@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "profile.h"
+
 enum {
   TICK_MS = 5,         // between looks at the running call; the profiler's samples too
   STRIKES = 400,       // ticks past the budget after which the worker gives itself up
@@ -64,8 +66,9 @@ struct vm {
   uint32_t count, room, free_count;
   struct coroutine *free_list;
   struct coroutine *current;
-  double last;      // number of the coroutine that ran last
-  uint64_t entries; // into Lua
+  double last; // number of the coroutine that ran last
+  struct profile_place place;
+  struct profile *profile; // NULL: nobody asks for one
   bool has_timer;
   timer_t timer;
   int64_t budget_us;
@@ -89,7 +92,7 @@ static int64_t thread_cpu_us(void) {
 static struct call call_now(const struct vm *vm) {
   uint32_t plugin = vm->board->running;
   if (plugin >= BOARD_PLUGINS) plugin = 0;
-  return (struct call){vm->entries, vm->board->plugin_calls[plugin], plugin};
+  return (struct call){vm->place.entries, vm->board->plugin_calls[plugin], plugin};
 }
 
 static bool call_same(struct call a, struct call b) {
@@ -163,12 +166,11 @@ static void on_tick(int signal_number, siginfo_t *info, void *context) {
   errno = saved;
 }
 
-// Samples only make compiled code leave for the interpreter; time is accounted by on_tick.
+// Samples make compiled code leave for the interpreter; time is accounted by on_tick.
 static void on_sample(void *context, lua_State *lua, int samples, int state) {
-  (void)context;
-  (void)lua;
   (void)samples;
-  (void)state;
+  const struct vm *vm = context;
+  if (vm->profile) profile_on_lua(vm->profile, lua, state);
 }
 
 static int budget_start(struct vm *vm, struct error *error) {
@@ -189,6 +191,7 @@ static int budget_start(struct vm *vm, struct error *error) {
 }
 
 static void budget_stop(struct vm *vm) {
+  vm_profile_end(vm);
   if (!vm->has_timer) return;
   timer_delete(vm->timer);
   luaJIT_profile_stop(vm->lua);
@@ -390,12 +393,14 @@ static enum vm_result coroutine_run(struct vm *vm, struct coroutine *coroutine, 
   assert(!vm->current);
   vm->current = coroutine;
   vm->last = coroutine_number(coroutine);
-  vm->entries++;
+  vm->place.entries++;
+  vm->place.frame = __builtin_frame_address(0);
   vm->board->running = coroutine->running;
   if (coroutine->memory_kb) coroutine->entered_kb = lua_gc(vm->lua, LUA_GCCOUNT, 0);
   int status = lua_resume(coroutine->lua, arguments);
   if (coroutine->memory_kb) coroutine_count_memory(vm, coroutine);
   coroutine->running = vm->board->running;
+  vm->place.frame = NULL;
   vm->board->running = 0;
   vm->current = NULL;
   answer->job = coroutine->job;
@@ -459,6 +464,18 @@ void vm_forget(struct vm *vm, uint32_t slot) {
 
 void vm_set_budget(struct vm *vm, double ms) {
   vm->budget_us = (int64_t)(ms * 1000);
+}
+
+int vm_profile(struct vm *vm, struct text *out, struct error *error) {
+  if (!vm->profile) vm->profile = profile_start(&vm->place, vm->board, error);
+  if (!vm->profile) return error->code;
+  profile_tell(vm->profile, out);
+  return 0;
+}
+
+void vm_profile_end(struct vm *vm) {
+  if (vm->profile) profile_stop(vm->profile);
+  vm->profile = NULL;
 }
 
 double vm_memory(const struct vm *vm) {

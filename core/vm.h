@@ -13,6 +13,7 @@
 
 struct vm;
 struct lua_State;
+struct text;
 
 struct vm_options {
   const char *home;        // folder that holds lua/sluice/boot.lua
@@ -70,6 +71,10 @@ void vm_forget(struct vm *vm, uint32_t slot);
 void vm_set_budget(struct vm *vm, double ms);
 // By so much Lua's memory may grow while the running coroutine's job runs; 0: by as much as it likes.
 void vm_limit_memory(struct vm *vm, uint32_t kilobytes);
+// Tells what the samples say that were taken since the last call (profile.h); the first one begins to take them.
+int vm_profile(struct vm *vm, struct text *out, struct error *error);
+// No more samples.
+void vm_profile_end(struct vm *vm);
 // Bytes that Lua holds.
 double vm_memory(const struct vm *vm);
 

@@ -46,7 +46,8 @@ enum {
   COUNTER_SLOTS = 1 << 14,
   COUNTER_TEXT = 1 << 20,
   ENDPOINT_SLOTS = 1 << 10,
-  TOUCH_PULSES = 60
+  TOUCH_PULSES = 60,
+  PROFILE_US = 3000000 // without a question a profile ends
 };
 
 extern const char bridge_declarations[]; // bridge.h, as text
@@ -427,6 +428,27 @@ void worker_generation_live(struct worker *worker, struct generation *generation
   start_listening(worker);
 }
 
+// ---- Profiles --------------------------------------------------------------------------------------------------------
+
+static void on_profile_timer(struct timer *timer) {
+  struct worker *worker = (struct worker *)(void *)((char *)timer - offsetof(struct worker, profile_timer));
+  vm_profile_end(worker->vm);
+}
+
+// Samples are taken as long as somebody asks for them: who asked may have gone.
+static void profile_answer(struct worker *worker, const char *id) {
+  struct text line = {0};
+  text_printf(&line, "profile %s ", id);
+  if (vm_profile(worker->vm, &line, &worker->error) < 0) {
+    text_puts(&line, "{\"error\":");
+    text_json(&line, worker->error.text);
+    text_puts(&line, "}");
+  }
+  control_send(worker->control, line.data, (uint32_t)line.len);
+  text_free(&line);
+  timer_set(&worker->loop.timers, &worker->profile_timer, worker->loop.clock.mono_us + PROFILE_US);
+}
+
 // ---- The master's lines ----------------------------------------------------------------------------------------------
 
 static void on_line(void *context, char *line, uint32_t len) {
@@ -442,6 +464,8 @@ static void on_line(void *context, char *line, uint32_t len) {
     worker_drain(worker, rest ? strtoll(rest, NULL, 10) : 0);
   } else if (strcmp(line, "status") == 0 && rest) {
     phase_event(worker, EVENT_STATUS, strtod(rest, NULL), (struct slice){NULL, 0});
+  } else if (strcmp(line, "profile") == 0 && rest) {
+    profile_answer(worker, rest);
   } else if (strcmp(line, "reopen") != 0) {
     log_warn(&worker->log, "a line of the master that is not known", "line", line);
   }
@@ -496,6 +520,7 @@ static void worker_init(struct worker *worker, const struct worker_options *opti
   timer_init(&worker->drain_timer, on_drain_timer);
   timer_init(&worker->accept_timer, on_accept_timer);
   timer_init(&worker->pulse, on_pulse);
+  timer_init(&worker->profile_timer, on_profile_timer);
   chunk_pool_init(&worker->chunks, CHUNKS_KEPT);
   limits_init(&worker->first_limits);
   pool_init(&worker->pool, worker->first_limits.pool_size);

@@ -136,7 +136,7 @@ struct worker {
   ev_prepare before;
   ev_check after;
   int64_t armed_us;
-  struct timer drain_timer, accept_timer, pulse;
+  struct timer drain_timer, accept_timer, pulse, profile_timer;
   char *self_certificate, *self_key; // for listeners without a certificate; made when first needed
 };
 

@@ -359,6 +359,8 @@ static void on_worker_line(void *context, char *line, uint32_t len) {
     process_refused(process, number, line[used] ? line + used : "{}");
   else if (sscanf(line, "status %lld %n", &number, &used) == 1 && used)
     process->workers->options.on_status(process->workers->options.context, number, line + used);
+  else if (sscanf(line, "profile %lld %n", &number, &used) == 1 && used)
+    process->workers->options.on_profile(process->workers->options.context, number, line + used);
   else
     log_warn(log_of(process->workers), "a worker said what the master does not understand", "line", line);
 }
@@ -563,6 +565,15 @@ bool workers_ask(struct workers *workers, int64_t id) {
   for (struct process *p = workers->first; p; p = p->next)
     if (p->state == WORKER_LIVE && p->control) return control_send(p->control, line, (uint32_t)len) == 0;
   return false;
+}
+
+uint32_t workers_profile(struct workers *workers, int64_t id) {
+  char line[48];
+  int len = snprintf(line, sizeof line, "profile %lld", (long long)id);
+  uint32_t asked = 0;
+  for (struct process *p = workers->first; p; p = p->next)
+    if (p->state != WORKER_STARTING && p->control && control_send(p->control, line, (uint32_t)len) == 0) asked++;
+  return asked;
 }
 
 uint32_t workers_count(const struct workers *workers) {

@@ -39,8 +39,9 @@ struct workers_options {
   int64_t stage_ms;                // a staging that takes longer has failed
   // `failure` is a JSON object that says why, or NULL: all workers are live with the revision.
   void (*on_settled)(void *context, int64_t revision, const char *failure);
-  void (*on_status)(void *context, int64_t id, const char *json); // answer to workers_ask
-  void (*on_empty)(void *context);                                // the last worker has gone, after workers_drain
+  void (*on_status)(void *context, int64_t id, const char *json);  // answer to workers_ask
+  void (*on_profile)(void *context, int64_t id, const char *json); // one answer to workers_profile
+  void (*on_empty)(void *context);                                 // the last worker has gone, after workers_drain
   void *context;
 };
 
@@ -61,6 +62,9 @@ void workers_drain(struct workers *workers, int64_t ms);
 void workers_tell(struct workers *workers, const char *line);
 // Asks one live worker for its status; false when there is none.
 bool workers_ask(struct workers *workers, int64_t id);
+
+// Asks all workers that carry traffic or drain what their samples say; gives how many were asked.
+uint32_t workers_profile(struct workers *workers, int64_t id);
 
 // The master reaped a child: true when it was a worker.
 bool workers_reap(struct workers *workers, pid_t pid, int status);

@@ -50,6 +50,19 @@ local pages = {
       "  --json              one JSON object an interval\n",
   },
   {
+    name = "profile", usage = "[-c FILE]... [--seconds N] [--output PREFIX]",
+    brief = "where the CPU time of workers goes, as a flame graph",
+    text = "Samples the stacks of all workers; writes PREFIX.folded (lines of `a;b;c MILLISECONDS`) and\n" ..
+      "PREFIX.svg, for a browser: a click on a frame widens it. Lua stands under the plugin that runs, with files\n" ..
+      "and lines, and upon it what C it calls; all else is C. Libraries without frame pointers hide who of theirs\n" ..
+      "calls whom, and who called them is found by a search of the stack, which now and then takes what an\n" ..
+      "earlier call has left for a frame. What could not be told is in [brackets]. Of two profiles at a time each\n" ..
+      "gets a part of the samples.\n\n" ..
+      CONFIG ..
+      "  --seconds N         10 by default\n" ..
+      "  -o, --output PREFIX ./sluice-profile by default\n",
+  },
+  {
     name = "check", usage = "FILE...", brief = "load as `run` would, start nothing, name every error",
     text = "Each error comes with file, line, entity, field, what was expected and what was found. Exits 0 or 1.\n",
   },
