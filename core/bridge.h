@@ -559,7 +559,9 @@ struct board {
   int64_t streams_open;
   uint64_t stream_bytes_in, stream_bytes_out; // from and to their clients
   int64_t longest_turn_us;                    // of the loop, since the last generation began to be built
-  uint32_t running;                           // index of the plugin whose code runs now, 0: none
+  int64_t recent_turn_us, past_turn_us;       // the longest of this second, and of the one before
+  int64_t recent_since_us;
+  uint32_t running; // index of the plugin whose code runs now, 0: none
   uint32_t plugin_count;
   uint64_t plugin_calls[BOARD_PLUGINS];
   uint64_t plugin_errors[BOARD_PLUGINS];
@@ -686,7 +688,8 @@ double bridge_counter_add_at(struct worker *worker, double handle, double delta)
 double bridge_counter_at(struct worker *worker, double handle);
 // OK, BRIDGE_DIFFERS, or NONE: no such handle.
 int bridge_counter_swap_at(struct worker *worker, double handle, double expected, double value);
-// The named counters whose key begins with `prefix`, in no particular order: begin with *cursor 0. OK or NONE.
+// The named counters whose key begins with `prefix`, in no particular order: begin with *cursor 0; of one that was found
+// it is the handle. OK; NONE; AGAIN (without noting the coroutine): a piece of the table was looked at without finding one.
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
                         double *value);
 // Counts a piece of the table, which is large: begin with *cursor 0. AGAIN (without noting the coroutine) while there is

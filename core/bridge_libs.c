@@ -130,12 +130,15 @@ double bridge_budget(struct worker *worker, const char *name, uint32_t len, doub
   return number;
 }
 
+enum { NEXT_SLOTS = 4096 }; // looked at in one call
+
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
                         double *value) {
   uint64_t at = (uint64_t)(*cursor > 0 ? whole(*cursor) : 0);
-  int64_t number;
-  if (!counters_next(worker_counters(worker), prefix, len, &at, &key->data, &key->len, &number)) return BRIDGE_NONE;
+  int64_t number = 0;
+  int status = counters_next(worker_counters(worker), prefix, len, NEXT_SLOTS, &at, &key->data, &key->len, &number);
   *cursor = (double)at;
+  if (status != COUNTERS_OK) return status == COUNTERS_MORE ? BRIDGE_AGAIN : BRIDGE_NONE;
   *value = (double)number;
   return BRIDGE_OK;
 }

@@ -515,18 +515,19 @@ bool counters_swap_at(struct counters *counters, int64_t handle, int64_t expecte
                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-bool counters_next(struct counters *counters, const char *prefix, uint32_t prefix_len, uint64_t *cursor,
-                   const char **key, uint32_t *len, int64_t *value) {
-  while (*cursor < counters->named) {
+int counters_next(struct counters *counters, const char *prefix, uint32_t prefix_len, uint32_t most, uint64_t *cursor,
+                  const char **key, uint32_t *len, int64_t *value) {
+  for (; *cursor < counters->named; most--) {
+    if (most == 0) return COUNTERS_MORE;
     const struct slot *slot = &counters->slots[(*cursor)++];
     uint64_t name = __atomic_load_n(&slot->name, __ATOMIC_ACQUIRE);
     *key = counters->text + (name >> 24);
     *len = (uint32_t)(name & 0xffffff);
     if (*len < prefix_len || *len == 0 || memcmp(*key, prefix, prefix_len) != 0) continue;
     *value = __atomic_load_n(&slot->count.number, __ATOMIC_RELAXED);
-    return true;
+    return COUNTERS_OK;
   }
-  return false;
+  return COUNTERS_NONE;
 }
 
 // ---- The table ----

@@ -14,6 +14,7 @@ enum counters_status {
   COUNTERS_NEW = 1,     // add: the key was not there, or had expired: it began at 0
   COUNTERS_NONE = 2,    // get, compare-and-set: no such key
   COUNTERS_DIFFERS = 3, // compare-and-set: another value stands there
+  COUNTERS_MORE = 5,    // walk: not at the end yet
   COUNTERS_FULL = -3    // no slot (or no text) left: nothing was changed
 };
 
@@ -55,10 +56,11 @@ int64_t counters_at(struct counters *counters, int64_t handle);
 // Sets the value where it is `expected`. False: another one stands there.
 bool counters_swap_at(struct counters *counters, int64_t handle, int64_t expected, int64_t value);
 
-// Walks the named counters whose text begins with `prefix`, in no particular order: begin with *cursor 0.
-// False at the end. `*key` points into the shared text and stays good.
-bool counters_next(struct counters *counters, const char *prefix, uint32_t prefix_len, uint64_t *cursor,
-                   const char **key, uint32_t *len, int64_t *value);
+// Walks the named counters whose text begins with `prefix`, in no particular order: begin with *cursor 0; of one that was
+// found it is the handle. COUNTERS_OK; COUNTERS_NONE at the end; COUNTERS_MORE after `most` slots without one, for the
+// table is large. `*key` points into the shared text and stays good.
+int counters_next(struct counters *counters, const char *prefix, uint32_t prefix_len, uint32_t most, uint64_t *cursor,
+                  const char **key, uint32_t *len, int64_t *value);
 
 void counters_use(struct counters *counters, int64_t now_us, struct counters_use *out);
 // The same a piece of `most` slots at a time, for the table is large: begin with *at 0. False when `out` is whole.

@@ -44,6 +44,7 @@ enum {
   KAFKA_FLUSH_MS = 5000,
   STORE_BYTES = 1 << 30,
   COUNTER_SLOTS = 1 << 14,
+  RECENT_US = 1000000, // of the longest recent turn of the loop
   COUNTER_TEXT = 1 << 20,
   ENDPOINT_SLOTS = 1 << 10,
   TOUCH_PULSES = 60,
@@ -218,7 +219,15 @@ static void measure_turn(struct worker *worker) {
   struct clock now = {0};
   clock_update(&now);
   int64_t turn_us = now.mono_us - worker->loop.clock.mono_us;
-  if (turn_us > worker->board->longest_turn_us && !worker->loop.clock.manual) worker->board->longest_turn_us = turn_us;
+  struct board *board = worker->board;
+  if (worker->loop.clock.manual) return;
+  if (turn_us > board->longest_turn_us) board->longest_turn_us = turn_us;
+  if (now.mono_us - board->recent_since_us >= RECENT_US) {
+    board->past_turn_us = board->recent_turn_us;
+    board->recent_turn_us = 0;
+    board->recent_since_us = now.mono_us;
+  }
+  if (turn_us > board->recent_turn_us) board->recent_turn_us = turn_us;
 }
 
 static void on_hurry(struct ev_loop *ev, ev_idle *watcher, int events) {

@@ -582,6 +582,11 @@ uint32_t workers_count(const struct workers *workers) {
   return count;
 }
 
+// The longest turn of the loop in the last one to two seconds.
+static int64_t recent_turn_us(const struct board *board) {
+  return board->recent_turn_us > board->past_turn_us ? board->recent_turn_us : board->past_turn_us;
+}
+
 static void process_describe(const struct process *process, struct text *out) {
   const struct board *board = process->board;
   const struct slot *slot = &process->workers->slots[process->id - 1];
@@ -595,7 +600,8 @@ static void process_describe(const struct process *process, struct text *out) {
               (unsigned long long)board->exchanges, (long long)board->exchanges_open,
               (unsigned long long)board->connections, (long long)board->connections_open,
               (unsigned long long)board->streams, (long long)board->streams_open);
-  text_printf(out, ",\"longest_turn_us\":%lld", (long long)board->longest_turn_us);
+  text_printf(out, ",\"longest_turn_us\":%lld,\"recent_turn_us\":%lld", (long long)board->longest_turn_us,
+              (long long)recent_turn_us(board));
   text_puts(out, ",\"running\":");
   text_json(out, running_plugin(process, plugin));
   text_puts(out, ",\"last_end\":");

@@ -12,6 +12,7 @@ local ffi_string = ffi.string
 ---@class sluice.counters
 local counters = {}
 
+local PAUSE_EVERY = 64
 local OK, AGAIN, NONE, DIFFERS = 0, 1, 2, 3
 local FULL_TEXT = "the table of shared counters is full"
 
@@ -113,15 +114,47 @@ function counters.swap_at(handle, expected, value)
   return C.bridge_counter_swap_at(worker, handle, expected, value) == OK
 end
 
--- The named counters whose key begins with `prefix`, in the order of their making.
+local function no_pause() end
+
+-- The named counters whose key begins with `prefix`, in no particular order.
 ---@param prefix string
+---@param pause? fun() called now and then: looking through the whole table takes a millisecond
 ---@return fun(): string|nil, integer|nil
-function counters.each(prefix)
+function counters.each(prefix, pause)
   local cursor, value = ffi.new("double[1]"), ffi.new("double[1]")
   local key = ffi.new("struct bytes[1]")
+  pause = pause or no_pause
   return function()
-    if C.bridge_counter_next(worker, prefix, #prefix, cursor, key, value) ~= OK then return nil end
+    local status = C.bridge_counter_next(worker, prefix, #prefix, cursor, key, value)
+    while status == AGAIN do
+      pause()
+      status = C.bridge_counter_next(worker, prefix, #prefix, cursor, key, value)
+    end
+    if status ~= OK then return nil end
     return ffi_string(key[0].data, key[0].len), value[0]
+  end
+end
+
+-- Calls `found(handle, key)` for each of them whose handle is not in `known` yet, and notes it there. The texts of the
+-- many that are not new when somebody asks again are not made again.
+---@param prefix string
+---@param known table<integer, true>
+---@param found fun(handle: integer, key: string)
+---@param pause? fun() called now and then
+function counters.each_new(prefix, known, found, pause)
+  local cursor, value = ffi.new("double[1]"), ffi.new("double[1]")
+  local key = ffi.new("struct bytes[1]")
+  local status, seen = OK, 0
+  pause = pause or no_pause
+  while status == OK or status == AGAIN do
+    status = C.bridge_counter_next(worker, prefix, #prefix, cursor, key, value)
+    local handle = cursor[0]
+    if status == OK and not known[handle] then
+      known[handle] = true
+      found(handle, ffi_string(key[0].data, key[0].len))
+    end
+    seen = seen + 1
+    if status == AGAIN or seen % PAUSE_EVERY == 0 then pause() end
   end
 end
 

@@ -307,10 +307,14 @@ describe("named counters", function()
   local function list(prefix)
     local cursor, key, len = ffi.new("uint64_t[1]"), ffi.new("const char *[1]"), ffi.new("uint32_t[1]")
     local found = {}
-    while C.counters_next(table_of, prefix, #prefix, cursor, key, len, number) do
-      found[ffi.string(key[0], len[0])] = tonumber(number[0])
+    while true do
+      local result = C.counters_next(table_of, prefix, #prefix, 3, cursor, key, len, number)
+      if result == NONE then return found end
+      if result == OK then
+        assert.equal(cursor[0], name(ffi.string(key[0], len[0])))
+        found[ffi.string(key[0], len[0])] = tonumber(number[0])
+      end
     end
-    return found
   end
 
   it("are reached by a handle that is the same for all, and are no keys", function()
