@@ -449,9 +449,9 @@ end
 -- The circuits of all workers, as far as the generation still has use for them.
 ---@param generation sluice.generation
 ---@return { kind: string, name: string, state: string, number: integer, level: integer, moment: number }[]
-function circuit.list(generation)
+function circuit.list(generation, pause)
   local list, names = {}, {}
-  for key, word in counters.each(PREFIX) do
+  for key, word in counters.each(PREFIX, pause) do
     local kind, name = key:match("^circuit\1([^\1]*)\1(.*)$")
     names[kind] = names[kind] or names_in(generation, kind)
     if names[kind][name] then

@@ -9,6 +9,7 @@
 local buffer = require "string.buffer"
 local counters = require "sluice.counters"
 local core = require "sluice.api.core"
+local log = require "sluice.log"
 
 local C, worker = core.C, core.worker
 local concat, sort = table.concat, table.sort
@@ -22,6 +23,7 @@ local SEP = "\1"
 local COUNTER, GAUGE, MAXIMUM, HISTOGRAM = "c", "g", "x", "h"
 local TYPE_NAMES = { c = "counter", g = "gauge", x = "gauge", h = "histogram" }
 local MAX_LABELS = 8
+local MAX_LABEL_BYTES = 4096 -- of one series, with its labels' names: what is in them may come from clients
 local DEFAULT_MAX_SERIES = 10000
 local DEFAULT_BUCKETS = { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
 
@@ -59,7 +61,13 @@ end
 -- What takes the place of a series that cannot be had.
 local NOWHERE = { refused = true }
 
-local function refuse()
+-- Counted each time, logged once for each family and worker.
+local function refuse(family, why)
+  if not family.told then
+    family.told = true
+    log.warn("a series of a metric is refused, and those that follow", { metric = family.name, why = why,
+      series = family.series_count })
+  end
   metrics.counter(REFUSED, "Series that were refused because a limit was reached."):add(1)
   return NOWHERE
 end
@@ -71,10 +79,14 @@ local function create(family, a, b, c, d, e, f, g, h)
   for i = 1, count do
     if values[i] == nil then error(family.name .. ": no value for label " .. family.labels[i], 4) end
   end
-  if family.series_count >= family.max_series and family.name ~= REFUSED then return refuse() end
-  local series = new_series(family, label_text(family.labels, values))
+  if family.name ~= REFUSED and family.series_count >= family.max_series then
+    return refuse(family, "the limit of series is reached")
+  end
+  local labels = label_text(family.labels, values)
+  if #labels > MAX_LABEL_BYTES then return refuse(family, "its labels are too long") end
+  local series = new_series(family, labels)
   if not series.handle then
-    return family.name == REFUSED and NOWHERE or refuse()
+    return family.name == REFUSED and NOWHERE or refuse(family, "no room is left for named counters")
   end
   family.series_count = family.series_count + 1
   local node = family.root
@@ -200,7 +212,7 @@ local function define(api, kind, name, help, labels, options, scale, buckets)
   if same(known, kind, labels, scale, buckets) then return known end
   local family = setmetatable({
     name = name, help = help or "", kind = kind, labels = labels, label_count = #labels, scale = scale,
-    buckets = buckets, root = {}, series_count = 0, max_series = options.max_series or DEFAULT_MAX_SERIES,
+    buckets = buckets, root = {}, series_count = 0, told = false, max_series = options.max_series or DEFAULT_MAX_SERIES,
   }, METATABLES[kind])
   families[name] = family
   return family
@@ -208,7 +220,8 @@ end
 
 ---@class sluice.metrics.options
 ---@field scale? integer parts of one that are counted: 1 for counters, 1000 for gauges and histograms unless told
----@field max_series? integer 10000 unless told; more are counted in sluice_metrics_refused_total
+---@field max_series? integer 10000 unless told, in each worker; more are counted in sluice_metrics_refused_total and
+---  logged. So are those whose labels are longer than 4096 bytes
 ---@field merge? "sum"|"max" of the workers' gauges; sum unless told
 ---@field buckets? number[] upper bounds of a histogram in order
 
@@ -244,85 +257,104 @@ local function number_text(value)
   return tonumber(short) == value and short or format("%.17g", value)
 end
 
--- What the name of a cell says, taken apart once: cells never end.
-local parsed = {}
+-- What the names of cells say is taken apart once, for cells never end: a scrape reads numbers only. In `index` is, for
+-- each name and kind, the list of series in the order in which they were met. A series has the cells whose sum (or
+-- highest) it is; most have one.
+local index, known = {}, {}
 
 local function parse(key)
   local kind, scale, name, labels, extra = match(key, "^m\1(.)\1([^\1]*)\1([^\1]*)\1([^\1]*)\1(.*)$")
   if not kind then return nil end
-  local it = {
-    kind = kind, scale = tonumber(scale), name = name, labels = labels, extra = extra,
-    line = name .. (labels == "" and " " or "{" .. labels .. "} "),
-    bound = kind == HISTOGRAM and extra ~= "sum" and (extra == "+Inf" and math.huge or tonumber(extra)) or nil,
-  }
-  parsed[key] = it
-  return it
+  return kind, tonumber(scale), name, labels, extra
 end
 
--- Series are found by their labels, in the order in which they were met.
-local function series_in(found, it)
-  local series = found.by_labels[it.labels]
+local function series_in(found, name, labels)
+  local series = found.by_labels[labels]
   if not series then
-    series = { line = it.line, labels = it.labels, value = 0, bounds = {} }
-    found.by_labels[it.labels] = series
+    series = { line = name .. (labels == "" and " " or "{" .. labels .. "} "), labels = labels, handle = 0, scale = 1,
+      more = false, bounds = false }
+    found.by_labels[labels] = series
     found.list[#found.list + 1] = series
   end
   return series
 end
 
-local function gather_value(found, it, value)
-  local series = series_in(found, it)
-  if it.bound then
-    series.bounds[#series.bounds + 1] = { text = it.extra, bound = it.bound, count = value }
-  elseif it.kind == MAXIMUM then
-    series.value = math.max(series.value, value)
+local function by_bound(a, b)
+  return a.bound < b.bound
+end
+
+local function add_bound(series, text, handle)
+  local comma = series.labels == "" and "" or ","
+  local bounds = series.bounds or {}
+  bounds[#bounds + 1] = { bound = text == "+Inf" and math.huge or tonumber(text), handle = handle,
+    line = "_bucket{" .. series.labels .. comma .. 'le="' .. text .. '"} ' }
+  sort(bounds, by_bound)
+  series.bounds = bounds
+end
+
+local function add_cell(handle, key)
+  local kind, scale, name, labels, extra = parse(key)
+  if not kind then return end
+  index[name] = index[name] or { first = kind }
+  local found = index[name][kind] or { kind = kind, list = {}, by_labels = {} }
+  index[name][kind] = found
+  local series = series_in(found, name, labels)
+  if kind == HISTOGRAM and extra ~= "sum" then
+    add_bound(series, extra, handle)
+  elseif series.handle == 0 then
+    series.handle, series.scale = handle, scale
   else
-    series.value = series.value + value
+    series.more = series.more or {}
+    series.more[#series.more + 1] = { handle = handle, scale = scale }
   end
 end
 
--- One cell into what has been found so far. Of a family that is another kind by now, only the cells of that kind.
-local function gather(all, key, raw)
-  local it = parsed[key] or parse(key)
-  if not it then return end
-  local found = all[it.name]
-  if not found then
-    local defined = families[it.name]
-    found = { kind = defined and defined.kind or it.kind, list = {}, by_labels = {} }
-    all[it.name] = found
+local function value_of(series, kind)
+  if series.handle == 0 then return 0 end
+  local value = counters.at(series.handle) / series.scale
+  for _, one in ipairs(series.more or {}) do
+    local other = counters.at(one.handle) / one.scale
+    value = kind == MAXIMUM and math.max(value, other) or kind ~= MAXIMUM and value + other or value
   end
-  if found.kind ~= it.kind then return end
-  if it.kind == COUNTER then
-    -- One cell a series: no need to look for others.
-    found.list[#found.list + 1] = it
-    found.list[#found.list + 1] = raw / it.scale
-  else
-    gather_value(found, it, it.bound and raw or raw / it.scale)
-  end
+  return value
 end
 
-local function put_value(out, line, value)
-  out:put(line, number_text(value), "\n")
+-- Whole numbers, which most are, become no strings of their own.
+local function put_number(out, value)
+  if value % 1 == 0 and value < 1e15 and value > -1e15 then
+    out:putf("%d\n", value)
+  else
+    out:put(number_text(value), "\n")
+  end
 end
 
 local function put_histogram(out, name, series)
-  sort(series.bounds, function(a, b) return a.bound < b.bound end)
   local labels, total = series.labels, 0
-  local comma = labels == "" and "" or ","
-  for _, bucket in ipairs(series.bounds) do
-    total = total + bucket.count
-    out:put(name, "_bucket{", labels, comma, 'le="', bucket.text, '"} ', number_text(total), "\n")
+  for _, bucket in ipairs(series.bounds or {}) do
+    total = total + counters.at(bucket.handle)
+    out:put(name, bucket.line)
+    put_number(out, total)
   end
   local behind = labels == "" and " " or "{" .. labels .. "} "
-  out:put(name, "_sum", behind, number_text(series.value), "\n", name, "_count", behind, number_text(total), "\n")
+  out:put(name, "_sum", behind)
+  put_number(out, value_of(series, HISTOGRAM))
+  out:put(name, "_count", behind)
+  put_number(out, total)
 end
 
-local PAUSE_EVERY = 256
+local PAUSE_EVERY = 16
 
-local function put_counters(out, list, pause)
-  for i = 1, #list, 2 do
-    put_value(out, list[i].line, list[i + 1])
-    if i % (2 * PAUSE_EVERY) == 1 then pause() end
+-- Pauses outside of the loop, which thus compiles without it.
+local function put_some(out, name, found, first, last)
+  local kind, list = found.kind, found.list
+  for i = first, last do
+    local series = list[i]
+    if kind == HISTOGRAM then
+      put_histogram(out, name, series)
+    else
+      out:put(series.line)
+      put_number(out, value_of(series, kind))
+    end
   end
 end
 
@@ -332,36 +364,47 @@ local function put_family(out, name, found, pause)
     out:put("# HELP ", name, " ", (gsub(defined.help, "[\\\n]", ESCAPES)), "\n")
   end
   out:put("# TYPE ", name, " ", TYPE_NAMES[found.kind], "\n")
-  if found.kind == COUNTER then return put_counters(out, found.list, pause) end
-  for i, series in ipairs(found.list) do
-    if i % PAUSE_EVERY == 0 then pause() end
-    if found.kind == HISTOGRAM then put_histogram(out, name, series) else put_value(out, series.line, series.value) end
+  local count = #found.list
+  for first = 1, count, PAUSE_EVERY do
+    put_some(out, name, found, first, math.min(first + PAUSE_EVERY - 1, count))
+    pause()
   end
 end
 
 local function no_pause() end
 
--- What all cells say, by family, and the families' names in order.
-local function gather_all(pause)
-  local all, names, count = {}, {}, 0
-  for key, value in counters.each("m" .. SEP) do
-    gather(all, key, value)
-    count = count + 1
-    if count % PAUSE_EVERY == 0 then pause() end
+-- Looks for new cells; the families' names in order. Of a family that is another kind by now, only the cells of that
+-- kind count.
+local function refresh(pause)
+  counters.each_new("m" .. SEP, known, add_cell, pause)
+  local names, count = {}, 0
+  for name, kinds in pairs(index) do
+    if kinds[families[name] and families[name].kind or kinds.first] then
+      count = count + 1
+      names[count] = name
+    end
   end
-  for name in pairs(all) do names[#names + 1] = name end
   sort(names)
-  return all, names
+  return names
 end
 
--- All metrics in Prometheus' text format (version 0.0.4).
----@param pause? fun() called now and then; waits a turn of the loop where many series are expected
+local function found_of(name)
+  local kinds = index[name]
+  return kinds[families[name] and families[name].kind] or kinds[kinds.first]
+end
+
+-- All metrics in Prometheus' text format (version 0.0.4), into a string.buffer.
+---@param out table what stands in it may be taken out by `pause`
+---@param pause fun() called after each few lines
+function metrics.put(out, pause)
+  for _, name in ipairs(refresh(pause)) do put_family(out, name, found_of(name), pause) end
+end
+
+-- The same as one string.
 ---@return string
-function metrics.text(pause)
-  pause = pause or no_pause
-  local all, names = gather_all(pause)
+function metrics.text()
   local out = buffer.new()
-  for _, name in ipairs(names) do put_family(out, name, all[name], pause) end
+  metrics.put(out, no_pause)
   return out:get()
 end
 
@@ -384,14 +427,14 @@ local function labels_of(text)
   end
 end
 
-local function series_of_counters(list)
-  local series = {}
-  for i = 1, #list, 2 do series[#series + 1] = { labels = labels_of(list[i].labels), value = list[i + 1] } end
-  return series
-end
-
-local function by_bound(a, b)
-  return a.bound < b.bound
+local function table_of(series, kind)
+  local it = { labels = labels_of(series.labels), value = value_of(series, kind) }
+  if kind ~= HISTOGRAM then return it end
+  it.buckets = {}
+  for i, bucket in ipairs(series.bounds or {}) do
+    it.buckets[i] = { bound = bucket.bound, count = counters.at(bucket.handle) }
+  end
+  return it
 end
 
 -- The same as tables, for who tells them in another format. Buckets of histograms are in order, each with its own count
@@ -401,20 +444,14 @@ end
 ---  value: number, buckets?: { bound: number, count: number }[] }[] }[]
 function metrics.families(pause)
   pause = pause or no_pause
-  local all, names = gather_all(pause)
   local out = {}
-  for i, name in ipairs(names) do
-    local found, defined, series = all[name], families[name], {}
-    if found.kind == COUNTER then
-      series = series_of_counters(found.list)
-    else
-      for at, one in ipairs(found.list) do
-        sort(one.bounds, by_bound)
-        series[at] = { labels = labels_of(one.labels), value = one.value, buckets = one.bounds }
-      end
+  for i, name in ipairs(refresh(pause)) do
+    local found, defined, series = found_of(name), families[name], {}
+    for at, one in ipairs(found.list) do
+      series[at] = table_of(one, found.kind)
+      if at % PAUSE_EVERY == 0 then pause() end
     end
     out[i] = { name = name, help = defined and defined.help or "", kind = TYPE_NAMES[found.kind], series = series }
-    pause()
   end
   return out
 end

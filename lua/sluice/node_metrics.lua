@@ -3,7 +3,6 @@
 -- labels are those of Kong's plugin with `sluice_` for `kong_`, so that its dashboards need no other change.
 
 local address = require "sluice.config.address"
-local buffer = require "string.buffer"
 local circuit = require "sluice.circuit"
 local counters = require "sluice.counters"
 local health = require "sluice.balancer.health"
@@ -73,10 +72,10 @@ local function put_requests(out, name, id, totals)
   line(out, name, totals.requests, "node_id", id, "subsystem", "http")
 end
 
-local function put_memory(out, id)
+local function put_memory(out, id, pause)
   local name = "sluice_memory_workers_lua_vms_bytes"
   head(out, name, "Allocated bytes in worker Lua VM")
-  for _, worker in ipairs(vitals.workers()) do
+  for _, worker in ipairs(vitals.workers(pause)) do
     line(out, name, worker.lua_bytes or 0, "node_id", id, "pid", worker.pid or 0, "kong_subsystem", "http")
   end
 end
@@ -125,13 +124,13 @@ local function put_target(out, name, target, where, health_of_it)
   end
 end
 
-local function put_targets(out)
+local function put_targets(out, pause)
   local generation = require "sluice.generation"
   if not is_wanted(generation.current()) then return end
   local name = "sluice_upstream_target_health"
   head(out, name, "Health status of targets of upstream. States = healthchecks_off|healthy|unhealthy|dns_error, value "
     .. "is 1 when state is populated.")
-  for _, target in ipairs(health.targets(generation.current())) do
+  for _, target in ipairs(health.targets(generation.current(), nil, pause)) do
     local host, port = address.split(target.target)
     local known = address.is_ip(host) and address.join(host, port or 8000) or ""
     if #target.addresses == 0 then put_target(out, name, target, known, target.health) end
@@ -139,36 +138,39 @@ local function put_targets(out)
       local checked = target.health ~= "unchecked" or one.health ~= "healthy"
       put_target(out, name, target, one.address, checked and one.health or "unchecked")
     end
+    pause()
   end
 end
 
 -- ---- Circuits ----
 
-local function put_circuits(out)
+local function put_circuits(out, pause)
   local generation = require("sluice.generation").current()
-  local list = generation and circuit.list(generation) or {}
+  local list = generation and circuit.list(generation, pause) or {}
   local name = "sluice_circuit_breaker_state"
   if list[1] then head(out, name, "State of a circuit: 0 closed, 1 half-open, 2 open") end
-  for _, one in ipairs(list) do line(out, name, one.number, "kind", one.kind, "name", one.name) end
+  for _, one in ipairs(list) do
+    line(out, name, one.number, "kind", one.kind, "name", one.name)
+    pause()
+  end
 end
 
--- Text in Prometheus' format.
----@param pause? fun() called now and then
----@return string
-function node_metrics.text(pause)
-  local out, id, totals, counted = buffer.new(), node.get_id(), vitals.totals(), counters.usage(pause)
+-- Text in Prometheus' format, into a string.buffer.
+---@param out table what stands in it may be taken out by `pause`
+---@param pause fun() called now and then
+function node_metrics.put(out, pause)
+  local id, totals, counted = node.get_id(), vitals.totals(pause), counters.usage(pause)
   put_node(out, id)
   put_connections(out, "sluice_connections_total", id, totals)
   put_connections(out, "sluice_nginx_connections_total", id, totals)
   put_requests(out, "sluice_requests_total", id, totals)
   put_requests(out, "sluice_nginx_requests_total", id, totals)
   put_streams(out, id, totals)
-  put_memory(out, id)
+  put_memory(out, id, pause)
   put_shared(out, id, counted)
   put_refused(out, id, counted)
-  put_targets(out)
-  put_circuits(out)
-  return out:get()
+  put_targets(out, pause)
+  put_circuits(out, pause)
 end
 
 return node_metrics

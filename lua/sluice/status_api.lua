@@ -2,6 +2,8 @@
 -- What the status listener answers: /status and /upstreams/NAME/health in Kong's shape, /metrics for Prometheus. Called
 -- with an exchange in access, like a plugin.
 
+local buffer = require "string.buffer"
+local core = require "sluice.api.core"
 local health = require "sluice.balancer.health"
 local json = require "sluice.json"
 local metrics = require "sluice.metrics"
@@ -9,6 +11,8 @@ local node = require "sluice.node"
 local node_metrics = require "sluice.node_metrics"
 local sleep = require "sluice.sleep"
 local vitals = require "sluice.vitals"
+
+local C, worker = core.C, core.worker
 
 local status_api = {}
 
@@ -36,16 +40,35 @@ local function status(exchange)
   })
 end
 
-local function next_turn() sleep(0) end
+-- Answers of any length are made and sent in pieces, and others have their turn between them.
+local SLICE_S, PIECE_BYTES = 0.0003, 16384
+
+-- A function that lets the loop run whenever the work has had its slice.
+local function pacer()
+  local began = C.bridge_mono_fresh(worker)
+  return function()
+    if C.bridge_mono_fresh(worker) - began < SLICE_S then return end
+    sleep(0)
+    began = C.bridge_mono_fresh(worker)
+  end
+end
 
 local function metrics_text(exchange)
-  return exchange.response:exit(200, node_metrics.text(next_turn) .. metrics.text(next_turn),
-    { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" })
+  local stream = exchange.response:stream(200, { ["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8" })
+  local out, pace = buffer.new(), pacer()
+  local function pause()
+    if #out >= PIECE_BYTES then stream:send(out:get()) end
+    pace()
+  end
+  node_metrics.put(out, pause)
+  metrics.put(out, pause)
+  stream:send(out:get())
+  stream:finish()
 end
 
 -- Kong's Admin API: the health of an upstream's targets.
 local function upstream_health(exchange, name)
-  local data = health.of_upstream(require("sluice.generation").current(), name)
+  local data = health.of_upstream(require("sluice.generation").current(), name, pacer())
   if not data then return exchange.response:exit(404, { message = "Not found" }) end
   return exchange.response:exit(200, { data = data, next = json.null, node_id = node.get_id() })
 end

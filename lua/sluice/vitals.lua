@@ -59,11 +59,12 @@ end
 
 ---@return table<string, integer> of all workers: requests, connections, streams, connections_open, requests_open,
 ---streams_open, stream_bytes_in, stream_bytes_out
-function vitals.totals()
+---@param pause? fun() called now and then
+function vitals.totals(pause)
   vitals.publish()
   local totals = { requests = 0, connections = 0, connections_open = 0, requests_open = 0, streams = 0,
     streams_open = 0, stream_bytes_in = 0, stream_bytes_out = 0 }
-  for key, value in counters.each(PREFIX) do
+  for key, value in counters.each(PREFIX, pause) do
     local name = key:match("^v\1([^\1]*)")
     if totals[name] then totals[name] = totals[name] + value end
   end
@@ -72,10 +73,11 @@ end
 
 -- What each worker said last, in the order of their numbers.
 ---@return { id: integer, pid: integer, lua_bytes: integer, connections_open: integer, requests_open: integer }[]
-function vitals.workers()
+---@param pause? fun() called now and then
+function vitals.workers(pause)
   vitals.publish()
   local by_id, list = {}, {}
-  for key, value in counters.each(PREFIX) do
+  for key, value in counters.each(PREFIX, pause) do
     local name, id = key:match("^v\1([^\1]*)\1(%d+)$")
     if name then
       local one = by_id[id] or { id = tonumber(id) }

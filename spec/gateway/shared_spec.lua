@@ -145,6 +145,18 @@ describe("two workers", function()
       return http.get(gw.status_port, path)
     end
 
+    it("serves metrics in pieces, none of them to HEAD, and whole to a client of HTTP/1.0", function()
+      local client = assert(http.connect(gw.status_port))
+      local head = client:request({ method = "HEAD", path = "/metrics" })
+      assert.equal(200, head.status)
+      assert.equal("", head.body or "")
+      assert.matches("\nsluice_node_info{", client:request({ path = "/metrics" }).body, nil, true)
+      client:close()
+      local code, out = process.run({ "curl", "-s", "-0", "http://127.0.0.1:" .. gw.status_port .. "/metrics" })
+      assert.equal(0, code)
+      assert.matches("\nsluice_counters_refused_total{", out, nil, true)
+    end)
+
     it("serves the metrics of all workers", function()
       local clients = both()
       run('sluice.metrics.counter("spec_total", "Of a spec.", { "who" }):add(2, "a") return 1', clients[1])

@@ -18,6 +18,15 @@ local function shared_cells()
       values[handle] = values[handle] + delta
     end,
     at = function(handle) return values[handle] end,
+    each_new = function(prefix, known, found, pause)
+      for handle = 1, #names do
+        if names[handle]:sub(1, #prefix) == prefix and not known[handle] then
+          known[handle] = true
+          found(handle, names[handle])
+        end
+        if handle % 64 == 0 and pause then pause() end
+      end
+    end,
     each = function(prefix)
       local at = 0
       return function()
@@ -128,11 +137,55 @@ describe("metrics", function()
       "a: no value for label y")
   end)
 
-  it("pause while there is much to print", function()
+  it("refuse labels that are too long, and count them", function()
+    local long = metrics.counter("long_total", nil, { "x" })
+    long:increment(("x"):rep(5000))
+    long:increment(("x"):rep(4000))
+    assert.matches("sluice_metrics_refused_total 1\n", metrics.text(), nil, true)
+    assert.is_nil(metrics.text():find(("x"):rep(5000), 1, true))
+    assert.is_truthy(metrics.text():find('long_total{x="' .. ("x"):rep(4000) .. '"} 1\n', 1, true))
+  end)
+
+  it("say once in the log that series are refused, and why", function()
+    local lines = {}
+    require("sluice.log").tap(function(_, _, message, facts) lines[#lines + 1] = message .. ": " .. facts.why end)
+    local many = metrics.counter("many_total", nil, { "x" }, { max_series = 2 })
+    for i = 1, 5 do many:increment(i) end
+    require("sluice.log").tap(nil)
+    assert.same({ "a series of a metric is refused, and those that follow: the limit of series is reached" }, lines)
+  end)
+
+  it("pause while there is much to print, and let what is there be taken", function()
     local many = metrics.counter("many_total", nil, { "x" })
     for i = 1, 600 do many:increment(i) end
-    local pauses = 0
-    metrics.text(function() pauses = pauses + 1 end)
-    assert.is_true(pauses >= 4)
+    local out, pieces = require("string.buffer").new(), {}
+    metrics.put(out, function()
+      if #out > 1000 then pieces[#pieces + 1] = out:get() end
+    end)
+    assert.is_true(#pieces >= 4)
+    assert.equal(metrics.text(), table.concat(pieces) .. out:get())
+  end)
+
+  it("tell of series and cells that came since they were asked", function()
+    local requests = metrics.counter("x_total", nil, { "a" })
+    requests:increment("1")
+    metrics.gauge("open"):set(1)
+    metrics.text()
+    requests:increment("1")
+    requests:increment("2")
+    metrics.counter("a_total"):increment()
+    worker(2).gauge("open"):set(2)
+    assert.equal('# TYPE a_total counter\na_total 1\n# TYPE open gauge\nopen 3\n# TYPE x_total counter\n'
+      .. 'x_total{a="1"} 2\nx_total{a="2"} 1\n', metrics.text())
+  end)
+
+  it("tell the same in tables", function()
+    metrics.histogram("latency", "Latency.", { "route" }, { buckets = { 1, 2 } }):observe(1.5, "r")
+    metrics.counter("x_total", nil, { "a" }):add(3, "1")
+    assert.same({
+      { name = "latency", help = "Latency.", kind = "histogram", series = { { labels = { route = "r" }, value = 1.5,
+        buckets = { { bound = 1, count = 0 }, { bound = 2, count = 1 }, { bound = math.huge, count = 0 } } } } },
+      { name = "x_total", help = "", kind = "counter", series = { { labels = { a = "1" }, value = 3 } } },
+    }, metrics.families())
   end)
 end)

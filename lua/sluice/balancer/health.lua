@@ -37,20 +37,22 @@ end
 
 -- The endpoints of an upstream, or of all.
 ---@param upstream? string name
+---@param pause? fun() called now and then
 ---@return table[]
-function health.endpoints(upstream)
+function health.endpoints(upstream, pause)
   local list, cursor = {}, ffi.new("double[1]")
   local name = upstream or ""
   while true do
     local endpoint = C.bridge_endpoint_next(worker, name, #name, cursor)
     if endpoint == 0 then return list end
     list[#list + 1] = describe(endpoint)
+    if pause then pause() end
   end
 end
 
-local function by_target()
+local function by_target(pause)
   local found = {}
-  for _, endpoint in ipairs(health.endpoints()) do
+  for _, endpoint in ipairs(health.endpoints(nil, pause)) do
     local key = endpoint.upstream .. " " .. endpoint.target
     found[key] = found[key] or {}
     table.insert(found[key], endpoint)
@@ -77,9 +79,10 @@ end
 -- The targets of a generation, at most `most`.
 ---@param generation sluice.generation|nil
 ---@param most? integer
+---@param pause? fun() called now and then
 ---@return table[] { upstream, target, weight, health, addresses }
-function health.targets(generation, most)
-  local upstreams, states, known = {}, {}, by_target()
+function health.targets(generation, most, pause)
+  local upstreams, states, known = {}, {}, by_target(pause)
   for _, upstream in ipairs(generation and generation.entities.upstreams or {}) do upstreams[upstream.id] = upstream end
   for i, target in ipairs(generation and generation.entities.targets or {}) do
     if most and i > most then break end
@@ -93,6 +96,7 @@ function health.targets(generation, most)
     table.sort(addresses, function(a, b) return a.address < b.address end)
     for n, one in ipairs(addresses) do state.addresses[n] = address_state(one) end
     states[i] = state
+    if pause then pause() end
   end
   return states
 end
@@ -107,15 +111,16 @@ end
 -- As Kong's Admin API tells it at /upstreams/NAME/health; nil: there is no such upstream.
 ---@param generation sluice.generation|nil
 ---@param wanted string name or id
+---@param pause? fun() called now and then
 ---@return table[]|nil
-function health.of_upstream(generation, wanted)
+function health.of_upstream(generation, wanted, pause)
   local found
   for _, upstream in ipairs(generation and generation.entities.upstreams or {}) do
     if upstream.name == wanted or upstream.id == wanted then found = upstream end
   end
   if not found then return nil end
   local data = json.array {}
-  for i, state in ipairs(health.targets(generation)) do
+  for i, state in ipairs(health.targets(generation, nil, pause)) do
     if state.upstream == found.name then
       local target = generation.entities.targets[i]
       local addresses = json.array {}
