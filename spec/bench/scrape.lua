@@ -1,0 +1,93 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What a scrape of /metrics costs:
+--   luajit spec/bench/scrape.lua    10,000 series: CPU per scrape, longest turn of the loop with and without scraping
+local cjson = require "cjson"
+local http = require "spec.support.http"
+local measure = require "spec.bench.measure"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+local servers = require "spec.bench.servers"
+
+local SERIES, SCRAPES, ROUNDS, GAP_SECONDS = 10000, 50, 5, 0.05
+
+-- Half of the series are counters, half lines of histograms.
+local handler = [[
+local metrics = require "sluice.metrics"
+local fill = { version = "1.0.0", priority = 10 }
+local names = { "service", "route", "code" }
+local counter = metrics.counter("bench_requests_total", "Of the benchmark.", names)
+local histogram = metrics.histogram("bench_latency_ms", "Of the benchmark.", names, { buckets = { 1, 10, 100 } })
+function fill.access(_, exchange)
+  local first, last = exchange.request:get_path():match("^/(%d+)/(%d+)$")
+  for i = tonumber(first), tonumber(last) do
+    local service, route = "service-" .. i % 100, "route-of-some-length-" .. i
+    if i % 2 == 0 then counter:add(i, service, route, 200) end
+    for value = 1, i % 12 == 1 and 4 or 0 do histogram:observe(value * 40, service, route, 200) end
+  end
+  exchange.response:exit(200, "")
+end
+return fill
+]]
+
+local config = { _format_version = "3.0",
+  routes = { { name = "fill", paths = { "/" }, plugins = { { name = "fill" } } } } }
+
+local function make_series(client)
+  for first = 1, SERIES, 100 do
+    assert(assert(client:request({ path = ("/%d/%d"):format(first, first + 99) })).status == 200)
+  end
+end
+
+-- So many scrapes at even distances, or the same time without. The last body.
+local function scrapes(gw, wanted)
+  local status, body = assert(http.connect(gw.status_port)), nil
+  for _ = 1, SCRAPES do
+    posix.pause(GAP_SECONDS)
+    if wanted then
+      local response = assert(status:request({ path = "/metrics" }))
+      assert(response.status == 200, response.status)
+      body = response.body
+    end
+  end
+  status:close()
+  return body
+end
+
+-- The longest turn of the loop in the last second, at least.
+local function recent_turn_ms(gw)
+  local _, out = gw:command("status", "--json")
+  return cjson.decode(out).workers[1].recent_turn_us / 1000
+end
+
+-- Milliseconds of CPU, the longest turn, the last body.
+local function measured(gw, wanted)
+  local before = measure.cpu_seconds(gw.worker)
+  local body = scrapes(gw, wanted)
+  local cpu = (measure.cpu_seconds(gw.worker) - before) * 1000
+  return cpu, recent_turn_ms(gw), body
+end
+
+local function of_all(values)
+  return ("median %.2f ms, greatest %.2f ms"):format(measure.median(values), math.max(unpack(values)))
+end
+
+local gw = servers.sluice(config, { plugins = { fill = { ["handler.lua"] = handler, ["schema.lua"] = "return {}" } } })
+-- Who asks stays off the worker's core: each piece of the body wakes it.
+local own_pid = process.read_file("/proc/self/stat"):match("^%d+")
+assert(process.run({ "taskset", "-p", "-c", servers.OTHER_CORE, own_pid }) == 0)
+local client = assert(http.connect(gw.port))
+make_series(client)
+scrapes(gw, true)
+local idle_turns, scrape_turns, costs, body = {}, {}, {}, nil
+for number = 1, ROUNDS do
+  local idle, cpu
+  idle, idle_turns[number] = measured(gw, false)
+  cpu, scrape_turns[number], body = measured(gw, true)
+  costs[number] = (cpu - idle) / SCRAPES
+end
+local _, lines = body:gsub("\nbench_", "")
+print(("%d series, a body of %d bytes, %d rounds of %d scrapes"):format(lines, #body, ROUNDS, SCRAPES))
+print("CPU of a scrape  " .. of_all(costs) .. " (limit 50)")
+print("longest turn of the loop while scraping  " .. of_all(scrape_turns) .. " (limit 1)")
+print("longest turn of the loop without  " .. of_all(idle_turns))
+servers.stop(gw)
