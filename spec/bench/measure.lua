@@ -6,12 +6,10 @@ local servers = require "spec.bench.servers"
 
 local measure = {}
 
--- Resident bytes that are a process's own (without what it shares with its master or maps from files).
+-- Resident bytes that are a process's own: no file's, whose pages count as anybody's or nobody's as other processes
+-- come and go, and nothing of what workers share.
 function measure.private_bytes(pid)
-  local text = process.read_file("/proc/" .. pid .. "/smaps_rollup")
-  local total = 0
-  for kilobytes in text:gmatch("Private_%a+:%s*(%d+) kB") do total = total + tonumber(kilobytes) * 1024 end
-  return total
+  return tonumber(process.read_file("/proc/" .. pid .. "/smaps_rollup"):match("Anonymous:%s*(%d+) kB")) * 1024
 end
 
 function measure.resident_bytes(pid)
