@@ -61,9 +61,9 @@ end
 
 -- Milliseconds of CPU, the longest turn, the last body.
 local function measured(gw, wanted)
-  local before = measure.cpu_seconds(gw.worker)
+  local before = posix.cpu_seconds(gw.worker)
   local body = scrapes(gw, wanted)
-  local cpu = (measure.cpu_seconds(gw.worker) - before) * 1000
+  local cpu = (posix.cpu_seconds(gw.worker) - before) * 1000
   return cpu, recent_turn_ms(gw), body
 end
 
