@@ -5,10 +5,9 @@ local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 local tls = require "spec.support.tls"
 
-local NOW = os.time()
-
 describe("certificate", function()
   local folder, root, middle, leaf, other, server, expired
+  local NOW -- when all of them have been made: none is from the future
 
   local function openssl(...)
     local status, output, err = process.run({ "openssl", ... }, { cwd = folder })
@@ -38,6 +37,7 @@ describe("certificate", function()
       "-addext", "authorityInfoAccess=OCSP;URI:http://ocsp.test/a", "-addext",
       "crlDistributionPoints=URI:http://crl.test/a.crl,URI:ldap://x")
     server = { certificate_pem = read "s.crt" }
+    NOW = os.time()
   end)
   teardown(function() process.remove(folder) end)
 
