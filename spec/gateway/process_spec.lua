@@ -177,10 +177,10 @@ describe("the processes of a gateway", function()
       gw:write_config(config("two"))
       local code, out = gw:command("reload")
       assert.equal(0, code)
-      assert.matches("^generation %d+ is live, %d+ ms\n", out)
-      local state = status()
-      assert.is_true(state.generation > before)
-      for _, worker in ipairs(state.workers) do assert.equal(state.generation, worker.generation) end
+      local live = tonumber(out:match("^generation (%d+) is live, %d+ ms\n"))
+      assert.is_true(live > before)
+      -- The saved file may have been noticed too, and a further generation be on its way.
+      for _, worker in ipairs(status().workers) do assert.is_true(worker.generation >= live) end
       for _ = 1, 8 do assert.equal("two", body()) end
     end)
 
