@@ -131,7 +131,7 @@ int json_edits_add(struct json_edits *edits, int step, const struct bytes *path,
 }
 
 int json_edits_value(struct json_edits *edits, uint32_t number, struct slice value) {
-  if (number >= edits->count) return ERROR_INVALID;
+  if (number >= edits->count || edits->edits[number].step == JSON_RENAME) return ERROR_INVALID;
   edits->edits[number].value = value;
   return 0;
 }

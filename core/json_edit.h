@@ -18,7 +18,8 @@ void json_edits_free(struct json_edits *edits);
 // `value`: JSON text, of RENAME the name in plain; all is copied. 0, ERROR_INVALID, ERROR_MEMORY.
 int json_edits_add(struct json_edits *edits, int step, const struct bytes *path, uint32_t count, struct slice value);
 
-// Has the edit with that number (from 0) another value: JSON text, or a plain name. The caller keeps it for the next run.
+// Has the edit with that number (from 0) another value, JSON text, which the caller keeps for the next run.
+// ERROR_INVALID: there is none, or it renames.
 int json_edits_value(struct json_edits *edits, uint32_t number, struct slice value);
 
 // Runs them over a text that json_check_form has passed. 0 with the text, which lives until the next run; ERROR_MEMORY.

@@ -79,12 +79,14 @@ function json_edits.new(list)
   return setmetatable({ handle = handle, values = {} }, methods)
 end
 
--- Gives an edit another value from now on.
+-- Gives an edit, other than one that renames, another value from now on.
 ---@param number integer of the edit, from 1
----@param value string as for `json_edits.new`
+---@param value string JSON text
 function methods:set(number, value)
+  if C.bridge_json_edits_value(self.handle, number - 1, value, #value) ~= OK then
+    error("json_edits.set: there is no edit " .. tostring(number) .. " with a value", 2)
+  end
   self.values[number] = value -- the core reads it where it is
-  C.bridge_json_edits_value(self.handle, number - 1, value, #value)
 end
 
 ---@param text string

@@ -104,6 +104,8 @@ describe("edits of JSON", function()
     assert.equal(0, C.json_edits_run(list, text, out))
     assert.equal('{"a":33}', ffi.string(out[0].data, out[0].len))
     assert.is_true(C.json_edits_value(list, 1, ffi.new("struct slice", "33", 2)) < 0)
+    C.json_edits_add(list, C.JSON_RENAME, steps_of { "a" }, 1, ffi.new("struct slice", "b", 1))
+    assert.is_true(C.json_edits_value(list, 1, ffi.new("struct slice", "c", 1)) < 0) -- a name would stand there bare
   end)
 
   it("hold a large text once, and give its room back", function()

@@ -189,6 +189,21 @@ describe("compression", function()
     assert.matches("invalid response", text)
   end)
 
+  it("compresses what comes out of the cache, for each client its own way", function()
+    local gateway = spec.gateway {
+      plugins = { { name = "compression" },
+        { name = "proxy-cache", config = { strategy = "memory", content_type = { "*/*" } } } },
+      upstreams = { ["*"] = { headers = { ["Content-Type"] = "text/plain" }, body = TEXT } },
+    }
+    for i, accepted in ipairs { "gzip", "br", "none", "zstd", "gzip" } do
+      local response = gateway:request { path = "/", headers = { ["Accept-Encoding"] = accepted } }
+      assert.equal(i == 1 and "Miss" or "Hit", response.headers["x-cache-status"])
+      local decode = codings[response.headers["content-encoding"]]
+      assert.same(accepted ~= "none", decode ~= nil)
+      assert.equal(TEXT, decode and (decode(response.body)) or response.body)
+    end
+  end)
+
   it("takes the level that it is told", function()
     local sizes = {}
     for _, level in ipairs { 1, 9 } do
