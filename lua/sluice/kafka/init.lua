@@ -1,0 +1,29 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Kafka for plugins: records in, with the broker's word for where they are; records out, one after the other.
+--
+--   local at, err, code = kafka.produce { topic = "orders", key = id, value = body }  -- at.partition, at.offset
+--   local reader = kafka.reader { topic = "orders", from = "earliest" }
+--   local record, err = reader:next(15)
+--
+-- A cluster is one of gateway.kafka, "main" unless told. Plugins with Kong's `bootstrap_servers` get one by
+-- kafka.cluster_of(conf).
+
+local clusters = require "sluice.kafka.clusters"
+local conf = require "sluice.kafka.conf"
+local produce = require "sluice.kafka.produce"
+local reader = require "sluice.kafka.reader"
+
+return {
+  configure = clusters.configure,
+  define = clusters.define,
+  cluster_of = clusters.cluster_of,
+  status = clusters.status,
+
+  -- Fields of Kong's Kafka plugins for a schema; `kafka.schema { producer = true }` with those of a producer.
+  schema = conf.schema,
+
+  produce = produce.produce,
+  send = produce.send,
+
+  reader = reader.reader,
+}
