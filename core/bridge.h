@@ -651,6 +651,20 @@ int bridge_kafka_cluster_at(struct worker *worker, uint32_t index,
 // it yields again. FULL: the queue is full. NONE: no such cluster.
 int bridge_kafka_produce(struct worker *worker, const struct kafka_message *message, bool wait);
 int bridge_kafka_result(struct worker *worker, struct kafka_result *out);
+// A batch, to be closed: records of which one coroutine hears by index. One that was not told of within `timeout_s` (0:
+// whenever its message.timeout.ms ends) is told as BRIDGE_TIMEOUT. 0: no memory.
+double bridge_kafka_batch(struct worker *worker, double timeout_s);
+// Queues a record and gives its index, from 1. FULL: the cluster's queue is, or 1024 records of this batch wait for
+// their fate to be told, or for bridge_kafka_batch_result. Else as bridge_kafka_produce; STALE: the batch was closed.
+int bridge_kafka_batch_add(struct worker *worker, double batch, const struct kafka_message *message, double *index);
+// OK: all are told (`all`), or bridge_kafka_batch_next has one. NONE: it will have none. TIMEOUT: `timeout_s` is 0.
+// AGAIN: yield, then call again, unless resumed with BRIDGE_TIMEOUT after that long.
+int bridge_kafka_batch_wait(struct worker *worker, double batch, bool all, double timeout_s);
+// OK with the index of a record that was told, each once; NONE: none now.
+int bridge_kafka_batch_next(struct worker *worker, double batch, double *index);
+// OK: what became of it, which frees its place for another; AGAIN: not known yet; NONE: no such record (any more).
+int bridge_kafka_batch_result(struct worker *worker, double batch, double index, struct kafka_result *out);
+int bridge_kafka_batch_close(struct worker *worker, double batch);
 // AGAIN, then resumed with (status, reader) when its positions are known.
 int bridge_kafka_reader_open(struct worker *worker, const struct kafka_reader_options *options);
 // OK with the next record; KAFKA_GAP; AGAIN: yield, then call again, unless resumed with BRIDGE_TIMEOUT after that long.

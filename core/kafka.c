@@ -14,10 +14,11 @@
 
 enum { EVENTS_PER_TURN = 64 };
 
-// What librdkafka carries for a record while it has it. `delivery` is NULL once nobody waits.
+// What librdkafka carries for a record while it has it: who is told. `delivery` is NULL once nobody waits.
 struct kafka_ticket {
   struct kafka_delivery *delivery;
   struct kafka *kafka;
+  struct kafka_teller teller;
 };
 
 struct topic {
@@ -133,17 +134,16 @@ static void on_report(struct cluster *cluster, const rd_kafka_message_t *message
     cluster_up(cluster);
   }
   if (!ticket) return;
-  struct kafka_delivery *delivery = ticket->delivery;
-  struct kafka *kafka = ticket->kafka;
-  if (delivery) delivery->ticket = NULL;
+  struct kafka_result result = {.status = result_status(code),
+                                .partition = message->partition,
+                                .offset = (double)(code || message->offset < 0 ? -1 : message->offset),
+                                .name = code ? rd_kafka_err2name(code) : "",
+                                .text = code ? rd_kafka_err2str(code) : ""};
+  struct kafka_ticket told = *ticket;
+  if (told.delivery) told.delivery->ticket = NULL;
   free(ticket);
-  if (!delivery) return;
-  delivery_end(kafka, delivery,
-               &(struct kafka_result){.status = result_status(code),
-                                      .partition = message->partition,
-                                      .offset = (double)(code || message->offset < 0 ? -1 : message->offset),
-                                      .name = code ? rd_kafka_err2name(code) : "",
-                                      .text = code ? rd_kafka_err2str(code) : ""});
+  if (told.delivery) delivery_end(told.kafka, told.delivery, &result);
+  if (told.teller.tell) told.teller.tell(told.teller.context, told.teller.number, told.teller.index, &result);
 }
 
 static void producer_retire(struct producer *producer);
@@ -311,25 +311,19 @@ static int delivery_begin(struct kafka *kafka, struct kafka_delivery *delivery, 
   return BRIDGE_FULL;
 }
 
-static int produce_by(struct producer *producer, const struct kafka_message *message, struct kafka_delivery *delivery,
+static int produce_by(struct producer *producer, const struct kafka_message *message, struct kafka_ticket *ticket,
                       struct error *error) {
   struct cluster *cluster = producer->cluster;
   struct topic *topic = producer_topic(producer, message->topic);
-  if (!topic || (delivery && delivery_begin(cluster->kafka, delivery, message->timeout_s) != BRIDGE_OK))
-    return produce_failed(cluster, message, RD_KAFKA_RESP_ERR__QUEUE_FULL, error);
-  struct kafka_ticket *ticket = delivery ? delivery->ticket : NULL;
+  if (!topic) return produce_failed(cluster, message, RD_KAFKA_RESP_ERR__QUEUE_FULL, error);
   rd_kafka_resp_err_t code = produce_queue(producer, topic, message, ticket);
-  if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
-    cluster->produced++;
-    return BRIDGE_OK;
-  }
-  if (delivery) kafka_delivery_cancel(cluster->kafka, delivery);
-  free(ticket);
-  return produce_failed(cluster, message, code, error);
+  if (code) return produce_failed(cluster, message, code, error);
+  cluster->produced++;
+  return BRIDGE_OK;
 }
 
-int kafka_produce(struct kafka *kafka, const struct kafka_message *message, struct kafka_delivery *delivery,
-                  struct error *error) {
+static int producer_for(struct kafka *kafka, const struct kafka_message *message, struct producer **out,
+                        struct error *error) {
   struct cluster *cluster = cluster_find(kafka, message->cluster);
   if (!cluster) {
     error_set(error, ERROR_INVALID, "no Kafka cluster named \"%.100s\"", message->cluster);
@@ -340,8 +334,36 @@ int kafka_produce(struct kafka *kafka, const struct kafka_message *message, stru
     return BRIDGE_INVALID;
   }
   if (!cluster->producer) cluster->producer = producer_new(cluster, error);
-  if (!cluster->producer) return BRIDGE_FAILED;
-  return produce_by(cluster->producer, message, delivery, error);
+  *out = cluster->producer;
+  return *out ? BRIDGE_OK : BRIDGE_FAILED;
+}
+
+int kafka_produce(struct kafka *kafka, const struct kafka_message *message, struct kafka_delivery *delivery,
+                  struct error *error) {
+  struct producer *producer = NULL;
+  int status = producer_for(kafka, message, &producer, error);
+  if (status != BRIDGE_OK) return status;
+  if (delivery && delivery_begin(kafka, delivery, message->timeout_s) != BRIDGE_OK)
+    return produce_failed(producer->cluster, message, RD_KAFKA_RESP_ERR__QUEUE_FULL, error);
+  struct kafka_ticket *ticket = delivery ? delivery->ticket : NULL;
+  status = produce_by(producer, message, ticket, error);
+  if (status == BRIDGE_OK) return status;
+  if (delivery) kafka_delivery_cancel(kafka, delivery);
+  free(ticket);
+  return status;
+}
+
+int kafka_produce_told(struct kafka *kafka, const struct kafka_message *message, const struct kafka_teller *teller,
+                       struct error *error) {
+  struct producer *producer = NULL;
+  int status = producer_for(kafka, message, &producer, error);
+  if (status != BRIDGE_OK) return status;
+  struct kafka_ticket *ticket = malloc(sizeof *ticket);
+  if (!ticket) return produce_failed(producer->cluster, message, RD_KAFKA_RESP_ERR__QUEUE_FULL, error);
+  *ticket = (struct kafka_ticket){.kafka = kafka, .teller = *teller};
+  status = produce_by(producer, message, ticket, error);
+  if (status != BRIDGE_OK) free(ticket);
+  return status;
 }
 
 const struct kafka_result *kafka_last_result(const struct kafka *kafka) {

@@ -53,6 +53,17 @@ struct kafka_delivery {
 // BRIDGE_FAILED: it was not queued.
 int kafka_produce(struct kafka *kafka, const struct kafka_message *message, struct kafka_delivery *delivery,
                   struct error *error);
+// Who is told of a record that is one of many: called on the loop, not after kafka_close began.
+struct kafka_teller {
+  void (*tell)(void *context, double number, uint32_t index, const struct kafka_result *result);
+  void *context;
+  double number;
+  uint32_t index;
+};
+
+// The same with no wait of its own; message->timeout_s has no effect.
+int kafka_produce_told(struct kafka *kafka, const struct kafka_message *message, const struct kafka_teller *teller,
+                       struct error *error);
 // The result that the last on_done was called with.
 const struct kafka_result *kafka_last_result(const struct kafka *kafka);
 void kafka_delivery_cancel(struct kafka *kafka, struct kafka_delivery *delivery);

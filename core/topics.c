@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker.h"
-
+#include "kafka.h"
 #include "phase.h"
+#include "worker.h"
 
 enum { PARTITIONS_MOST = 64, ERROR_BYTES = 64, MESSAGE_TIMEOUT_S = 300, WAIT_MOST_S = 100000000 };
 
@@ -206,16 +206,6 @@ void topics_result(struct topics *topics, struct kafka_result *out) {
   free(ack);
 }
 
-static int produce_fails(struct topics *topics, const struct kafka_message *message, const char *error, bool wait) {
-  if (strcmp(error, "full") == 0) return BRIDGE_FULL;
-  if (!wait) return BRIDGE_OK; // nobody hears of it
-  if (strcmp(error, "timeout") == 0)
-    return bridge_wait(topics->worker, message->timeout_s > 0 ? message->timeout_s : MESSAGE_TIMEOUT_S);
-  struct kafka_result result = {
-      .status = BRIDGE_FAILED, .partition = -1, .offset = -1, .name = error, .text = "the record was refused"};
-  return acknowledge(topics, &result);
-}
-
 static void wake_readers(struct topics *topics, const struct topic *topic) {
   for (struct topic_reader *reader = topics->readers; reader; reader = reader->next) {
     if (reader->topic != topic || reader->coroutine == 0) continue;
@@ -224,25 +214,51 @@ static void wake_readers(struct topics *topics, const struct topic *topic) {
   }
 }
 
-int topics_produce(struct topics *topics, const struct kafka_message *message, bool wait) {
+// The record's fate: OK with its place, or the error that the spec wants. Other than OK: it was not queued.
+static int topic_take_record(struct topics *topics, const struct kafka_message *message, struct kafka_result *out) {
+  *out = (struct kafka_result){.partition = -1, .offset = -1, .name = "", .text = ""};
   if (message->cluster && !has_cluster(topics->worker, message->cluster)) {
     error_set(&topics->worker->error, ERROR_INVALID, "no Kafka cluster named \"%.100s\"", message->cluster);
     return BRIDGE_NONE;
   }
   struct topic *topic = topic_take(topics, message->topic, 1);
   if (!topic) return BRIDGE_FULL;
-  const char *error = error_of(topics, topic);
-  if (*error && message->cluster) return produce_fails(topics, message, error, wait);
-  uint32_t partition = partition_for(topic, message);
-  if (partition >= topic->partition_count)
-    return message->cluster ? produce_fails(topics, message, "_UNKNOWN_PARTITION", wait) : BRIDGE_INVALID;
+  const char *error = message->cluster ? error_of(topics, topic) : ""; // the spec's own records never fail
+  uint32_t partition = *error ? 0 : partition_for(topic, message);
+  if (partition >= topic->partition_count) {
+    if (!message->cluster) return BRIDGE_INVALID;
+    error = "_UNKNOWN_PARTITION";
+  }
+  if (strcmp(error, "full") == 0) return BRIDGE_FULL;
+  if (*error) {
+    out->status = strcmp(error, "timeout") == 0 ? BRIDGE_TIMEOUT : BRIDGE_FAILED;
+    out->name = error;
+    out->text = "the record was refused";
+    return BRIDGE_OK;
+  }
   const struct topic_record *record = record_add(topics, topic, partition, message);
   if (!record) return BRIDGE_FULL;
   wake_readers(topics, topic);
-  if (!wait) return BRIDGE_OK;
-  struct kafka_result result = {
-      .status = BRIDGE_OK, .partition = record->view.partition, .offset = record->view.offset, .name = "", .text = ""};
+  out->partition = record->view.partition;
+  out->offset = record->view.offset;
+  return BRIDGE_OK;
+}
+
+int topics_produce(struct topics *topics, const struct kafka_message *message, bool wait) {
+  struct kafka_result result;
+  int status = topic_take_record(topics, message, &result);
+  if (status != BRIDGE_OK || !wait) return status; // of one that failed nobody hears
+  if (result.status == BRIDGE_TIMEOUT)
+    return bridge_wait(topics->worker, message->timeout_s > 0 ? message->timeout_s : MESSAGE_TIMEOUT_S);
   return acknowledge(topics, &result);
+}
+
+int topics_produce_told(struct topics *topics, const struct kafka_message *message, const struct kafka_teller *teller) {
+  struct kafka_result result;
+  int status = topic_take_record(topics, message, &result);
+  if (status == BRIDGE_OK && result.status != BRIDGE_TIMEOUT)
+    teller->tell(teller->context, teller->number, teller->index, &result);
+  return status;
 }
 
 // ---- Read ------------------------------------------------------------------------------------------------------------

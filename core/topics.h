@@ -9,6 +9,7 @@
 
 #include "bridge.h"
 
+struct kafka_teller;
 struct topics;
 struct worker;
 
@@ -17,6 +18,8 @@ void topics_free(struct topics *topics);
 
 // What the bridge's functions of the same names do.
 int topics_produce(struct topics *topics, const struct kafka_message *message, bool wait);
+// What kafka_produce_told does; the record is told at once, or never where its acknowledgement does not come.
+int topics_produce_told(struct topics *topics, const struct kafka_message *message, const struct kafka_teller *teller);
 void topics_result(struct topics *topics, struct kafka_result *out);
 int topics_open(struct topics *topics, const struct kafka_reader_options *options);
 int topics_next(struct topics *topics, double reader, double timeout_s, const struct kafka_record **out);

@@ -21,6 +21,7 @@
 #include "endpoint.h"
 #include "exchange.h"
 #include "kafka.h"
+#include "kafka_batch.h"
 #include "kit_remote.h"
 #include "lease.h"
 #include "link.h"
@@ -589,6 +590,8 @@ void worker_free(struct worker *worker) {
   if (worker->generation) generation_release(worker->generation);
   if (worker->kafka) kafka_close(worker->kafka, KAFKA_FLUSH_MS);
   worker->kafka = NULL;
+  if (worker->batches) kafka_batches_free(worker->batches);
+  worker->batches = NULL;
   if (worker->passwords) passwords_free(worker->passwords);
   worker->passwords = NULL;
   if (worker->vm) vm_free(worker->vm);

@@ -28,6 +28,7 @@ struct dns;
 struct exchange;
 struct flights;
 struct kafka;
+struct kafka_batches;
 struct link;
 struct passwords;
 struct server;
@@ -107,6 +108,7 @@ struct worker {
   uint32_t access_time_len;
   char access_time[32];
   struct kafka *kafka;
+  struct kafka_batches *batches; // of records; NULL until there is one
   struct vm *vm;
   struct control *control;
   struct error error;             // bridge_error

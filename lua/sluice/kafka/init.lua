@@ -2,12 +2,14 @@
 -- Kafka for plugins: records in, with the broker's word for where they are; records out, one after the other.
 --
 --   local at, err, code = kafka.produce { topic = "orders", key = id, value = body }  -- at.partition, at.offset
+--   local batch = kafka.batch { timeout = 10 }  -- batch:add(record), batch:wait(), batch:result(index)
 --   local reader = kafka.reader { topic = "orders", from = "earliest" }
 --   local record, err = reader:next(15)
 --
 -- A cluster is one of gateway.kafka, "main" unless told. Plugins with Kong's `bootstrap_servers` get one by
 -- kafka.cluster_of(conf).
 
+local batch = require "sluice.kafka.batch"
 local clusters = require "sluice.kafka.clusters"
 local conf = require "sluice.kafka.conf"
 local produce = require "sluice.kafka.produce"
@@ -24,6 +26,7 @@ return {
 
   produce = produce.produce,
   send = produce.send,
+  batch = batch.batch,
 
   reader = reader.reader,
 }
