@@ -69,6 +69,7 @@ return {
     limits
     logging
     record_schema
+    records
     together
   ]],
 }

@@ -478,14 +478,16 @@ local EVERY_EXCHANGE = bit.bor(bit.lshift(1, NUMBER.rewrite), bit.lshift(1, NUMB
 local ACCESS = bit.lshift(1, NUMBER.access)
 local BALANCER = bit.lshift(1, NUMBER.balancer)
 
--- Phases of a route: rewrite and certificate are the generation's.
+local RECORDS = bit.bor(bit.lshift(1, NUMBER.produce), bit.lshift(1, NUMBER.consume))
+
+-- Phases of a route: rewrite and certificate are the generation's, and those of records are run by plugins.
 function plan.route_mask(made)
-  return bit.band(made.mask, bit.bnot(EVERY_EXCHANGE))
+  return bit.band(made.mask, bit.bnot(bit.bor(EVERY_EXCHANGE, RECORDS)))
 end
 
 -- Phases of an exchange without a route: it is answered 404 before access, yet logged and decorated as others are.
 function plan.no_route_mask(made)
-  return bit.band(made.mask, bit.bnot(bit.bor(ACCESS, BALANCER)))
+  return bit.band(made.mask, bit.bnot(bit.bor(ACCESS, BALANCER, RECORDS)))
 end
 
 return plan
