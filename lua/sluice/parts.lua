@@ -69,6 +69,7 @@ return {
     limits
     logging
     record_schema
+    record_traces
     records
     together
   ]],

@@ -246,6 +246,13 @@ local function scoped_conf(item, exchange)
   return conf
 end
 
+-- The same for whoever finds the item in a plan.
+---@return table|nil conf
+function runtime.conf_of(item, exchange)
+  if not item.levels then return item.conf end
+  return scoped_conf(item, exchange)
+end
+
 -- What a failed call means for the phase; nil: go on (a failing logger must not silence the others).
 local function after_failure(job, item, phase, err)
   if err == EXIT then return ANSWERED end
