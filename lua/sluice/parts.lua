@@ -65,6 +65,7 @@ return {
     function_stats
     functions
     hash
+    json_elements
     json_schema
     limits
     logging

@@ -4,7 +4,7 @@ local kafka = require "sluice.kafka"
 
 local answers = {}
 
-local RETRY = { ["Retry-After"] = "1" }
+answers.RETRY = { ["Retry-After"] = "1" }
 
 -- What Kafka's error means for the client. Others: 502, for the fault is behind the gateway.
 local STATUS = {
@@ -21,13 +21,25 @@ function answers.status(code)
   return STATUS[code] or 502
 end
 
+-- What is told of one record of several that was not produced.
+function answers.entry(err, code)
+  return { error = err, code = code, status = answers.status(code) }
+end
+
+-- The same of one that cannot become a record.
+---@param refusal table see sources.refuse
+function answers.refused_entry(refusal)
+  local text = refusal.message .. (refusal.error and ": " .. refusal.error or "")
+  return { error = text, status = refusal.status, field = refusal.field }
+end
+
 -- Ends the phase.
 function answers.refuse(exchange, topic, err, code)
   local status = answers.status(code)
   exchange.response:exit(status, {
     message = status == 503 and "Kafka cannot take the record now" or "the record was not produced",
     error = err, code = code, topic = topic, request_id = exchange.id,
-  }, status == 503 and RETRY or nil)
+  }, status == 503 and answers.RETRY or nil)
 end
 
 -- The request cannot become a record.

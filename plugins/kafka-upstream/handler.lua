@@ -3,20 +3,14 @@
 local answers = require "kafka-upstream.answers"
 local kafka = require "sluice.kafka"
 local record = require "kafka-upstream.record"
+local several = require "kafka-upstream.several"
 local sources = require "kafka-upstream.sources"
 
 local upstream = { version = "1.1.0", priority = 751 }
 
 local runs = setmetatable({}, { __mode = "k" }) -- by configuration: the function that serves its requests
 
-local function body_of(conf, exchange)
-  if not conf.forward_body then return "" end
-  local body, err = exchange.request:get_raw_body()
-  if not body then
-    exchange.response:exit(400, { message = "the body cannot be read: " .. tostring(err), request_id = exchange.id })
-  end
-  return body
-end
+local body_of = sources.body_of
 
 -- The body as it is, perhaps with a key from a field: the way that most records go.
 local function plain(conf, cluster)
@@ -46,7 +40,9 @@ function upstream.configure(confs)
   for _, conf in ipairs(confs or {}) do
     local cluster, err = kafka.cluster_of(conf)
     if not cluster then error(err, 0) end
-    runs[conf] = (record.is_plain(conf) and plain or one_record)(conf, cluster)
+    local compile = record.is_plain(conf) and plain or one_record
+    if conf.batch ~= "none" or conf.topics_query_arg then compile = several.compile end
+    runs[conf] = compile(conf, cluster)
   end
 end
 

@@ -247,7 +247,7 @@ end
 ---@param conf table
 ---@return boolean
 function record.is_plain(conf)
-  return conf.value == "body" and not sources.is_template(conf.topic) and not conf.topics_query_arg
+  return conf.value == "body" and not sources.is_template(conf.topic)
     and not conf.key_query_arg and not conf.key and not conf.partition and not conf.timestamp
     and not (conf.headers and next(conf.headers)) and not (conf.record_by_lua_functions or {})[1]
 end

@@ -43,6 +43,12 @@ fields.value = { type = "string", default = "message", len_min = 1,
 fields.message_by_lua_functions = lua_functions("Lua code of functions, each given the message as a table; what it "
   .. "returns is the message, nil drops it")
 
+fields.batch = { type = "string", default = "none", one_of = { "none", "array", "auto" },
+  about = "`array`: the body is a JSON array, whose elements are records; `auto`: where it is one" }
+fields.batch_at = { type = "string", len_min = 1,
+  about = "where in the body the array stands: names of members with dots between" }
+fields.batch_most = { type = "integer", default = 10000, between = { 1, 1000000 }, about = "elements of one batch" }
+
 fields.key = source("the record's key, with $(...)")
 fields.key_header = { type = "string", match = FIELD_NAME, about = "request field whose value is the record's key" }
 fields.key_query_arg = { type = "string", len_min = 1, about = "argument of the query that is the record's key" }

@@ -4,6 +4,7 @@
 --
 --   local key = sources.compile("$(headers.x_order)", "key")
 --   key(sources.values(exchange, body))    --> "17"; nil when there is nothing; raises a refusal
+local elements = require "sluice.json_elements"
 local json = require "sluice.json"
 local template = require "sluice.template"
 
@@ -24,24 +25,23 @@ function sources.refuse(status, message, details)
     field = details and details.field }, 0)
 end
 
--- ---- What expressions see ------------------------------------------------------------------------------------------
-
-local LONG_NUMBER = "%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d"
-local EXACT = { exact = true }
-
--- JSON as Lua's values; integers that a double does not hold keep their digits.
----@param text string
----@return any value
----@return string|nil err
-function sources.decode(text)
-  local value, err = json.decode(text, find(text, LONG_NUMBER) and EXACT or nil)
-  return value, err
+-- The body, where the configuration lets it go on; waits for it.
+---@return string
+function sources.body_of(conf, exchange)
+  if not conf.forward_body then return "" end
+  local body, err = exchange.request:get_raw_body()
+  if not body then
+    exchange.response:exit(400, { message = "the body cannot be read: " .. tostring(err), request_id = exchange.id })
+  end
+  return body
 end
+
+-- ---- What expressions see ------------------------------------------------------------------------------------------
 
 local MAKE = {}
 
 function MAKE.body(self)
-  local value, err = sources.decode(self.text)
+  local value, err = elements.decode(self.text)
   if err then sources.refuse(400, "the body is no JSON", { error = err }) end
   return value
 end
@@ -84,9 +84,11 @@ end
 -- The same for one element of a batch, whose text is the body.
 ---@param values table of the request
 ---@param text string
+---@param body? any what it decodes to; decoded when it is looked at unless told
 ---@return table
-function sources.element(values, text)
-  return setmetatable({ exchange = values.exchange, text = text, request = values, field = false }, values_mt)
+function sources.element(values, text, body)
+  return setmetatable({ exchange = values.exchange, text = text, request = values, field = false, body = body },
+    values_mt)
 end
 
 -- ---- Compiling -----------------------------------------------------------------------------------------------------
