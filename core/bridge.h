@@ -28,8 +28,6 @@ enum phase {
   PHASE_STREAM_BALANCER,
   PHASE_STREAM_LOG,
   PHASE_SERVICE_HEAD, // the service has answered, or failed to; before header_filter
-  PHASE_PRODUCE,      // a record is about to enter a topic: run by Lua, inside access
-  PHASE_CONSUME,      // one was read
   PHASE_COUNT
 };
 

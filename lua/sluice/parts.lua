@@ -59,6 +59,7 @@ return {
   ]],
   -- Of use to few, such as schemas.
   alone = names [[
+    bell
     code
     cookie
     expression
@@ -70,8 +71,6 @@ return {
     limits
     logging
     record_schema
-    record_traces
-    records
     together
   ]],
 }
