@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
--- The replies that were read lately, by correlation id, bounded in bytes. There are two halves: the young one takes what
--- comes; once it is full it becomes the old one, and what that held goes. For each partition it is known from which
--- offset on all replies are here: what has gone is to be looked for in the topic.
+-- The replies that were read lately, by correlation id, bounded in bytes. There are two halves: the young one takes
+-- what comes; once it is full it becomes the old one, and what that held goes. For each partition it is known from
+-- which offset on all replies are here: what has gone is to be looked for in the topic.
 local kept = {}
 
 local RECORD_BYTES = 512 -- that a record takes beside its texts

@@ -3,7 +3,7 @@
 local kafka = require "sluice.kafka"
 local template = require "sluice.template"
 
-local fields = kafka.schema { producer = true }
+local fields = kafka.schema { consumer = true }
 
 local TOPIC, TOPIC_BYTES = "^[%w._-]+$", 249
 local FIELD_NAME = "^[%w!#$%%&'*+.^_`|~-]+$"
