@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kafka.c (clusters, producers), kafka_feed.c (consumers, readers) and kafka_mock.c share. Nobody else includes it:
-// this and those three are where librdkafka is named.
+// What kafka.c (producers), kafka_cluster.c, kafka_feed.c and kafka_reader.c (consumers, readers), kafka_admin*.c and
+// kafka_mock.c share. Nobody else includes it: this and those are where librdkafka is named.
 #pragma once
 #include <ev.h>
 #include <librdkafka/rdkafka.h>
@@ -39,6 +39,7 @@ struct cluster {
   struct kafka_mock *mock; // of this process
   struct producer *producer;
   struct feed *feeds; // shared ones
+  struct admin_client *admin;
   uint32_t consumers; // shared and private feeds
   uint32_t readers;
   enum cluster_state state;
@@ -80,7 +81,8 @@ struct kafka {
   uint32_t slot_count, slot_free; // slot_free: 0 or index + 1
   struct kafka_reader *waking;    // to be resumed in this turn, or the next one
   double serial;
-  struct kafka_result last; // that on_done was called with
+  struct kafka_result last;   // that on_done was called with
+  struct kafka_answer answer; // that on_answer is being called with
 };
 
 int queue_watch_init(struct queue_watch *watch, struct kafka *kafka, struct error *error);
@@ -105,6 +107,9 @@ void cluster_on_event(struct cluster *cluster, rd_kafka_event_t *event);
 // A configuration with our defaults, then the cluster's properties. NULL: `error` names the property.
 rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t type, struct error *error);
 bool topic_name_valid(const char *topic);
+
+// Whoever waits for an answer of the cluster is told this status and text; its client goes.
+void admin_end(struct cluster *cluster, int status, const char *why);
 
 // Every reader of the cluster fails with this text.
 void feeds_fail(struct cluster *cluster, const char *text);
