@@ -28,6 +28,8 @@ enum phase {
   PHASE_STREAM_BALANCER,
   PHASE_STREAM_LOG,
   PHASE_SERVICE_HEAD, // the service has answered, or failed to; before header_filter
+  PHASE_PRODUCE,      // a record is about to enter a topic: run by Lua, inside access
+  PHASE_CONSUME,      // one was read
   PHASE_COUNT
 };
 
@@ -579,7 +581,8 @@ int bridge_report(struct worker *worker, const char *line, uint32_t len);
 // ---- Kafka -----------------------------------------------------------------------------------------------------------
 
 enum kafka_status {
-  KAFKA_GAP = 3 // records were skipped: they left the window, or the broker, before this reader had read them
+  KAFKA_GAP = 3,      // records were skipped: they left the window, or the broker, before this reader had read them
+  KAFKA_REBALANCE = 4 // partitions were taken from this member of a group
 };
 
 enum { KAFKA_LATEST = -1, KAFKA_EARLIEST = -2, KAFKA_ANY_PARTITION = -1 };
@@ -606,6 +609,7 @@ struct kafka_result {
 
 // A record that was read. Its bytes live until the next call on the same reader.
 struct kafka_record {
+  const char *topic;
   struct bytes key, value;
   const struct bytes *headers; // name, value, name, value...
   uint32_t header_count;       // pairs
@@ -628,6 +632,38 @@ struct kafka_reader_options {
   bool skip_when_behind; // rather than catch up from the broker
 };
 
+// A partition of a topic, and a place in it.
+struct kafka_place {
+  const char *topic, *metadata; // metadata: stored beside a committed offset; NULL: none
+  double offset;                // -1: unknown, or none committed
+  int32_t partition;
+  int32_t unused;
+};
+
+struct kafka_group_options {
+  const char *cluster, *group;
+  const char *const *topics; // one that begins with "^" is a regular expression
+  uint32_t topic_count;
+  uint32_t pair_count;
+  const char *const *pairs; // properties over the cluster's
+  double from;              // KAFKA_LATEST or KAFKA_EARLIEST, where nothing is committed
+  double handover_s;        // how long a partition that is taken away stays this member's, to finish what it has begun
+};
+
+enum kafka_group_act { KAFKA_COMMIT };
+
+struct kafka_group_request {
+  int32_t act;
+  uint32_t count;
+  const struct kafka_place *places;
+  double timeout_s; // 0: without end
+};
+
+enum kafka_group_list {
+  KAFKA_ASSIGNED, // what the member has; offset: of the next record, -1: none was given yet
+  KAFKA_LOST      // what the last KAFKA_REBALANCE was about
+};
+
 struct kafka_cluster_status {
   const char *name, *servers;
   const char *state;                           // "idle", "connecting", "up", "down"
@@ -636,41 +672,6 @@ struct kafka_cluster_status {
   double consumed, consumed_bytes;
   uint32_t queued, readers, consumers;
   bool embedded;
-};
-
-// What a cluster can be asked or told, with its texts in order; "..." stands for more of the group before it.
-enum kafka_ask {
-  KAFKA_ASK_METADATA,     // topic...: none means all
-  KAFKA_ASK_OFFSETS,      // (topic, partition, time in ms or KAFKA_LATEST, KAFKA_EARLIEST)...
-  KAFKA_ASK_CREATE_TOPIC, // topic, partitions, replicas, validate ("": create), n, n times brokers, (name, value)...
-  KAFKA_ASK_DELETE_TOPIC, // topic
-  KAFKA_ASK_CREATE_PARTITIONS, // topic, how many it shall have
-  KAFKA_ASK_DELETE_RECORDS,    // (topic, partition, first offset to stay or -1)...
-  KAFKA_ASK_CONFIGS,           // "topic" or "broker", its name
-  KAFKA_ASK_ALTER_CONFIGS, // "topic" or "broker", its name, validate ("": alter), (name, value)...: all that it shall have
-  KAFKA_ASK_GROUPS,        //
-  KAFKA_ASK_DESCRIBE_GROUPS, // group...
-  KAFKA_ASK_DELETE_GROUP,    // group
-  KAFKA_ASK_COMMITTED,       // group, (topic, partition)...: none means all
-  KAFKA_ASK_COMMIT,          // group, (topic, partition, offset)...
-  KAFKA_ASK_FORGET,          // group, (topic, partition)...
-  KAFKA_ASK_ACLS,            // a filter: type, name, pattern, principal, host, operation, permission; "" is any text
-  KAFKA_ASK_CREATE_ACLS,     // (type, name, pattern, principal, host, operation, permission)...
-  KAFKA_ASK_DELETE_ACLS      // filter...
-};
-
-struct kafka_question {
-  const char *cluster;
-  int32_t what;
-  uint32_t count;
-  const char *const *texts;
-  double timeout_s; // 0: 10
-};
-
-struct kafka_answer {
-  int32_t status;    // BRIDGE_OK; BRIDGE_FAILED; BRIDGE_STALE: the cluster left the configuration
-  const char *name;  // of the error as Kafka has it, "" without one
-  struct bytes text; // JSON, or why there is none
 };
 
 // Defines or replaces a cluster: pairs of property and value, librdkafka's, or "embedded" = "true", "window_records",
@@ -708,10 +709,20 @@ int bridge_kafka_reader_next(struct worker *worker, double reader, double timeou
 // Position in partition `index` (from 0); NONE past the last one.
 int bridge_kafka_reader_position(struct worker *worker, double reader, uint32_t index, struct kafka_position *out);
 int bridge_kafka_reader_close(struct worker *worker, double reader);
-// AGAIN, and the coroutine is resumed with the answer's status; bridge_kafka_answer has the rest before it yields again.
-// FULL, NONE, INVALID, FAILED: it was not asked.
-int bridge_kafka_ask(struct worker *worker, const struct kafka_question *question);
-int bridge_kafka_answer(struct worker *worker, struct kafka_answer *out);
+// AGAIN, then resumed with (status, member) when the consumer runs; its partitions come later. FULL: too many members.
+int bridge_kafka_group_open(struct worker *worker, const struct kafka_group_options *options);
+// As bridge_kafka_reader_next, and KAFKA_REBALANCE: the partitions of list KAFKA_LOST are to be let go of. They go when
+// this is called again, or after the hand-over time.
+int bridge_kafka_group_next(struct worker *worker, double member, double timeout_s, const struct kafka_record **out);
+// AGAIN, then resumed with the status: OK, FAILED (see bridge_kafka_group_result), TIMEOUT (it may yet come to pass),
+// CLOSED. OK at once: there was nothing to do. A commit of no places commits all that was given.
+int bridge_kafka_group_act(struct worker *worker, double member, const struct kafka_group_request *request);
+// Why the last thing failed: `name` and `text`.
+int bridge_kafka_group_result(struct worker *worker, double member, struct kafka_result *out);
+// Entry `index` (from 0) of a kafka_group_list; NONE past the last one.
+int bridge_kafka_group_place(struct worker *worker, double member, int32_t list, uint32_t index,
+                             struct kafka_place *out);
+int bridge_kafka_group_close(struct worker *worker, double member);
 
 // ---- Counters: shared by all workers, atomic ---------------------------------------------------------------------------
 

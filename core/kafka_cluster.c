@@ -46,10 +46,11 @@ static const char *property_of(const struct cluster *cluster, const char *key) {
 
 // Ours, not librdkafka's: kept out of its configuration.
 static bool is_own_property(const char *key) {
-  return text_is(key, "embedded") || text_is(key, "window_records") || text_is(key, "window_bytes");
+  return text_is(key, "embedded") || text_is(key, "window_records") || text_is(key, "window_bytes") ||
+         text_is(key, "consumers_max");
 }
 
-static int conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, struct error *error) {
+int cluster_conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, struct error *error) {
   char text[200];
   if (rd_kafka_conf_set(conf, key, value, text, sizeof text) == RD_KAFKA_CONF_OK) return 0;
   return error_set(error, ERROR_INVALID, "%s: %s", key, text);
@@ -61,7 +62,7 @@ struct setting {
 
 static int conf_set_all(rd_kafka_conf_t *conf, const struct setting *settings, struct error *error) {
   for (; settings->key; settings++)
-    if (conf_set(conf, settings->key, settings->value, error)) return ERROR_INVALID;
+    if (cluster_conf_set(conf, settings->key, settings->value, error)) return ERROR_INVALID;
   return 0;
 }
 
@@ -110,28 +111,35 @@ static bool wants_idempotence(const struct cluster *cluster) {
 // A slow reader's fetches are to be small; librdkafka raises its own limit by itself for larger messages.
 static int conf_fetch_limit(rd_kafka_conf_t *conf, const struct cluster *cluster, struct error *error) {
   if (property_of(cluster, "message.max.bytes")) return 0;
-  return conf_set(conf, "fetch.max.bytes", "8388608", error);
+  return cluster_conf_set(conf, "fetch.max.bytes", "8388608", error);
 }
+
+// The mock answers a fetch of nothing only when its wait is over, whatever arrives meanwhile; and when a member leaves or
+// comes it lets the group wait for a whole session, which must be longer than the 3 s it gives a new group.
+static const struct setting defaults_of_embedded[] = {
+    {"allow.auto.create.topics", "true"},
+    {"fetch.wait.max.ms", "20"},
+    {"session.timeout.ms", "4500"},
+    {"heartbeat.interval.ms", "500"},
+    {NULL, NULL},
+};
 
 static int conf_defaults(rd_kafka_conf_t *conf, const struct cluster *cluster, rd_kafka_type_t type,
                          struct error *error) {
   if (conf_set_all(conf, defaults_of_both, error)) return ERROR_INVALID;
   if (type == RD_KAFKA_CONSUMER) {
     if (conf_set_all(conf, defaults_of_consumer, error) || conf_fetch_limit(conf, cluster, error)) return ERROR_INVALID;
-    if (!cluster->embedded) return 0;
-    if (conf_set(conf, "allow.auto.create.topics", "true", error)) return ERROR_INVALID;
-    // The mock answers a fetch of nothing only when its wait is over, whatever arrives meanwhile.
-    return conf_set(conf, "fetch.wait.max.ms", "20", error);
+    return cluster->embedded ? conf_set_all(conf, defaults_of_embedded, error) : 0;
   }
   if (conf_set_all(conf, defaults_of_producer, error)) return ERROR_INVALID;
-  return conf_set(conf, "enable.idempotence", wants_idempotence(cluster) ? "true" : "false", error);
+  return cluster_conf_set(conf, "enable.idempotence", wants_idempotence(cluster) ? "true" : "false", error);
 }
 
 static int conf_properties(rd_kafka_conf_t *conf, const struct cluster *cluster, struct error *error) {
   for (uint32_t i = 0; i < cluster->property_count; i++) {
     const struct property *property = &cluster->properties[i];
     if (is_own_property(property->key)) continue;
-    if (conf_set(conf, property->key, property->value, error)) return ERROR_INVALID;
+    if (cluster_conf_set(conf, property->key, property->value, error)) return ERROR_INVALID;
   }
   return 0;
 }
@@ -141,8 +149,8 @@ rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t typ
   if (conf_defaults(conf, cluster, type, error)) goto fail;
   if (conf_properties(conf, cluster, error)) goto fail;
   if (type == RD_KAFKA_CONSUMER && conf_set_all(conf, musts_of_consumer, error)) goto fail;
-  if (conf_set(conf, "log.queue", "true", error)) goto fail;
-  if (cluster->embedded && conf_set(conf, "bootstrap.servers", cluster->servers, error)) goto fail;
+  if (cluster_conf_set(conf, "log.queue", "true", error)) goto fail;
+  if (cluster->embedded && cluster_conf_set(conf, "bootstrap.servers", cluster->servers, error)) goto fail;
   rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);
   return conf;
 fail:
@@ -193,6 +201,7 @@ static int cluster_set_up(struct cluster *cluster, struct error *error) {
   const char *embedded = property_of(cluster, "embedded");
   cluster->embedded = embedded && text_is(embedded, "true");
   cluster->window_records = property_number(cluster, "window_records", 8192);
+  cluster->members_max = property_number(cluster, "consumers_max", 64);
   cluster->window_bytes = property_number(cluster, "window_bytes", 8 * 1024 * 1024);
   if (cluster->embedded) return 0;
   const char *servers = property_of(cluster, "bootstrap.servers");

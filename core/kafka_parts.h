@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kafka.c (producers), kafka_cluster.c, kafka_feed.c and kafka_reader.c (consumers, readers), kafka_admin*.c and
-// kafka_mock.c share. Nobody else includes it: this and those are where librdkafka is named.
+// What kafka.c (clusters, producers), kafka_feed.c (consumers, readers) and kafka_mock.c share. Nobody else includes it:
+// this and those three are where librdkafka is named.
 #pragma once
 #include <ev.h>
 #include <librdkafka/rdkafka.h>
@@ -8,12 +8,14 @@
 
 #include "errands.h"
 #include "kafka.h"
+#include "kafka_slots.h"
 
 enum {
   CLUSTER_NAME_BYTES = 128,
   TOPIC_NAME_BYTES = 250, // Kafka's limit is 249
   PROPERTIES_MAX = 128,
   READERS_MAX = 65536,
+  MEMBERS_MAX = 4096,     // of groups, in a worker; a cluster's own limit is a setting
   FEEDS_PRIVATE_MAX = 64, // readers that catch up at one time, each with a consumer and up to 16 MB
   HELPERS = 8
 };
@@ -39,8 +41,8 @@ struct cluster {
   struct kafka_mock *mock; // of this process
   struct producer *producer;
   struct feed *feeds; // shared ones
-  struct admin_client *admin;
-  uint32_t consumers; // shared and private feeds
+  uint32_t consumers; // shared and private feeds, and members of groups
+  uint32_t members, members_max;
   uint32_t readers;
   enum cluster_state state;
   char error[256];
@@ -62,12 +64,6 @@ struct embedded {
   char servers[512];
 };
 
-struct reader_slot {
-  struct kafka_reader *reader;
-  uint32_t generation;
-  uint32_t next_free;
-};
-
 struct kafka {
   struct loop *loop;
   struct queue_watch wake; // without a queue: for resumes that must not happen where they become due
@@ -77,12 +73,11 @@ struct kafka {
   struct producer *retired;
   struct feed *feeds_private;
   uint32_t feeds_private_count;
-  struct reader_slot *slots;
-  uint32_t slot_count, slot_free; // slot_free: 0 or index + 1
-  struct kafka_reader *waking;    // to be resumed in this turn, or the next one
+  struct kafka_slots readers, member_slots;
+  struct kafka_member *members; // also those that are leaving
+  struct kafka_reader *waking;  // to be resumed in this turn, or the next one
   double serial;
-  struct kafka_result last;   // that on_done was called with
-  struct kafka_answer answer; // that on_answer is being called with
+  struct kafka_result last; // that on_done was called with
 };
 
 int queue_watch_init(struct queue_watch *watch, struct kafka *kafka, struct error *error);
@@ -106,13 +101,15 @@ void cluster_trouble(struct cluster *cluster, const char *text);
 void cluster_on_event(struct cluster *cluster, rd_kafka_event_t *event);
 // A configuration with our defaults, then the cluster's properties. NULL: `error` names the property.
 rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t type, struct error *error);
+// One property more. 0 or ERROR_INVALID.
+int cluster_conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, struct error *error);
 bool topic_name_valid(const char *topic);
-
-// Whoever waits for an answer of the cluster is told this status and text; its client goes.
-void admin_end(struct cluster *cluster, int status, const char *why);
 
 // Every reader of the cluster fails with this text.
 void feeds_fail(struct cluster *cluster, const char *text);
 // Resumes those in kafka->waking.
 void readers_wake(struct kafka *kafka);
 void readers_close(struct kafka *kafka);
+// Every member of a group of the cluster fails with this text.
+void members_fail(struct cluster *cluster, const char *text);
+void members_close(struct kafka *kafka);

@@ -9,7 +9,7 @@
 
 #include "kafka_reader.h"
 
-enum { SLOT_BITS = 20, REJOIN_EVERY = 256 };
+enum { REJOIN_EVERY = 256 };
 
 enum reader_state {
   READER_OPENING,  // the shared feed is starting
@@ -53,49 +53,12 @@ static void reader_move(struct kafka_reader *reader, enum reader_state to) {
 
 // ---- Handles ----
 
-static int slots_grow(struct kafka *kafka) {
-  uint32_t count = kafka->slot_count ? kafka->slot_count * 2 : 64;
-  if (count > READERS_MAX) return ERROR_MEMORY;
-  struct reader_slot *slots = realloc(kafka->slots, count * sizeof *slots);
-  if (!slots) return ERROR_MEMORY;
-  for (uint32_t i = count; i-- > kafka->slot_count;) {
-    slots[i] = (struct reader_slot){.next_free = kafka->slot_free};
-    kafka->slot_free = i + 1;
-  }
-  kafka->slots = slots;
-  kafka->slot_count = count;
-  return 0;
-}
-
-static int slot_take(struct kafka *kafka, struct kafka_reader *reader) {
-  if (!kafka->slot_free && slots_grow(kafka) != 0) return ERROR_MEMORY;
-  reader->slot = kafka->slot_free - 1;
-  struct reader_slot *slot = &kafka->slots[reader->slot];
-  kafka->slot_free = slot->next_free;
-  slot->generation++;
-  slot->reader = reader;
-  return 0;
-}
-
-static void slot_give(struct kafka_reader *reader) {
-  struct kafka *kafka = reader->kafka;
-  struct reader_slot *slot = &kafka->slots[reader->slot];
-  slot->reader = NULL;
-  slot->next_free = kafka->slot_free;
-  kafka->slot_free = reader->slot + 1;
-}
-
 double kafka_reader_handle(const struct kafka_reader *reader) {
-  uint64_t generation = reader->kafka->slots[reader->slot].generation;
-  return (double)(generation << SLOT_BITS | reader->slot);
+  return kafka_slots_number(&reader->kafka->readers, reader->slot);
 }
 
 struct kafka_reader *kafka_reader_find(struct kafka *kafka, double handle) {
-  if (!(handle >= 0 && handle < 9007199254740992.0)) return NULL;
-  uint64_t number = (uint64_t)handle;
-  uint64_t index = number & ((1u << SLOT_BITS) - 1);
-  if (index >= kafka->slot_count || kafka->slots[index].generation != number >> SLOT_BITS) return NULL;
-  return kafka->slots[index].reader;
+  return kafka_slots_find(&kafka->readers, handle);
 }
 
 // ---- Waiting ----
@@ -355,7 +318,8 @@ static struct kafka_reader *reader_make(struct kafka *kafka, const struct kafka_
   if (!reader) return NULL;
   reader->kafka = kafka;
   timer_init(&reader->timer, on_wait_over);
-  if (reader_want(reader, options) == 0 && slot_take(kafka, reader) == 0) return reader;
+  if (reader_want(reader, options) == 0 && kafka_slots_take(&kafka->readers, READERS_MAX, reader, &reader->slot) == 0)
+    return reader;
   free(reader->wanted);
   free(reader);
   return NULL;
@@ -395,7 +359,7 @@ void kafka_reader_free(struct kafka_reader *reader) {
   reader_leave(reader);
   timer_cancel(&reader->kafka->loop->timers, &reader->timer);
   record_release(reader->current);
-  slot_give(reader);
+  kafka_slots_give(&reader->kafka->readers, reader->slot);
   cluster->readers--;
   cluster_release(cluster);
   free(reader->wanted);
@@ -404,8 +368,8 @@ void kafka_reader_free(struct kafka_reader *reader) {
 }
 
 void readers_close(struct kafka *kafka) {
-  for (uint32_t i = 0; i < kafka->slot_count; i++)
-    if (kafka->slots[i].reader) kafka_reader_free(kafka->slots[i].reader);
+  for (uint32_t i = 0; i < kafka->readers.count; i++)
+    if (kafka->readers.slots[i].thing) kafka_reader_free(kafka->readers.slots[i].thing);
 }
 
 // ---- Read ----

@@ -1,22 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What kafka_feed.c (consumers, windows) and kafka_reader.c (those who read them) know of each other.
 #pragma once
-#include "kafka_parts.h"
-
-// What lies between a record and the one before it in its partition.
-enum record_gap {
-  GAP_NONE,
-  GAP_LOST,    // records that were not read: deleted by the broker before, or without memory here
-  GAP_REWOUND, // the log has been cut: this offset had been another record's, or a later one
-};
-
-// Held once, however many read it: by its feed's window and by each reader that looks at it.
-struct record {
-  uint32_t refs, size;
-  enum record_gap gap;
-  struct kafka_record view;
-  struct bytes fields[]; // headers, then the bytes that all fields point to
-};
+#include "kafka_record.h"
 
 enum feed_state {
   FEED_STARTING,  // its errand asks the broker for offsets; in its list
@@ -61,8 +46,6 @@ struct feed {
 static inline struct record *feed_at(const struct feed *feed, uint64_t seq) {
   return feed->ring[seq & (feed->room - 1)];
 }
-
-void record_release(struct record *record);
 
 // In the list of its kind, not started: the caller may set `wanted` before feed_start.
 struct feed *feed_new(struct cluster *cluster, const char *topic, struct kafka_reader *owner, struct error *error);

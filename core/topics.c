@@ -154,6 +154,7 @@ static struct topic_record *record_add(struct topics *topics, struct topic *topi
   struct topic_record *record = &topic->records[topic->count];
   *record = (struct topic_record){0};
   if (!record_fill(record, message)) return NULL;
+  record->view.topic = topic->name;
   record->view.partition = (int32_t)partition;
   record->view.offset = (double)topic->ends[partition]++;
   double now_ms = (double)(topics->worker->loop.clock.real_us / 1000);

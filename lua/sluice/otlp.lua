@@ -149,6 +149,19 @@ local function events_of(span)
   return concat(events)
 end
 
+local function link(one)
+  return bytes_field(13, bytes_field(1, raw(one.trace_id)) .. bytes_field(2, raw(one.span_id))
+    .. text_field(3, one.state) .. attributes(4, one.attributes))
+end
+
+local function links_of(span)
+  local list = span.links
+  if not list then return "" end
+  local links = {}
+  for i, one in ipairs(list) do links[i] = link(one) end
+  return concat(links)
+end
+
 local function status_of(span)
   if not span.status or span.status == 0 then return "" end
   return bytes_field(15, text_field(2, span.status_message) .. integer_field(3, span.status))
@@ -161,7 +174,7 @@ function otlp.span(trace_id, span)
   return bytes_field(2, "\10\16" .. raw(trace_id) .. "\18\8" .. raw(span.id)
     .. (span.parent and "\34\8" .. raw(span.parent) or "") .. text_field(5, span.name) .. "\48" .. SMALL[span.kind]
     .. time_field(7, span.start_us) .. time_field(8, span.end_us) .. attributes(9, span.attributes) .. events_of(span)
-    .. status_of(span))
+    .. links_of(span) .. status_of(span))
 end
 
 -- ---- Log records ----

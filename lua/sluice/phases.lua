@@ -14,14 +14,15 @@ local find, running = exchanges.find, exchanges.running
 local phases = {}
 
 -- Those "(stream)" are plugins' balancer and log run for a TCP or TLS stream: phases of their own here, so that what a
--- stream does not have is refused there as in any other phase that does not allow it.
+-- stream does not have is refused there as in any other phase that does not allow it. produce and consume run inside
+-- access, for each record that a plugin carries there, and may do what access may; the core does not run them.
 local NAMES = {
   "init_worker", "configure", "certificate", "preread", "rewrite", "access", "balancer", "header_filter", "body_filter",
   "response", "log", "ws_client_frame", "ws_upstream_frame", "balancer (stream)", "log (stream)",
-  "service_head",
+  "service_head", "produce", "consume",
 }
 local GROUPS = { heads = { "service_head", "header_filter" }, frames = { "ws_client_frame", "ws_upstream_frame" },
-  streams = { "preread", "balancer (stream)", "log (stream)" } }
+  streams = { "preread", "balancer (stream)", "log (stream)" }, access = { "access", "produce", "consume" } }
 
 ---@type table<integer, string> names by number, from 0
 phases.names = {}
@@ -39,6 +40,7 @@ phases.EXIT = setmetatable({}, { __tostring = function() return "the exchange ha
 local WAITING = {
   init_worker = true, certificate = true, preread = true, rewrite = true, access = true, response = true, log = true,
   ws_client_frame = true, ws_upstream_frame = true, ["log (stream)"] = true,
+  produce = true, consume = true,
 }
 
 ---@param ... string names of phases; "heads": both of a response's head; "frames": those of WebSockets; "streams": of

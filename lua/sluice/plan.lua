@@ -351,12 +351,19 @@ local function conditions_of(self, one)
   return found
 end
 
+-- Whether an instance that may run says that it needs `what`.
+local function any_needs(self, one, what)
+  if not one.plugin.handler.needs then return false end
+  return one.conf and needs_of(self, one.plugin, one.conf)[what] or any_level_needs(self, one, what)
+end
+
 -- The runtime chooses among what has levels; so it does where there is a condition to ask.
 local function item_of(self, one, phase_name, conf)
   local conditions = conditions_of(self, one)
   local levels = one.levels or conditions and NONE
   return { run = one.plugin.handler[phase_name], place = one.plugin.place, conf = conf, levels = levels,
-    conditions = conditions, name = one.plugin.name, version = one.plugin.version }
+    conditions = conditions, name = one.plugin.name, version = one.plugin.version,
+    tracer = any_needs(self, one, "tracer") or nil }
 end
 
 local function list_for(self, chosen, ordered, phase_name)
@@ -392,13 +399,10 @@ end
 -- kept, see sluice.tracing.
 local function note_needs(self, made, chosen)
   for _, one in ipairs(chosen) do
-    if one.plugin.handler.needs then
-      local plain = one.conf and needs_of(self, one.plugin, one.conf) or {}
-      made.identity = made.identity or plain.identity or any_level_needs(self, one, "identity")
-      made.tracer = made.tracer or plain.tracer or any_level_needs(self, one, "tracer")
-      made.timed = made.timed or plain.timings or any_level_needs(self, one, "timings")
-      made.lines = made.lines or plain.lines or any_level_needs(self, one, "lines")
-    end
+    made.identity = made.identity or any_needs(self, one, "identity")
+    made.tracer = made.tracer or any_needs(self, one, "tracer")
+    made.timed = made.timed or any_needs(self, one, "timings")
+    made.lines = made.lines or any_needs(self, one, "lines")
   end
 end
 
@@ -478,14 +482,16 @@ local EVERY_EXCHANGE = bit.bor(bit.lshift(1, NUMBER.rewrite), bit.lshift(1, NUMB
 local ACCESS = bit.lshift(1, NUMBER.access)
 local BALANCER = bit.lshift(1, NUMBER.balancer)
 
--- Phases of a route: rewrite and certificate are the generation's.
+local RECORDS = bit.bor(bit.lshift(1, NUMBER.produce), bit.lshift(1, NUMBER.consume))
+
+-- Phases of a route: rewrite and certificate are the generation's, and those of records are run by plugins.
 function plan.route_mask(made)
-  return bit.band(made.mask, bit.bnot(EVERY_EXCHANGE))
+  return bit.band(made.mask, bit.bnot(bit.bor(EVERY_EXCHANGE, RECORDS)))
 end
 
 -- Phases of an exchange without a route: it is answered 404 before access, yet logged and decorated as others are.
 function plan.no_route_mask(made)
-  return bit.band(made.mask, bit.bnot(bit.bor(ACCESS, BALANCER)))
+  return bit.band(made.mask, bit.bnot(bit.bor(ACCESS, BALANCER, RECORDS)))
 end
 
 return plan

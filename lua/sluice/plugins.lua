@@ -122,9 +122,6 @@ end
 
 -- ---- Loading ------------------------------------------------------------------------------------------------------
 
--- Phases of the design that this version does not run: refused, so that no plugin seems to protect what it does not.
-local NOT_OFFERED = { produce = true, consume = true }
-
 local function phases_of(handler)
   local mask = 0
   for number = 0, #phases.names do
@@ -170,9 +167,6 @@ local function check_handler(handler)
   end
   if handler.needs ~= nil and type(handler.needs) ~= "function" then
     return "needs: expected a function, found " .. kind_of(handler.needs)
-  end
-  for name in pairs(NOT_OFFERED) do
-    if handler[name] ~= nil then return "phase " .. name .. " is not offered by this version" end
   end
   if handler.response and (handler.header_filter or handler.body_filter) then
     return "a plugin has response, or header_filter and body_filter, not both"

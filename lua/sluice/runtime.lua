@@ -246,6 +246,13 @@ local function scoped_conf(item, exchange)
   return conf
 end
 
+-- The same for whoever finds the item in a plan.
+---@return table|nil conf
+function runtime.conf_of(item, exchange)
+  if not item.levels then return item.conf end
+  return scoped_conf(item, exchange)
+end
+
 -- What a failed call means for the phase; nil: go on (a failing logger must not silence the others).
 local function after_failure(job, item, phase, err)
   if err == EXIT then return ANSWERED end
@@ -412,6 +419,64 @@ local function run_pick(job, handle, generation, upstream)
   if ok then return target or 0 end
   runtime.log("error", "balancer policy failed", "upstream", policy.name, "error", target)
   return 0
+end
+
+-- ---- Records ------------------------------------------------------------------------------------------------------
+
+-- The plugins that a route has for a phase of records; nil: none. Asked inside one of the exchange's phases.
+---@param phase integer produce or consume
+---@return table[]|nil
+function runtime.record_list(phase)
+  local job = jobs[C.bridge_self(worker) % PLACES]
+  return job and job.route and list_of(job.generation, job.route, phase)
+end
+
+local function pass_record(job, list, exchange, phase, record)
+  local name = phases.names[phase]
+  for i = 1, #list do
+    local item = list[i]
+    local conf = item.conf
+    if item.levels then conf = scoped_conf(item, exchange) end
+    if conf then
+      local outer, place = board.running, item.place
+      board.plugin_calls[place] = board.plugin_calls[place] + 1
+      board.running = place
+      local ok, out = xpcall(item.run, on_error, conf, exchange, record)
+      board.running = outer
+      if ok and out ~= nil and type(out) ~= "table" then
+        ok, out = false, "expected the record or nil, returned a " .. type(out)
+      end
+      if not ok then
+        if out ~= EXIT then
+          plugin_failed(item, name, job, out)
+          board.running = outer
+        end
+        return nil, out
+      end
+      if out == nil then return nil end
+      record = out
+    end
+  end
+  return record
+end
+
+-- One record through the plugins of a list. nil: one dropped it. With a second result one failed, which has been
+-- logged; or it answered the exchange, which is EXIT.
+---@param list table[] from runtime.record_list
+---@param phase integer
+---@param exchange sluice.exchange
+---@param record table
+---@return table|nil record
+---@return any failure
+function runtime.run_record(list, phase, exchange, record)
+  local job = jobs[C.bridge_self(worker) % PLACES]
+  local outer_phase = job.phase
+  local outer = exchanges.enter(exchange, phase)
+  job.phase = phase
+  local out, failure = pass_record(job, list, exchange, phase, record)
+  job.phase = outer_phase
+  exchanges.enter(exchange, outer)
+  return out, failure
 end
 
 -- ---- Events -------------------------------------------------------------------------------------------------------

@@ -52,6 +52,11 @@ function opentelemetry.configure(confs)
     state.traces, state.lines = open(conf, conf.traces_endpoint, "traces"), open(conf, conf.logs_endpoint, "logs")
     state.records = open(conf, access_logs and access_logs.endpoint, "access_logs")
     states[conf] = state
+    if state.traces then
+      local traces = state.traces
+      tracing.exporter(conf, { settings = state.settings,
+        export = function(trace, span) traces:add(otlp.span(trace.id, span)) end })
+    end
     if state.lines then tracing.keep_lines() end
   end
   pusher.configure(confs or {})

@@ -36,6 +36,18 @@ local function send(context, batch)
   return nil, ("the server answered %d: %s"):format(response.status, response.body:sub(1, SHOWN_ANSWER))
 end
 
+local function add(entries, span)
+  if not span.annotations[1] then span.annotations = nil end
+  entries:add(assert(json.encode(span)))
+end
+
+-- For spans that belong to no exchange.
+local function put_exporter(conf, state)
+  local entries, name = state.queue, conf.local_service_name
+  tracing.exporter(conf, { settings = state.settings,
+    export = function(trace, span) add(entries, spans.made(name, trace, span)) end })
+end
+
 function zipkin.configure(confs)
   for _, conf in ipairs(confs or {}) do
     local state = states[conf]
@@ -44,6 +56,7 @@ function zipkin.configure(confs)
       states[conf] = state
     end
     state.queue = conf.http_endpoint and queue.open(conf, send, context_of(conf)) or nil
+    if state.queue then put_exporter(conf, state) end
   end
 end
 
@@ -62,10 +75,7 @@ function zipkin.log(conf, exchange)
   local trace = tracing.sampled(exchange, "zipkin")
   if not trace then return end
   local state = states[conf]
-  for _, span in ipairs(spans.of(conf, exchange, trace)) do
-    if not span.annotations[1] then span.annotations = nil end
-    state.queue:add(assert(json.encode(span)))
-  end
+  for _, span in ipairs(spans.of(conf, exchange, trace)) do add(state.queue, span) end
 end
 
 return zipkin

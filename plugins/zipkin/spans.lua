@@ -65,12 +65,36 @@ local function put_phases(conf, span, times)
   end
 end
 
-local function new_span(conf, trace, id, parent, name, from, to)
+local function new_span_of(service_name, trace, id, parent, name, from, to)
   return {
     traceId = trace.short and trace.id:sub(17) or trace.id, id = id, parentId = parent, name = name, timestamp = from,
     duration = max(floor(to - from), 1), tags = {}, annotations = {},
-    localEndpoint = { serviceName = conf.local_service_name },
+    localEndpoint = { serviceName = service_name },
   }
+end
+
+local function new_span(conf, trace, id, parent, name, from, to)
+  return (new_span_of(conf.local_service_name, trace, id, parent, name, from, to))
+end
+
+local KINDS = { "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER" } -- of tracing; Zipkin does not know the first
+
+-- A span that a plugin has made.
+---@param service_name string of the gateway
+---@param trace sluice.trace
+---@param made sluice.span finished
+---@return table
+function spans.made(service_name, trace, made)
+  local span = new_span_of(service_name, trace, made.id, made.parent or trace.root, made.name, made.start_us,
+    made.end_us)
+  local kind = KINDS[made.kind]
+  if kind ~= "INTERNAL" then span.kind = kind end
+  for name, value in pairs(made.attributes) do span.tags[name] = tostring(value) end
+  if made.status == tracing.ERROR then span.tags.error = made.status_message or "true" end
+  for i, event in ipairs(made.events) do span.annotations[i] = { value = event.name, timestamp = event.time_us } end
+  local system = made.attributes["messaging.system"]
+  if system then span.remoteEndpoint = { serviceName = system } end
+  return span
 end
 
 local function try_span(conf, trace, proxy, name, try, nth, ends, remote)
@@ -127,6 +151,10 @@ function spans.of(conf, exchange, trace)
   if exchange.response:get_source() == "error" then request.tags.error = "true" end
   local list = { request }
   if exchange.service:get_tries()[1] then put_proxied(list, conf, exchange, trace, service, name, times) end
+  for _, made in ipairs(trace.spans or {}) do
+    made:finish(times.ended * 1000)
+    list[#list + 1] = spans.made(conf.local_service_name, trace, made)
+  end
   return list
 end
 

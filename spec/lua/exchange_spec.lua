@@ -132,7 +132,7 @@ describe("an exchange", function()
       end)
       assert.is_false(ok)
       assert.equal("spec/lua/exchange_spec.lua:" .. line .. ": exchange.request:get_raw_body cannot be called in "
-        .. "phase log; it can in rewrite, access, response", err)
+        .. "phase log; it can in rewrite, access, response, produce, consume", err)
     end)
   end)
 

@@ -135,10 +135,6 @@ describe("plugins", function()
         "response, or header_filter and body_filter", 1)
     end)
 
-    it("unless they ask for a phase that this version does not run", function()
-      refused('return { version = "1", priority = 1, consume = function() end }', "phase consume is not offered", 1)
-    end)
-
     for written, meant in pairs { header_filer = "header_filter", acess = "access", headerFilter = "header_filter",
       ["body-filter"] = "body_filter", init_workers = "init_worker", rewrites = "rewrite", logs = "log" } do
       it("with a warning when " .. written .. " may be meant for " .. meant, function()

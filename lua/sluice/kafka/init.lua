@@ -5,15 +5,17 @@
 --   local batch = kafka.batch { timeout = 10 }  -- batch:add(record), batch:wait(), batch:result(index)
 --   local reader = kafka.reader { topic = "orders", from = "earliest" }
 --   local record, err = reader:next(15)
---   local topic, err, code = kafka.admin():topic("orders")  -- topic.partitions
+--   local consumer = kafka.group { group = "billing", topics = { "orders" } }
+--   local record, err = consumer:next(15)
+--   consumer:commit(record)
 --
 -- A cluster is one of gateway.kafka, "main" unless told. Plugins with Kong's `bootstrap_servers` get one by
 -- kafka.cluster_of(conf).
 
-local admin = require "sluice.kafka.admin"
 local batch = require "sluice.kafka.batch"
 local clusters = require "sluice.kafka.clusters"
 local conf = require "sluice.kafka.conf"
+local group = require "sluice.kafka.group"
 local produce = require "sluice.kafka.produce"
 local reader = require "sluice.kafka.reader"
 
@@ -31,6 +33,5 @@ return {
   batch = batch.batch,
 
   reader = reader.reader,
-
-  admin = admin.admin,
+  group = group.group,
 }

@@ -5,49 +5,18 @@ local ffi = require "ffi"
 local check = require "sluice.api.check"
 local clusters = require "sluice.kafka.clusters"
 local core = require "sluice.api.core"
+local records = require "sluice.kafka.record"
 
 local C, worker, E = core.C, core.worker, core.E
-local ffi_string, tostring, type, pairs = ffi.string, tostring, type, pairs
+local tostring, type, pairs = tostring, type, pairs
 local yield = coroutine.yield
+local record_of = records.shared
 
 local OK, AGAIN, NONE = 0, 1, 2
 local GAP, TIMEOUT, STALE, CLOSED = 3, -5, -1, -4
 local LATEST, EARLIEST = -1, -2
 
 local reading = {}
-
----@class sluice.kafka.record shared by all readers of the topic: not to be changed
----@field topic string
----@field partition integer
----@field offset integer
----@field timestamp number milliseconds since 1970, -1: none
----@field key string|nil
----@field value string|nil
----@field headers table[] list of { name, value }
-
--- Readers of a topic get one record after the other nearly at the same time: the table is made once.
-local shared = setmetatable({}, { __mode = "v" })
-
-local function text_in(bytes)
-  if bytes.data == nil then return nil end
-  return ffi_string(bytes.data, bytes.len)
-end
-
-local function record_of(view, topic)
-  local serial = tonumber(view.serial)
-  local record = shared[serial]
-  if record then return record end
-  local headers = {}
-  for i = 0, tonumber(view.header_count) - 1 do
-    headers[i + 1] = { text_in(view.headers[2 * i]), text_in(view.headers[2 * i + 1]) }
-  end
-  record = {
-    topic = topic, partition = view.partition, offset = view.offset, timestamp = view.timestamp_ms,
-    key = text_in(view.key), value = text_in(view.value), headers = headers,
-  }
-  shared[serial] = record
-  return record
-end
 
 ---@class sluice.kafka.reader
 local Reader = {}
@@ -67,7 +36,7 @@ function Reader:next(timeout)
   local left = timeout or math.huge
   while true do
     local status = C.bridge_kafka_reader_next(worker, self.handle, left, view)
-    if status == OK then return record_of(view[0], self.topic) end
+    if status == OK then return record_of(view[0]) end
     if status == AGAIN then
       status = yield()
       if status == OK then
@@ -107,9 +76,7 @@ local draining = false
 if worker ~= nil then
   require("sluice.runtime").on("stop", function()
     draining = true
-    for reader in pairs(open_readers) do
-      if not reader.through_drain then reader:close() end
-    end
+    for reader in pairs(open_readers) do reader:close() end
   end)
 end
 
@@ -129,17 +96,16 @@ end
 
 -- Opens a reader; waits until its place in the topic is known.
 ---@param options { cluster?: string, topic: string, from?: "latest"|"earliest"|table<integer, integer>,
---- otherwise?: "latest"|"earliest", behind?: "catch up"|"skip", through_drain?: boolean } `from`: offsets by
---- partition, and where to start in partitions that it does not name is `otherwise`, "earliest" unless told. `behind`:
---- what a reader does that falls behind what is kept in memory. `through_drain`: it stays until the worker's last
---- exchange has ended, for these need what it reads
+--- otherwise?: "latest"|"earliest", behind?: "catch up"|"skip" } `from`: offsets by partition, and where to start in
+--- partitions that it does not name is `otherwise`, "earliest" unless told. `behind`: what a reader does that falls
+--- behind what is kept in memory
 ---@return sluice.kafka.reader|nil
 ---@return string|nil err
 ---@return "topic"|"failed"|nil code "topic": there is none of that name
 function reading.reader(options)
   check.table("kafka.reader", "options", options)
   check.string("kafka.reader", "topic", options.topic)
-  if draining and not options.through_drain then return nil, "this worker ends", "failed" end
+  if draining then return nil, "this worker ends", "failed" end
   local from = options.from or "latest"
   local wanted = ffi.new("struct kafka_reader_options")
   wanted.cluster, wanted.topic = options.cluster or clusters.DEFAULT, options.topic
@@ -159,8 +125,7 @@ function reading.reader(options)
     local err = core.reason(status)
     return nil, err, err:find("Unknown topic", 1, true) and "topic" or "failed"
   end
-  local reader = setmetatable({ handle = handle, topic = options.topic, held = keep(handle),
-    through_drain = options.through_drain or false }, Reader)
+  local reader = setmetatable({ handle = handle, held = keep(handle) }, Reader)
   open_readers[reader] = true
   return reader
 end

@@ -44,6 +44,7 @@ end
 
 local KINDS = { internal = 1, server = 2, client = 3, producer = 4, consumer = 5 }
 local MOST_SPANS = 512 -- of plugins, in one exchange
+local MOST_LINKS = 128 -- of one span
 
 -- Microseconds since 1970, at this moment.
 local function now_us()
@@ -179,6 +180,20 @@ function Span:add_event(name, attributes, time_ns)
     time_us = time_ns and floor(time_ns / 1000) or now_us() }
 end
 
+-- Another span, of this trace or of another, that this one has to do with.
+---@param context { trace: string, parent: string, state?: string } ids as hex digits, and W3C's tracestate
+---@param attributes? table<string, string|number|boolean>
+function Span:add_link(context, attributes)
+  local links = self.links
+  if not links then
+    links = {}
+    self.links = links
+  end
+  if #links >= MOST_LINKS then return end
+  links[#links + 1] = { trace_id = context.trace, span_id = context.parent, state = context.state,
+    attributes = attributes or {} }
+end
+
 ---@param err any
 function Span:record_error(err)
   self:add_event("exception", { ["exception.message"] = tostring(err) })
@@ -196,11 +211,13 @@ function Span:finish(time_ns)
   self.end_us = time_ns and floor(time_ns / 1000) or now_us()
   local trace = self.trace
   if trace.active == self then trace.active = self.outer end
+  if self.alone then self.alone(trace, self) end
 end
 
 -- What plugins get where nothing is traced.
 local NOWHERE = setmetatable({ attributes = {}, events = {}, is_recording = false }, { __metatable = false, __index = {
-  set_attribute = function() end, add_event = function() end, record_error = function() end,
+  set_attribute = function() end, add_event = function() end, add_link = function() end,
+  record_error = function() end,
   set_status = function() end, finish = function() end,
 } })
 
@@ -236,14 +253,7 @@ local function new_span_of(trace, name, options)
   return span
 end
 
--- A span within the running exchange, under the active span.
----@param name string
----@param options? { kind?: string|integer, start_time_ns?: number, attributes?: table, parent?: sluice.span }
----@return sluice.span
-function tracing.start_span(name, options)
-  if type(name) ~= "string" or name == "" then error("sluice.tracing.start_span: name must be a string", 2) end
-  local trace = trace_at_hand()
-  if not trace then return NOWHERE end
+local function open_span(trace, name, options)
   local spans = trace.spans
   if not spans then
     spans = {}
@@ -252,6 +262,144 @@ function tracing.start_span(name, options)
   if #spans >= MOST_SPANS then return NOWHERE end
   local span = new_span_of(trace, name, options or NO_OPTIONS)
   spans[#spans + 1] = span
+  return span
+end
+
+-- A span within the running exchange, under the active span.
+---@param name string
+---@param options? { kind?: string|integer, start_time_ns?: number, attributes?: table, parent?: sluice.span }
+---@return sluice.span
+function tracing.start_span(name, options)
+  if type(name) ~= "string" or name == "" then error("sluice.tracing.start_span: name must be a string", 2) end
+  local trace = trace_at_hand()
+  if not trace then return NOWHERE end
+  return (open_span(trace, name, options))
+end
+
+-- The plan of an exchange in which tracers have not begun yet; nil: they have, or there are none.
+local function untold_plan(exchange)
+  local held, job = exchange.generation, require("sluice.runtime").job()
+  local plan = held and job and job.exchange == exchange and held.plans[job.route]
+  if not plan or not plan.tracer or C.bridge_trace(worker, exchange.handle, cell) == OK then return nil end
+  return plan
+end
+
+local function have_begun(exchange, plan)
+  local conf_of = require("sluice.runtime").conf_of
+  for _, item in ipairs(plan[phases.numbers.access] or NO_OPTIONS) do
+    local conf = item.tracer and conf_of(item, exchange)
+    if conf then item.run(conf, exchange) end
+  end
+end
+
+-- The trace of an exchange, if it is sampled. Tracers run late in access: a plugin that makes spans before that, and
+-- perhaps answers, has them begin now, and so a tracer may begin twice.
+---@param exchange sluice.exchange
+---@return sluice.trace|nil
+function tracing.begun(exchange)
+  local trace = rawget(exchange, "trace")
+  if not trace or not trace.id then
+    local plan = untold_plan(exchange)
+    if not plan then return nil end
+    have_begun(exchange, plan)
+    trace = rawget(exchange, "trace")
+  end
+  return trace and trace.id and trace.sampled and trace or nil
+end
+
+-- A span in that trace.
+---@param trace sluice.trace
+---@param name string
+---@param options? table as for start_span
+---@return sluice.span
+function tracing.span_in(trace, name, options)
+  return (open_span(trace, name, options))
+end
+
+-- ---- Spans outside of exchanges ----
+
+local exporters = setmetatable({}, { __mode = "k" }) -- by the configurations of tracers
+
+-- A tracer's way to tell of spans that belong to no exchange, to be given in `configure` for each configuration.
+---@param conf table of the tracer's instance, which nothing in `exporter` may lead to
+---@param exporter { settings: table, export: fun(trace: sluice.trace, span: sluice.span) }
+function tracing.exporter(conf, exporter)
+  exporters[conf] = exporter
+end
+
+local function id_of(reference)
+  if type(reference) == "table" then return reference.id end
+  return reference or nil
+end
+
+-- How special an instance is to a route and a service; nil: it is not for them.
+local function rank_of(instance, route, service)
+  if id_of(instance.consumer) or id_of(instance.consumer_group) then return nil end
+  local its_route, its_service = id_of(instance.route), id_of(instance.service)
+  if (its_route and its_route ~= route) or (its_service and its_service ~= service) then return nil end
+  return (its_route and 2 or 0) + (its_service and 1 or 0)
+end
+
+local function exporters_of(held, route, service)
+  local best, ranks, list = {}, {}, {}
+  for _, instance in ipairs(held.entities.plugins or NO_OPTIONS) do
+    local exporter = instance.enabled ~= false and exporters[instance.config]
+    local rank = exporter and rank_of(instance, route, service)
+    if rank and rank >= (ranks[instance.name] or 0) then best[instance.name], ranks[instance.name] = exporter, rank end
+  end
+  for _, exporter in pairs(best) do list[#list + 1] = exporter end
+  return list
+end
+
+local by_generation = setmetatable({}, { __mode = "k" })
+
+local function exporters_for(route, service)
+  local held = require("sluice.generation").current()
+  if not held then return NO_OPTIONS end
+  local known = by_generation[held]
+  if not known then
+    known = {}
+    by_generation[held] = known
+  end
+  local key = (route or "") .. "|" .. (service or "")
+  local list = known[key]
+  if not list then
+    list = exporters_of(held, route, service)
+    known[key] = list
+  end
+  return list
+end
+
+local function finish_alone(trace, span)
+  for _, exporter in ipairs(trace.exporters) do exporter.export(trace, span) end
+end
+
+-- A trace outside of an exchange, or the part of one that the gateway sees: as the tracers of the route, the service or
+-- all of them would have it for a request with this context.
+---@param context? table as tracing.propagation.parse gives it
+---@param scope? { route?: string, service?: string } ids
+---@return sluice.trace|nil nil: there is no tracer
+function tracing.alone(context, scope)
+  local list = exporters_for(scope and scope.route, scope and scope.service)
+  if not list[1] then return nil end
+  local trace = { id = context and context.trace or ids.trace(), context = context or false, exporters = {} }
+  trace.share = ids.share(trace.id)
+  for _, exporter in ipairs(list) do
+    if decide(trace, exporter.settings) then trace.exporters[#trace.exporters + 1] = exporter end
+  end
+  trace.sampled = trace.exporters[1] ~= nil
+  return trace
+end
+
+-- A span in such a trace, which is told when it is finished.
+---@param trace sluice.trace
+---@param name string
+---@param options table as for start_span; `under`: id of the span that it is under
+---@return sluice.span
+function tracing.span_alone(trace, name, options)
+  if not trace.sampled then return NOWHERE end
+  local span = new_span_of(trace, name, options)
+  span.parent, span.alone = span.parent or options.under, finish_alone
   return span
 end
 

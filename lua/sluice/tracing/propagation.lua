@@ -51,9 +51,10 @@ local YES_NO = { ["1"] = true, ["true"] = true, ["True"] = true, ["0"] = false, 
 
 local extract = {}
 
-function extract.w3c(handle)
-  local text = get(handle, TRACEPARENT)
-  if not text then return nil end
+-- A context as a `traceparent` says it; nil when it does not.
+---@param text string
+---@return table|nil
+function propagation.parse(text)
   local version, trace, span, flags, rest = match(text, "^(%x%x)%-(%x+)%-(%x+)%-(%x%x)(.*)$")
   if not version or version == "ff" or #trace ~= 32 or #span ~= 16 or find(text, "%u") then return nil end
   if rest ~= "" and (version == "00" or sub(rest, 1, 1) ~= "-") then return nil end
@@ -61,6 +62,11 @@ function extract.w3c(handle)
   if not trace or not span then return nil end
   flags = tonumber(flags, 16)
   return { trace = trace, parent = span, sampled = flags % 2 == 1, flags = flags }
+end
+
+function extract.w3c(handle)
+  local text = get(handle, TRACEPARENT)
+  return text and propagation.parse(text) or nil
 end
 
 -- "TRACE-SPAN-SAMPLED-PARENT", "TRACE-SPAN-SAMPLED", "TRACE-SPAN", or the third alone.

@@ -152,8 +152,8 @@ local CASES = {
       .. "}, found a string" },
   { "an order in a phase that is none", "plugins:\n- name: hello\n  ordering:\n    after:\n      acess: [a]", 5,
     'ordering.after.acess: expected one of certificate, preread, rewrite, access, balancer, header_filter, '
-      .. 'body_filter, response, log, ws_client_frame, ws_upstream_frame or service_head, did you mean "access"?, '
-      .. 'found "acess"' },
+      .. 'body_filter, response, log, ws_client_frame, ws_upstream_frame, service_head, '
+      .. 'produce or consume, did you mean "access"?, found "acess"' },
   { "an order by what is no name", "plugins:\n- name: hello\n  ordering:\n    after:\n      access: [[x]]", 5,
     "ordering.after.access[0]: expected the name of a plugin, found a list" },
   { "a plugin without a name", "plugins:\n- config: {}", 2, "name: expected a string, found nothing" },
