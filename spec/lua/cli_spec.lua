@@ -205,6 +205,16 @@ describe("sluice.cli.plugin.docs", function()
     }, "\n"), docs.table(normal))
   end)
 
+  it("shows what a record's own default says of its fields", function()
+    local normal = assert(schema.normalise {
+      queue = { type = "record", default = { size = 200 }, fields = {
+        { size = { type = "integer", default = 1 } }, { delay = { type = "integer", default = 2 } } } },
+    })
+    local text = docs.table(normal)
+    assert.matches("| `queue.size` | integer | `200` |", text, 1, true)
+    assert.matches("| `queue.delay` | integer | `2` |", text, 1, true)
+  end)
+
   it("renews the table in a README and leaves the rest", function()
     local readme = "# x\n<!-- options -->\nold\n<!-- /options -->\nend\n"
     assert.equal("# x\n<!-- options -->\nnew\n<!-- /options -->\nend\n", docs.renewed(readme, "new\n"))

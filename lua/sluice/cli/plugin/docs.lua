@@ -51,21 +51,25 @@ local function cell(text)
 end
 
 -- A record that must be there is made of its own defaults when it is not.
-local function default_of(field)
+-- What the record that holds the field says in its own default goes before what the field says.
+local function default_of(field, given)
   if field.type == "record" then return "" end
-  if field.default ~= nil and field.default ~= json.null then return "`" .. quoted(field.default) .. "`" end
+  local default = given
+  if default == nil then default = field.default end
+  if default ~= nil and default ~= json.null then return "`" .. quoted(default) .. "`" end
   return field.required and field.type ~= "record" and "required" or "" -- a record is made of its fields' defaults
 end
 
-local function put_fields(lines, fields, prefix)
+local function put_fields(lines, fields, prefix, given)
   for _, entry in ipairs(fields) do
     local name, field = next(entry)
-    local path = prefix .. name
-    lines[#lines + 1] = ("| `%s` | %s | %s | %s |"):format(path, cell(type_of(field)), cell(default_of(field)),
-      cell(field.description or ""))
+    local path, its_given = prefix .. name, type(given) == "table" and given[name] or nil
+    lines[#lines + 1] = ("| `%s` | %s | %s | %s |"):format(path, cell(type_of(field)),
+      cell(default_of(field, its_given)), cell(field.description or ""))
     local inner = field.type == "record" and field or field.elements
     if inner and inner.type == "record" then
-      put_fields(lines, inner.fields, path .. (inner == field and "." or "[]."))
+      local own = inner == field
+      put_fields(lines, inner.fields, path .. (own and "." or "[]."), own and (its_given or field.default) or nil)
     end
   end
 end
