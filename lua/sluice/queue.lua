@@ -173,21 +173,24 @@ local function try_later(self, began, tries, why)
   return true
 end
 
-local function deliver(self, batch, count)
+-- A handler may take out of the batch what needs not be sent again.
+local function deliver(self, batch)
   local began, tries = time.monotonic(), 0
   while true do
+    local count = #batch
     local taken, why = try(self, batch)
     tries = tries + 1
     if taken then
       sent:add(count, self.plugin, self.instance)
       return
     end
+    if #batch < count then sent:add(count - #batch, self.plugin, self.instance) end
     why = tostring(why or "no reason given")
     self.retrying[batch] = C.bridge_self(worker)
     local again = try_later(self, began, tries, why)
     self.retrying[batch] = nil
     if not again then
-      lose(self, count, "given up on after " .. tries .. " tries: " .. why)
+      lose(self, #batch, "given up on after " .. tries .. " tries: " .. why)
       return
     end
   end
@@ -204,7 +207,7 @@ local function send_all(self)
       if self.hopeless then
         lose(self, count, "the worker ends, and the sink does not take entries")
       else
-        deliver(self, batch, count)
+        deliver(self, batch)
       end
       self.under_way, self.bytes_under_way = self.under_way - count, self.bytes_under_way - size
     end
@@ -304,6 +307,9 @@ end
 local LEGACY = {
   { "queue_size", "max_batch_size", 1 }, { "flush_timeout", "max_coalescing_delay", 2 },
   { "batch_span_count", "max_batch_size", 200 }, { "batch_flush_delay", "max_coalescing_delay", 3 },
+  { "producer_request_limits_messages_per_request", "max_batch_size", 200 },
+  { "producer_async_flush_timeout", "max_coalescing_delay", 1000, 1000 }, -- milliseconds
+  { "producer_async_buffering_limits_messages_in_memory", "max_entries", 50000 },
 }
 
 local function is_given(value)
@@ -311,7 +317,8 @@ local function is_given(value)
 end
 
 -- The parameters of an instance: its `queue`, with what Kong's older fields (queue_size, flush_timeout,
--- batch_span_count, batch_flush_delay) say where they differ from what was their default; retry_count does nothing.
+-- batch_span_count, batch_flush_delay, kafka-log's producer_*) say where they differ from what was their default;
+-- retry_count does nothing.
 ---@param conf table
 ---@return sluice.queue.params
 function queue.params(conf)
@@ -321,7 +328,7 @@ function queue.params(conf)
   end
   for _, one in ipairs(LEGACY) do
     local value = conf[one[1]]
-    if is_given(value) and value ~= one[3] then params[one[2]] = value end
+    if is_given(value) and value ~= one[3] then params[one[2]] = value / (one[4] or 1) end
   end
   return params
 end
@@ -332,7 +339,8 @@ function queue.bind(owner)
   local bound = { params = queue.params }
 
   -- The queue of an instance; to be called for each of them in `configure`, each time. `handler(context, batch)` sends
-  -- a list of entries: it may wait, and gives true when they have arrived, else nil and why. Neither `context` nor
+  -- a list of entries: it may wait, and gives true when they have arrived, else nil and why; what it takes out of the
+  -- list before that is not sent again. Neither `context` nor
   -- anything it leads to may be `conf` itself, or old configurations would be kept.
   ---@param conf table of the instance
   ---@param handler fun(context: any, batch: string[]): boolean|nil, string|nil

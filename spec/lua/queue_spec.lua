@@ -12,6 +12,7 @@ local function send(context, batch)
   local response, err = http.post(context.url, { body = table.concat(batch, " ") .. context.suffix })
   if not response then return nil, err end
   if response.status == 599 then error("the handler is broken") end
+  if response.status == 207 then table.remove(batch, 1) end -- the first of them has arrived
   return response.status == 200, "status " .. response.status
 end
 
@@ -121,6 +122,17 @@ describe("a queue", function()
     get("/a", "/b", "/c")
     gateway:advance(10)
     assert.same({ "/a", "/a", "/a", "/b", "/c" }, bodies())
+  end)
+
+  it("sends of a batch again what its handler has left in it, and counts the rest as sent", function()
+    start({ max_batch_size = 3, max_retry_time = 1, initial_retry_delay = 2 }, { status = 207 })
+    for i = 1, 3 do gateway:get("/" .. i) end
+    gateway:advance(3)
+    assert.same({ "/1 /2 /3", "/2 /3" }, bodies())
+    gateway:advance(1)
+    local text = gateway:request { path = "/metrics", listener = "status" }.body
+    assert.equal("2", text:match('sluice_queue_sent_total{plugin="sender"[^}]*} (%d+)'))
+    assert.equal("1", text:match('sluice_queue_dropped_total{plugin="sender"[^}]*} (%d+)'))
   end)
 
   it("gives a batch up after max_retry_time, counts it and says so", function()
