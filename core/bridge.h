@@ -255,6 +255,54 @@ int bridge_stream_end(struct worker *worker, double exchange);
 // CLOSED when the client has left: for who has nothing to send for now.
 int bridge_stream_open(struct worker *worker, double exchange);
 
+// ---- Channels: streamed answers that get what one coroutine writes, and need none of their own (channel.h) -------------
+
+struct channel_options {
+  const struct bytes *labels; // of each slot, with what stands between it and an offset in ids: "0/"
+  const double *positions;    // of the next record in each
+  uint32_t slots;
+  uint32_t messages, bytes; // that are kept
+};
+
+struct channel_message {
+  struct bytes text, key; // of an event but for its id; `data` NULL: no key
+  double offset;
+  int32_t slot; // -1: it stands at no position, and is for everybody
+  bool has_id;
+};
+
+struct channel_seat {
+  const double *positions; // what it has had; NULL: it begins now
+  struct bytes key;        // of the records that it wants; `data` NULL: all
+  bool ahead;              // positions may lie before those of the channel, which will get there
+};
+
+// Whose client did not take what left the window meanwhile.
+struct channel_fallen {
+  double exchange;
+  struct bytes key; // as it had joined with; lives until the next bridge_channel_behind
+};
+
+double bridge_channel_new(struct worker *worker, const struct channel_options *options); // 0: there is no room
+// What follows gives STALE when the channel has been closed.
+int bridge_channel_put(struct worker *worker, double channel, const struct channel_message *message);
+// A slot's next record will be that one: records in between are for nobody. Backwards: the log has been cut.
+int bridge_channel_move(struct worker *worker, double channel, uint32_t slot, double offset);
+double bridge_channel_position(struct worker *worker, double channel, uint32_t slot);
+// What has been put goes out, when the caller waits next.
+int bridge_channel_flush(struct worker *worker, double channel);
+// Some have not been sent it yet although they would take it.
+bool bridge_channel_busy(struct worker *worker, double channel);
+// The streamed answer of the exchange goes on from the channel, also when the phase has ended. NONE: the window does not
+// hold all that comes behind its positions. CLOSED: the client has left.
+int bridge_channel_join(struct worker *worker, double channel, double exchange, const struct channel_seat *seat);
+// OK: it is the caller's again. NONE: there is none now.
+int bridge_channel_behind(struct worker *worker, double channel, struct channel_fallen *out, double *positions);
+// AGAIN: resumed when somebody falls behind or the last one leaves, else with TIMEOUT.
+int bridge_channel_wait(struct worker *worker, double channel, double seconds);
+int32_t bridge_channel_seats(struct worker *worker, double channel); // -1: it has been closed
+int bridge_channel_close(struct worker *worker, double channel);     // its answers end behind what has been put
+
 // A WebSocket whose messages pass through frame phases. `side`: 0 the client's, 1 the service's. What the side is told
 // when the running frame phase ends, which then closes both; one that nothing is asked for gets 1000 (client) or 1001.
 int bridge_websocket_close(struct worker *worker, double exchange, int side, int code, const char *reason,

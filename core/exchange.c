@@ -8,6 +8,7 @@
 
 #include "access_log.h"
 #include "balance.h"
+#include "channel.h"
 #include "exchange_parts.h"
 #include "lease.h"
 #include "stream.h"
@@ -213,6 +214,7 @@ void exchange_finish(struct exchange *exchange) {
   // A coroutine that waits for the body or for room to send will get none.
   exchange_wake(exchange, &exchange->body_waiter, BRIDGE_CLOSED);
   exchange_wake(exchange, &exchange->stream_waiter, BRIDGE_CLOSED);
+  if (exchange->seat) seat_leave(exchange->seat);
   if (exchange->websocket) {
     websocket_end(exchange);
     exchange->waiting = websocket_waits(exchange);
@@ -303,6 +305,8 @@ void exchange_hold_client(struct exchange *exchange) {
 void exchange_on_drained(struct exchange *exchange) {
   if (exchange->websocket)
     websocket_on_drained(exchange);
+  else if (exchange->seat)
+    seat_on_drained(exchange->seat);
   else if (exchange->try)
     try_resume(exchange);
   else if (exchange->caching)

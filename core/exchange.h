@@ -108,6 +108,7 @@ struct exchange {
   bool wants_whole_response; // a plugin does: header_filter runs once all of it has come
   bool sent_continue;
   bool filtering_body;
+  bool detached; // its streamed answer goes on when the phase that began it has ended
   bool head_sent, chunked_out, no_body_out, close_after;
   bool grpc;            // the client speaks gRPC: see exchange_is_grpc
   bool grpc_answer;     // the answer tells its status gRPC's way
@@ -161,6 +162,7 @@ struct exchange {
   struct try *try;
   struct lease *leases;        // that it holds, the latest first
   struct websocket *websocket; // NULL: none, or a tunnel
+  struct seat *seat;           // of a channel (channel.h) that its streamed answer comes from
   uint32_t message_most[2];    // bytes of a message of the client's and the service's, set by plugins; 0: not set
   struct budget *retry_budget; // NULL: none
   struct hedge *hedge;         // NULL: there will be no second try beside this one, or no more

@@ -37,6 +37,8 @@ void exchange_send_end(struct exchange *exchange);
 // Content for the client, through the content coding that a plugin chose; `chunk` (may be NULL) holds the bytes. `flush`:
 // what has come so far is to be readable at the other end.
 void exchange_put_body(struct exchange *exchange, struct chunk *chunk, struct slice piece, bool flush);
+// The streamed answer ends in the next step of the loop.
+int exchange_stream_finish(struct exchange *exchange);
 // Content of exchange->answer, as it is.
 void exchange_send_answer(struct exchange *exchange);
 // The same for an answer of the gateway's own, with the fields that plugins have set so far.
@@ -69,8 +71,10 @@ bool exchange_can_end_by_trailers(const struct exchange *exchange);
 bool exchange_end_grpc(struct exchange *exchange, int status, const char *message); // false: no memory
 
 // exchange_slim.c
-// From here on the exchange is a tunnel, and keeps no more than that takes.
+// From here on the exchange is a tunnel, or one streamed answer, and keeps no more than that takes.
 void exchange_slim(struct exchange *exchange);
+// The same, and Lua's object goes where no plugin will ask for it.
+void exchange_rest(struct exchange *exchange);
 
 // exchange_websocket.c
 // The request is about to go to a service: whether its messages will be read, and what is offered for that.

@@ -33,9 +33,11 @@ void exchange_forward(struct exchange *exchange) {
 // What a phase came to, in rewrite and access: go on, answer, or fail.
 void exchange_after_phase(struct exchange *exchange, enum phase_result result, void (*next)(struct exchange *)) {
   if (exchange->state == EXCHANGE_STREAM) {
-    // The plugin that streamed has returned, whatever it said: the response is over.
+    // The plugin that streamed has returned, whatever it said: the response is over, unless others go on with it.
     if (result == PHASE_FAILED)
       exchange_cut(exchange, 500, UNEXPECTED);
+    else if (exchange->detached)
+      exchange_rest(exchange);
     else
       exchange_send_end(exchange);
     return;

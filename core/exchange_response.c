@@ -586,8 +586,17 @@ int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t l
   return BRIDGE_AGAIN;
 }
 
+static void stream_finish(struct worker *worker, double handle) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (exchange && exchange->state == EXCHANGE_STREAM) exchange_send_end(exchange);
+}
+
+int exchange_stream_finish(struct exchange *exchange) {
+  return worker_later(exchange->worker, stream_finish, exchange_handle(exchange)) < 0 ? BRIDGE_FULL : BRIDGE_OK;
+}
+
 int exchange_stream_end(struct exchange *exchange) {
   if (exchange->state != EXCHANGE_STREAM) return BRIDGE_LATE;
-  exchange->answered = true; // the rest happens when the phase returns
-  return BRIDGE_OK;
+  exchange->answered = true; // the rest happens when the phase returns, if it has not yet
+  return exchange->detached ? exchange_stream_finish(exchange) : BRIDGE_OK;
 }

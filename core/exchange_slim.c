@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// An exchange that has become a tunnel may last for days: what it will be asked for is moved out of its 64 KiB chunks and
+// An exchange that has become a tunnel, or whose answer is streamed without end, may last for days: what it will be asked for is moved out of its 64 KiB chunks and
 // 4 KiB blocks into one block of just that size, and the rest goes.
 //
 // Two rounds over the same list: the first counts bytes, the second moves them.
 #include <stddef.h>
 
 #include "exchange_parts.h"
+#include "phase.h"
 #include "router.h"
 #include "try.h"
 
@@ -146,4 +147,9 @@ void exchange_slim(struct exchange *exchange) {
   exchange->slim = true;
   release_chunk(&exchange->head_chunk);
   release_chunk(&exchange->response_chunk);
+}
+
+void exchange_rest(struct exchange *exchange) {
+  if (!exchange->slim) exchange_slim(exchange);
+  if (!(exchange->phases & (1u << PHASE_LOG))) phase_forget(exchange->worker, exchange_handle(exchange));
 }

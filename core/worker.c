@@ -15,6 +15,7 @@
 #include "appender.h"
 #include "balance.h"
 #include "budget.h"
+#include "channel.h"
 #include "control.h"
 #include "counters.h"
 #include "dns.h"
@@ -598,6 +599,7 @@ void worker_free(struct worker *worker) {
   clients_close(worker);
   datagrams_close(worker);
   websockets_close(worker);
+  channels_close(worker);
   waits_close(worker);
   budgets_close(worker);
   flights_close(worker);

@@ -21,6 +21,7 @@
 
 struct appender;
 struct budget;
+struct channels;
 struct control;
 struct counters;
 struct endpoints;
@@ -120,6 +121,7 @@ struct worker {
   int (*connect)(struct worker *worker, struct conn *conn, const struct address *address);
   struct kit *kit;               // and whose it is
   struct websockets *websockets; // what they share; NULL until there is one
+  struct channels *channels;     // NULL until there is one
   struct topics *topics;         // its Kafka; NULL: librdkafka's
   struct queue writes;           // what is to be written before the loop waits
   struct queue jobs;             // what is to run before the loop waits

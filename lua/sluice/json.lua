@@ -351,4 +351,12 @@ function json.decode(text, options)
   return value
 end
 
+-- Whether JSON can say it as it is: whether it is UTF-8.
+---@param text string
+---@return boolean
+function json.is_text(text)
+  if not find(text, "[\128-\255]") then return true end
+  return require("sluice.ffi").C.bridge_websocket_is_text(text, #text) ~= 0
+end
+
 return json

@@ -15,6 +15,7 @@ return {
     budget
     cache
     certificate
+    channel
     circuit
     counters
     crypto

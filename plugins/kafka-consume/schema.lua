@@ -15,8 +15,9 @@ fields.topics = { type = "array", required = true, len_min = 1, len_max = 1, abo
     { name = { type = "string", required = true, match = "^[%w._-]+$", len_max = 249, about = "its name" } },
     { schema_registry = not_offered("schema_registry") },
   } } }
-fields.mode = { type = "string", default = "http-get", one_of = { "server-sent-events", "websocket", "http-get" },
-  about = "events are sent in mode server-sent-events, in the others when Accept asks for text/event-stream" }
+fields.mode = { type = "string", default = "http-get",
+  one_of = { "server-sent-events", "websocket", "http-get", "ndjson" },
+  about = "what a client gets that does not ask by Accept for text/event-stream or application/x-ndjson" }
 fields.auto_offset_reset = { type = "string", default = "latest", one_of = { "latest", "earliest" },
   about = "where a client without Last-Event-ID begins" }
 fields.enforce_latest_offset_reset = { type = "boolean", default = false,
@@ -34,11 +35,19 @@ fields.message_deserializer = { type = "string", default = "noop", one_of = { "j
   about = "json: with event record, a value that is JSON is shown as such" }
 fields.message_by_lua_functions = { type = "array", elements = { type = "string" },
   about = "Lua code of functions that take a record and return it, changed; nil drops it" }
-fields.enable_dlq = { type = "boolean", about = "not offered by this version", custom_validator = function(value)
-  if value then return nil, "enable_dlq is not offered by this version" end
-  return true
-end }
-fields.dlq_topic = { type = "string", about = "for enable_dlq" }
+fields.enable_dlq = { type = "boolean", about = "a record that a function fails with is copied to dlq_topic" }
+fields.dlq_topic = { type = "string", match = "^[%w._-]+$", len_max = 249,
+  about = "where such records go, with the error in header dlq.error" }
+fields.filter = { type = "record", about = "which records clients get: those that meet all that is set", fields = {
+  { keys = { type = "array", elements = { type = "string" }, len_min = 1, about = "keys, one of which it must have" } },
+  { key_prefix = { type = "string", about = "what the key must begin with" } },
+  { headers = { type = "map", keys = { type = "string" },
+    values = { type = "array", elements = { type = "string" }, len_min = 1 },
+    about = "headers that it must have, each with one of these values" } },
+} }
+fields.slow_clients = { type = "string", default = "catch up", one_of = { "catch up", "skip", "disconnect" },
+  about = "of a stream whose client does not take the events as fast as they come: it gets them all, later; it loses "
+    .. "some, and is told by an event `gap`; it is disconnected, to come back with Last-Event-ID" }
 fields.schema_registry = not_offered("schema_registry")
 fields.event = { type = "string", default = "value", one_of = { "value", "record" },
   about = "data of an event: the record's value, or a JSON object with the whole record" }

@@ -34,12 +34,6 @@ function Stream:is_open()
   return not self.over
 end
 
--- For who has nothing to send for now.
----@return boolean whether the client is still there
-function Stream:is_open()
-  return not self.over and C.bridge_stream_open(worker, self.handle) == 0
-end
-
 -- Ends the answer. Finishing twice is no error.
 function Stream:finish()
   if self.over then return end

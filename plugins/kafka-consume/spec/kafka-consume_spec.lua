@@ -203,11 +203,11 @@ describe("kafka-consume", function()
     process.write_file(path, [[
 _format_version: "3.0"
 plugins:
-- { name: kafka-consume, config: { topics: [{ name: t }], enable_dlq: true } }
+- { name: kafka-consume, config: { topics: [{ name: t }], schema_registry: { confluent: {} } } }
 ]])
     local status, out, err = process.run({ gateway.binary, "check", path }, { env = gw.env })
     assert.equal(1, status)
-    assert.matches("enable_dlq", out .. err, 1, true)
+    assert.matches("schema_registry", out .. err, 1, true)
   end)
 
   it("answers HEAD with the head of the stream, and ends", function()

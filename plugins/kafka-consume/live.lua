@@ -1,0 +1,261 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Streams without end: one coroutine reads the topic for all clients that get the same bytes, and writes each event
+-- once into a channel. A client that begins earlier, or has fallen behind, is served by a coroutine of its own until it
+-- can take its seat there.
+local channel = require "sluice.channel"
+local sleep = require "sluice.sleep"
+local time = require "sluice.time"
+local timer = require "sluice.timer"
+local source = require "kafka-consume.source"
+
+local live = {}
+
+local LOOK_S = 1     -- how often one looks whether there is anybody to write for
+local LINGER_S = 2   -- a channel without clients ends after that
+local BATCH = 64     -- records before others get their turn
+local CATCHING_MOST = 32 -- clients that read for themselves at one time, each with a consumer until it is level
+
+local catching = 0
+
+-- ---- The writer --------------------------------------------------------------------------------------------------
+
+-- Positions have jumped: the channel follows, and everybody is told.
+local function put_gap(self)
+  local positions = self.source:positions()
+  for slot, position in ipairs(positions) do
+    if position ~= self.channel:position(slot) then self.channel:move(slot, position) end
+  end
+  local text = self.form.gap(self.source, positions)
+  if text then self.channel:mark(text) end
+end
+
+local function put_record(self, record)
+  local slot = self.source:slot_of(record)
+  if not slot then return end
+  local text = self.encode(record)
+  if text then
+    self.channel:put(text, slot, record.offset, record.key)
+    self.unmarked = false
+  else
+    self.channel:move(slot, record.offset + 1)
+    self.unmarked = true
+  end
+end
+
+-- A sign of life. Where records have passed that were for nobody, its id tells that they have.
+local function put_heartbeat(self)
+  if self.unmarked and self.form.ids then
+    self.channel:mark("\n")
+  else
+    self.channel:put(self.form.heartbeat)
+  end
+  self.unmarked = false
+  self.channel:flush()
+end
+
+-- The next record, once all that was put is on its way.
+local function await(self)
+  self.channel:flush()
+  while self.channel:is_busy() do sleep(0) end
+  local record, err = self.source:next(self.look_s)
+  return record, err
+end
+
+-- What else may have come, and whether to go on.
+local function handle(self, err)
+  if err == "gap" then
+    put_gap(self)
+    return true
+  end
+  if err ~= "timeout" then
+    local text = err ~= "closed" and self.form.failure(err) -- else this worker drains: the clients come back
+    if text then self.channel:put(text) end
+    return false
+  end
+  local now = time.monotonic()
+  if self.channel:seats() ~= 0 then
+    self.used = now
+  elseif now - self.used >= LINGER_S then
+    return false
+  end
+  if now - self.spoke >= self.heartbeat_s then
+    put_heartbeat(self)
+    self.spoke = now
+  end
+  return true
+end
+
+local function write(self)
+  local count = 0
+  while true do
+    local record, err
+    if count < BATCH then record, err = self.source:next(0) end
+    if not record and (err == nil or err == "timeout") then
+      count = 0
+      record, err = await(self)
+    end
+    if record then
+      count = count + 1
+      put_record(self, record)
+      self.spoke = time.monotonic()
+    elseif not handle(self, err) then
+      return
+    end
+  end
+end
+
+-- ---- Those who are behind ---------------------------------------------------------------------------------------
+
+local function send(self, answer, reader, record, key)
+  if key and record.key ~= key then return true end
+  local text = self.encode(record)
+  if not text then return true end
+  if self.form.ids then text = self.form.id(reader, reader:slot_of(record)) .. text end
+  return answer:send(text)
+end
+
+-- Until it has its seat, or its client has left. False: there is no channel any more to take a seat in.
+local function follow(self, answer, reader, key)
+  local count = 0
+  while true do
+    local record, err = reader:next(0)
+    local going = true
+    if record then
+      going = send(self, answer, reader, record, key)
+      count = count + 1
+      if count % BATCH == 0 then sleep(0) end
+    elseif err == "timeout" then
+      local joined, why = self.channel:join(answer, reader:positions(), key, true)
+      if joined or why == "closed" then return true end
+      if why == "ended" then return false end
+      going = answer:is_open()
+      sleep(0.01) -- the window has gone on meanwhile; so will the reader
+    elseif err == "gap" then
+      local text = self.form.gap(reader, reader:positions())
+      if text then going = answer:send(text) end
+    else
+      local text = err ~= "closed" and self.form.failure(err)
+      if text then answer:send(text) end
+      answer:finish()
+      return true
+    end
+    if not going then return true end
+  end
+end
+
+-- A place among those who read for themselves; false: the client has left before there was one.
+local function take_place(answer)
+  while catching >= CATCHING_MOST do
+    if not answer:is_open() then return false end
+    sleep(0.05)
+  end
+  catching = catching + 1
+  return true
+end
+
+local function follow_from(self, answer, starts, key)
+  local reader, err = source.open(self.state, starts)
+  if not reader then
+    local text = self.form.failure(err)
+    if text then answer:send(text) end
+    answer:finish()
+    return
+  end
+  local ok, seated = pcall(follow, self, answer, reader, key)
+  local positions = reader:positions()
+  reader:close()
+  if not ok then error(seated, 0) end
+  if not seated then -- the channel has ended meanwhile: the next one
+    local next_one = live.of(self.state, self.form)
+    if not next_one then answer:finish() return end
+    if not next_one.channel:join(answer, positions, key, true) then
+      follow_from(next_one, answer, source.starts(self.state, reader.partitions, positions), key)
+    end
+  end
+end
+
+-- Reads for one client from `starts` until it is level with the channel.
+---@param answer sluice.stream
+---@param starts "earliest"|table
+---@param key string|nil
+function live.catch_up(self, answer, starts, key)
+  if not take_place(answer) then return end
+  local ok, err = pcall(follow_from, self, answer, starts, key)
+  catching = catching - 1
+  if not ok then error(err, 0) end
+end
+
+local POLICIES = {}
+
+POLICIES["catch up"] = function(self, answer, positions, key)
+  live.catch_up(self, answer, source.starts(self.state, self.source.partitions, positions), key)
+end
+
+function POLICIES.skip(self, answer, _, key)
+  local text = self.form.gap(self.source, self.source:positions())
+  if text and not answer:send(text) then return end
+  if not self.channel:join(answer, nil, key) then answer:finish() end
+end
+
+function POLICIES.disconnect(_, answer)
+  answer:finish()
+end
+
+local function look_after(self)
+  local policy = POLICIES[self.state.conf.slow_clients]
+  while true do
+    local answer, positions, key = self.channel:next_behind(60)
+    if answer then
+      timer.at(0, policy, self, answer, positions, key)
+    elseif positions == "ended" then
+      return
+    end
+  end
+end
+
+-- ---- Life ---------------------------------------------------------------------------------------------------------
+
+local function run(self)
+  local ok, err = pcall(write, self)
+  self.state.lives[self.form] = nil
+  self.channel:flush()
+  self.channel:close()
+  self.source:close()
+  if not ok then error(err, 0) end
+end
+
+local function start(state, form)
+  local reader, err, code = source.open(state, "latest")
+  if not reader then return nil, err, code end
+  local made, why = channel.new { labels = reader.labels, positions = reader:positions(), ids = form.ids }
+  if not made then
+    reader:close()
+    return nil, why
+  end
+  local heartbeat_s, now = state.conf.heartbeat / 1000, time.monotonic()
+  local self = { state = state, form = form, encode = state.encoders[form], source = reader, channel = made,
+    heartbeat_s = heartbeat_s, look_s = math.min(LOOK_S, heartbeat_s), used = now, spoke = now }
+  timer.at(0, run, self)
+  timer.at(0, look_after, self)
+  return self
+end
+
+-- What clients of one form read: begun by the first, awaited by those who come meanwhile.
+---@param state table of the configuration
+---@param form table
+---@return table|nil
+---@return string|nil err
+---@return string|nil code
+function live.of(state, form)
+  while state.starting[form] do sleep(0.005) end
+  local self = state.lives[form]
+  if self then return self end
+  state.starting[form] = true
+  local ok, made, err, code = pcall(start, state, form)
+  state.starting[form] = nil
+  if not ok then error(made, 0) end
+  state.lives[form] = made
+  return made, err, code
+end
+
+return live

@@ -1,0 +1,181 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Streams of records: what each client gets, whoever else reads.
+local cjson = require "cjson"
+local spec = require "sluice.spec"
+
+describe("kafka-consume, streams", function()
+  local gateway
+
+  local function open_gateway(config, records, more)
+    config.topics = config.topics or { { name = "news" } }
+    config.mode = config.mode or "server-sent-events"
+    local options = { topics = { news = { partitions = 2, records = records } },
+      plugins = { { name = "kafka-consume", config = config } } }
+    for name, value in pairs(more or {}) do options[name] = value end
+    gateway = spec.gateway(options)
+  end
+
+  local function open(headers)
+    local client = gateway:connect()
+    client:send { path = "/", headers = headers }
+    return client
+  end
+
+  local function seen(client)
+    return (select(2, client:partial()))
+  end
+
+  -- Until the client has got so many bytes that match.
+  local function await(client, pattern, plain)
+    gateway:run_until(function() return seen(client):find(pattern, 1, plain) end, 10)
+    return seen(client)
+  end
+
+  it("sends clients lines of JSON when they ask for them, and in mode ndjson", function()
+    open_gateway({ mode = "ndjson", message_deserializer = "json" })
+    local client, asking = open(), open { Accept = "application/x-ndjson" }
+    gateway:produce("news", { key = "k", value = '{"n":[]}', headers = { h = "1" }, partition = 1, timestamp = 5 })
+    for _, one in ipairs { client, asking } do
+      assert.equal("application/x-ndjson", one:partial().headers["content-type"])
+      assert.equal('\n{"topic":"news","partition":1,"offset":0,"timestamp":5,"key":"k","headers":[{"name":"h",'
+        .. '"value":"1"}],"value":{"n":[]}}\n', await(one, "}\n", true))
+    end
+    assert.equal("text/event-stream", open { Accept = "text/event-stream" }:partial().headers["content-type"])
+  end)
+
+  it("tells bytes that are no text in base64", function()
+    open_gateway { mode = "ndjson" }
+    local client = open()
+    gateway:produce("news", { key = "\255", value = "a\0\254", partition = 0 })
+    local record = cjson.decode(await(client, "}\n", true))
+    assert.same({ "/w==", "YQD+" }, { record.key_base64, record.value_base64 })
+    assert.is_nil(record.value)
+  end)
+
+  it("sends only records that meet the filter, and tells in ids that others have passed", function()
+    open_gateway { heartbeat = 500, filter = { keys = { "a", "b" }, headers = { kind = { "x", "y" } } } }
+    local client = open()
+    gateway:produce("news", { key = "c", value = "1", headers = { kind = "x" }, partition = 0 })
+    gateway:produce("news", { key = "a", value = "2", headers = { kind = "z" }, partition = 0 })
+    gateway:produce("news", { value = "3", headers = { kind = "x" }, partition = 0 })
+    gateway:produce("news", { key = "b", value = "4", headers = { kind = "y" }, partition = 0 })
+    assert.equal(":\n\nid: 0/3,1/-1\ndata: 4\n\n", await(client, "data: 4", true))
+    gateway:produce("news", { key = "c", value = "5", headers = { kind = "x" }, partition = 1 })
+    assert.matches("data: 4\n\nid: 0/3,1/0\n\n$", await(client, "1/0\n\n", true))
+    assert.matches("1/0\n\n:\n\n$", await(client, "1/0\n\n:\n\n", true))
+  end)
+
+  it("filters by the beginning of keys", function()
+    open_gateway { filter = { key_prefix = "order." } }
+    local client = open()
+    gateway:produce("news", { key = "bill.1", value = "1", partition = 0 })
+    gateway:produce("news", { key = "order.1", value = "2", partition = 0 })
+    assert.equal(":\n\nid: 0/1,1/-1\ndata: 2\n\n", await(client, "data: 2", true))
+  end)
+
+  it("leaves out, and sets aside, a record that a function fails with", function()
+    open_gateway({ enable_dlq = true, dlq_topic = "dead", message_by_lua_functions = {
+      "return function(message) if message.value == 'bad' then error('no good') end return message end" } })
+    local client = open()
+    gateway:produce("news", { key = "k", value = "bad", headers = { h = "1" }, partition = 1 })
+    gateway:produce("news", { value = "good", partition = 1 })
+    assert.equal(":\n\nid: 1/1,0/-1\ndata: good\n\n", await(client, "data: good", true))
+    local dead = gateway:records("dead")
+    assert.equal(1, #dead)
+    assert.same({ "k", "bad" }, { dead[1].key, dead[1].value })
+    local headers = dead[1].headers
+    assert.matches("no good", headers["dlq.error"])
+    assert.same({ "1", "news", "1", "0" },
+      { headers.h, headers["dlq.topic"], headers["dlq.partition"], headers["dlq.offset"] })
+    assert.is_truthy(gateway:log("a record was left out"))
+  end)
+
+  it("goes on behind Last-Event-ID before what is live, without a gap or a duplicate", function()
+    open_gateway { }
+    local first = open()
+    for i = 1, 6 do gateway:produce("news", { value = "v" .. i, partition = i % 2 }) end
+    local text = await(first, "data: v6", true)
+    local id = text:match("id: ([^\n]+)\ndata: v3")
+    assert.equal("1/1,0/0", id)
+    local again = open { ["Last-Event-ID"] = id }
+    gateway:produce("news", { value = "v7", partition = 1 })
+    local got = {}
+    for value in await(again, "data: v7", true):gmatch("data: (%w+)") do got[#got + 1] = value end
+    assert.same({ "v4", "v5", "v6", "v7" }, got)
+    assert.matches("id: 1/3,0/2\ndata: v7", seen(again))
+  end)
+
+  it("sends old records, then live ones, where it begins with the earliest", function()
+    local records = {}
+    for i = 1, 200 do records[i] = { value = "old" .. i, partition = 0 } end
+    open_gateway({ auto_offset_reset = "earliest" }, records)
+    local client = open()
+    await(client, "data: old200\n", true)
+    gateway:produce("news", { value = "new", partition = 0 })
+    local text = await(client, "data: new\n", true)
+    assert.equal(201, select(2, text:gsub("data: ", "")))
+    assert.matches("id: 0/200,1/%-1\ndata: new\n\n$", text)
+  end)
+
+  local BIG = ("x"):rep(64 * 1024)
+
+  -- More than the window of 4 MB, while the client does not read.
+  local function flood()
+    for i = 1, 90 do gateway:produce("news", { value = ("%03d"):format(i) .. BIG, partition = 0 }) end
+    gateway:settle()
+  end
+
+  local function numbers(text)
+    local got = {}
+    for number in text:gmatch("data: (%d%d%d)x") do got[#got + 1] = tonumber(number) end
+    return got
+  end
+
+  it("has a slow client catch up, and get everything", function()
+    open_gateway {}
+    local slow, quick = open(), open()
+    slow:pause()
+    flood()
+    assert.equal(90, #numbers(await(quick, "data: 090", true)))
+    slow:resume()
+    local got = numbers(await(slow, "data: 090", true))
+    for i = 1, 90 do assert.equal(i, got[i]) end
+    gateway:produce("news", { value = "end", partition = 1 })
+    assert.matches("id: 1/0,0/89\ndata: end\n\n$", await(slow, "data: end\n\n", true))
+  end)
+
+  it("has a slow client skip, and tells it so", function()
+    open_gateway { slow_clients = "skip" }
+    local slow = open()
+    slow:pause()
+    flood()
+    slow:resume()
+    local text = await(slow, "event: gap", true)
+    assert.same({ positions = { ["0"] = 90, ["1"] = 0 } }, cjson.decode(text:match("event: gap\ndata: ([^\n]+)\n\n")))
+    assert.is_true(#numbers(text) < 90)
+    gateway:produce("news", { value = "end", partition = 1 })
+    assert.matches("id: 1/0,0/89\ndata: end\n\n$", await(slow, "data: end\n\n", true))
+  end)
+
+  it("disconnects a slow client, to come back where it was", function()
+    open_gateway { slow_clients = "disconnect" }
+    local slow = open()
+    slow:pause()
+    flood()
+    slow:resume()
+    local body = slow:receive(10).body
+    local got = numbers(body)
+    assert.is_true(#got < 90)
+    assert.equal(got[#got] - 1, tonumber(body:match(".*id: 0/(%d+)")))
+  end)
+
+  it("ends its reader some time after the last client, and begins another for the next", function()
+    open_gateway {}
+    local client = open()
+    client:close()
+    gateway:advance(10)
+    local again = open()
+    gateway:produce("news", { value = "a", partition = 0 })
+    assert.matches("data: a", await(again, "data: a", true))
+  end)
+end)
