@@ -2,6 +2,7 @@
 // What Lua may call of consumer groups: the ends of waits become resumed coroutines.
 #include "kafka_group.h"
 #include "phase.h"
+#include "topics.h"
 #include "worker.h"
 
 // Who is told of a member's end is told by the one that ends it, maybe a coroutine: not resumed inside that.
@@ -25,6 +26,7 @@ static void on_joined(struct kafka_member *member, const struct kafka_group_wait
 }
 
 int bridge_kafka_group_open(struct worker *worker, const struct kafka_group_options *options) {
+  if (worker->topics) return topics_group_open(worker->topics, options);
   struct kafka_group_wait wait = {.on_done = on_joined, .context = worker, .number = phase_self(worker)};
   int status = BRIDGE_AGAIN;
   struct kafka_member *member = kafka_group_join(worker_kafka(worker), options, &wait, &status, &worker->error);
@@ -32,6 +34,7 @@ int bridge_kafka_group_open(struct worker *worker, const struct kafka_group_opti
 }
 
 int bridge_kafka_group_next(struct worker *worker, double handle, double timeout_s, const struct kafka_record **out) {
+  if (worker->topics) return topics_group_next(worker->topics, handle, timeout_s, out);
   struct kafka_member *member = kafka_group_find(worker_kafka(worker), handle);
   struct kafka_group_wait wait = {.on_done = on_done, .context = worker, .number = phase_self(worker)};
   if (!member) return BRIDGE_STALE;
@@ -47,12 +50,14 @@ int bridge_kafka_group_next(struct worker *worker, double handle, double timeout
 }
 
 int bridge_kafka_group_act(struct worker *worker, double handle, const struct kafka_group_request *request) {
+  if (worker->topics) return topics_group_act(worker->topics, handle, request);
   struct kafka_member *member = kafka_group_find(worker_kafka(worker), handle);
   struct kafka_group_wait wait = {.on_done = on_done, .context = worker, .number = phase_self(worker)};
   return member ? kafka_group_act(member, request, &wait) : BRIDGE_STALE;
 }
 
 int bridge_kafka_group_result(struct worker *worker, double handle, struct kafka_result *out) {
+  if (worker->topics) return topics_group_result(worker->topics, handle, out);
   const struct kafka_member *member = kafka_group_find(worker_kafka(worker), handle);
   if (!member) return BRIDGE_STALE;
   *out = *kafka_group_result(member);
@@ -61,11 +66,13 @@ int bridge_kafka_group_result(struct worker *worker, double handle, struct kafka
 
 int bridge_kafka_group_place(struct worker *worker, double handle, int32_t list, uint32_t index,
                              struct kafka_place *out) {
+  if (worker->topics) return topics_group_place(worker->topics, handle, list, index, out);
   const struct kafka_member *member = kafka_group_find(worker_kafka(worker), handle);
   return member ? kafka_group_place(member, list, index, out) : BRIDGE_STALE;
 }
 
 int bridge_kafka_group_close(struct worker *worker, double handle) {
+  if (worker->topics) return topics_group_close(worker->topics, handle);
   if (!worker->kafka) return BRIDGE_STALE; // the VM ends after it, and collects what plugins have left
   struct kafka_member *member = kafka_group_find(worker->kafka, handle);
   if (!member) return BRIDGE_STALE;

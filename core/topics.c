@@ -12,25 +12,10 @@
 
 #include "kafka.h"
 #include "phase.h"
+#include "topics_parts.h"
 #include "worker.h"
 
-enum { PARTITIONS_MOST = 64, ERROR_BYTES = 64, MESSAGE_TIMEOUT_S = 300, WAIT_MOST_S = 100000000 };
-
-struct topic_record {
-  struct kafka_record view;
-  char *bytes; // that the view points into
-  struct bytes *headers;
-};
-
-struct topic {
-  struct topic *next;
-  char *name;
-  char error[ERROR_BYTES];
-  uint32_t partition_count, turn;
-  int64_t ends[PARTITIONS_MOST]; // the next offset of each
-  struct topic_record *records;
-  uint32_t count, room;
-};
+enum { MESSAGE_TIMEOUT_S = 300, WAIT_MOST_S = 100000000 };
 
 struct topic_reader {
   struct topic_reader *next;
@@ -47,24 +32,15 @@ struct topic_ack {
   struct kafka_result result;
 };
 
-struct topics {
-  struct worker *worker;
-  struct topic *topics;
-  struct topic_reader *readers;
-  struct topic_ack *acks;
-  double last_reader, serial;
-  char error[ERROR_BYTES]; // of every topic
-};
-
 // ---- Topics ----------------------------------------------------------------------------------------------------------
 
-static struct topic *topic_find(const struct topics *topics, const char *name) {
+struct topic *topic_find(const struct topics *topics, const char *name) {
   for (struct topic *topic = topics->topics; topic; topic = topic->next)
     if (strcmp(topic->name, name) == 0) return topic;
   return NULL;
 }
 
-static struct topic *topic_take(struct topics *topics, const char *name, uint32_t partitions) {
+struct topic *topic_take(struct topics *topics, const char *name, uint32_t partitions) {
   struct topic *topic = topic_find(topics, name);
   if (topic) return topic;
   topic = calloc(1, sizeof *topic);
@@ -78,6 +54,7 @@ static struct topic *topic_take(struct topics *topics, const char *name, uint32_
   topic->partition_count = partitions < 1 ? 1 : partitions > PARTITIONS_MOST ? PARTITIONS_MOST : partitions;
   topic->next = topics->topics;
   topics->topics = topic;
+  groups_rebalance(topics);
   return topic;
 }
 
@@ -90,7 +67,7 @@ void topics_fail(struct topics *topics, const char *name, const char *error) {
   snprintf(topic ? topic->error : topics->error, ERROR_BYTES, "%s", error);
 }
 
-static const char *error_of(const struct topics *topics, const struct topic *topic) {
+const char *topic_error(const struct topics *topics, const struct topic *topic) {
   return topic->error[0] ? topic->error : topics->error;
 }
 
@@ -173,9 +150,9 @@ bool topics_at(const struct topics *topics, const char *name, uint32_t index, st
 
 // ---- Produce ---------------------------------------------------------------------------------------------------------
 
-static bool has_cluster(struct worker *worker, const char *name) {
+bool topics_has_cluster(struct topics *topics, const char *name) {
   struct kafka_cluster_status status;
-  for (uint32_t i = 0; bridge_kafka_cluster_at(worker, i, &status) == BRIDGE_OK; i++)
+  for (uint32_t i = 0; bridge_kafka_cluster_at(topics->worker, i, &status) == BRIDGE_OK; i++)
     if (strcmp(status.name, name) == 0) return true;
   return false;
 }
@@ -218,13 +195,13 @@ static void wake_readers(struct topics *topics, const struct topic *topic) {
 // The record's fate: OK with its place, or the error that the spec wants. Other than OK: it was not queued.
 static int topic_take_record(struct topics *topics, const struct kafka_message *message, struct kafka_result *out) {
   *out = (struct kafka_result){.partition = -1, .offset = -1, .name = "", .text = ""};
-  if (message->cluster && !has_cluster(topics->worker, message->cluster)) {
+  if (message->cluster && !topics_has_cluster(topics, message->cluster)) {
     error_set(&topics->worker->error, ERROR_INVALID, "no Kafka cluster named \"%.100s\"", message->cluster);
     return BRIDGE_NONE;
   }
   struct topic *topic = topic_take(topics, message->topic, 1);
   if (!topic) return BRIDGE_FULL;
-  const char *error = message->cluster ? error_of(topics, topic) : ""; // the spec's own records never fail
+  const char *error = message->cluster ? topic_error(topics, topic) : ""; // the spec's own records never fail
   uint32_t partition = *error ? 0 : partition_for(topic, message);
   if (partition >= topic->partition_count) {
     if (!message->cluster) return BRIDGE_INVALID;
@@ -240,6 +217,7 @@ static int topic_take_record(struct topics *topics, const struct kafka_message *
   const struct topic_record *record = record_add(topics, topic, partition, message);
   if (!record) return BRIDGE_FULL;
   wake_readers(topics, topic);
+  groups_wake(topics, topic);
   out->partition = record->view.partition;
   out->offset = record->view.offset;
   return BRIDGE_OK;
@@ -282,7 +260,7 @@ static void set_positions(struct topic_reader *reader, const struct kafka_reader
 }
 
 int topics_open(struct topics *topics, const struct kafka_reader_options *options) {
-  if (!has_cluster(topics->worker, options->cluster)) {
+  if (!topics_has_cluster(topics, options->cluster)) {
     error_set(&topics->worker->error, ERROR_INVALID, "no Kafka cluster named \"%.100s\"", options->cluster);
     return BRIDGE_FAILED;
   }
@@ -364,6 +342,7 @@ void topics_free(struct topics *topics) {
     topics->readers = reader->next;
     free(reader);
   }
+  groups_free(topics);
   while (topics->acks) {
     struct topic_ack *ack = topics->acks;
     topics->acks = ack->next;

@@ -25,6 +25,12 @@ int topics_open(struct topics *topics, const struct kafka_reader_options *option
 int topics_next(struct topics *topics, double reader, double timeout_s, const struct kafka_record **out);
 int topics_position(struct topics *topics, double reader, uint32_t index, struct kafka_position *out);
 int topics_close(struct topics *topics, double reader);
+int topics_group_open(struct topics *topics, const struct kafka_group_options *options);
+int topics_group_next(struct topics *topics, double member, double timeout_s, const struct kafka_record **out);
+int topics_group_act(struct topics *topics, double member, const struct kafka_group_request *request);
+int topics_group_result(struct topics *topics, double member, struct kafka_result *out);
+int topics_group_place(struct topics *topics, double member, int32_t list, uint32_t index, struct kafka_place *out);
+int topics_group_close(struct topics *topics, double member);
 
 // For the kit. A topic with that many partitions; nothing happens when it is there already.
 void topics_make(struct topics *topics, const char *name, uint32_t partitions);
