@@ -840,7 +840,8 @@ enum {
   PROTOBUF_DEFAULTS = 1,     // to JSON: fields without a value are written with their default
   PROTOBUF_PROTO_NAMES = 2,  // to JSON: fields are named as in the .proto file
   PROTOBUF_ENUM_NUMBERS = 4, // to JSON: enums are numbers
-  PROTOBUF_KNOWN_ONLY = 8    // to binary: a field that the message has not is an error, and not passed over
+  PROTOBUF_KNOWN_ONLY = 8,   // to binary: a field that the message has not is an error, and not passed over
+  PROTOBUF_ORDERED = 16      // to binary: equal messages are equal bytes, in whatever order their JSON has members
 };
 
 struct protobuf_method {
@@ -882,6 +883,12 @@ bool bridge_protobuf_rule(const struct protobuf *protobuf, uint32_t method, uint
 // A field by its name in either spelling.
 bool bridge_protobuf_field(const struct protobuf *protobuf, const char *message, const struct bytes *field,
                            struct protobuf_field *out);
+// Of the set's last file: a message by its index there, then in the message around it, and so on; and the way back,
+// which gives how many steps there are, 0 when the message is none of that file's.
+bool bridge_protobuf_message_at(const struct protobuf *protobuf, const int32_t *steps, uint32_t count,
+                                struct bytes *name);
+uint32_t bridge_protobuf_message_place(const struct protobuf *protobuf, const char *message, int32_t *steps,
+                                       uint32_t most);
 // OK with bytes that live until the next conversion of this schema, or INVALID with the reason in their place. `field`
 // (may be NULL): what is given is the JSON value of this field of the message.
 int bridge_protobuf_to_json(struct protobuf *protobuf, const char *message, const struct bytes *in, uint32_t flags,

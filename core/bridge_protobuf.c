@@ -60,6 +60,16 @@ bool bridge_protobuf_field(const struct protobuf *protobuf, const char *message,
   return protobuf_field_find(protobuf, message, *field, out);
 }
 
+bool bridge_protobuf_message_at(const struct protobuf *protobuf, const int32_t *steps, uint32_t count,
+                                struct bytes *name) {
+  return protobuf_message_at(protobuf, steps, count, name);
+}
+
+uint32_t bridge_protobuf_message_place(const struct protobuf *protobuf, const char *message, int32_t *steps,
+                                       uint32_t most) {
+  return protobuf_message_place(protobuf, message, steps, most);
+}
+
 int bridge_protobuf_to_json(struct protobuf *protobuf, const char *message, const struct bytes *in, uint32_t flags,
                             struct bytes *out) {
   return protobuf_to_json(protobuf, message, *in, flags, out) < 0 ? BRIDGE_INVALID : BRIDGE_OK;

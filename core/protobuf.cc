@@ -8,6 +8,7 @@
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/descriptor.pb.h>
 #include <google/protobuf/dynamic_message.h>
+#include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/unknown_field_set.h>
 #include <google/protobuf/util/json_util.h>
@@ -147,6 +148,7 @@ struct protobuf {
   std::unique_ptr<DynamicMessageFactory> factory;
   std::unique_ptr<util::TypeResolver> resolver;
   std::vector<Method> methods;
+  const FileDescriptor *last = nullptr;                     // of the set: what was compiled, behind all that it imports
   std::unordered_map<const Descriptor *, bool> reaches_any; // whether an Any may lie in it
   std::string scratch;
 };
@@ -241,7 +243,8 @@ bool fill(protobuf *protobuf, bytes given, error *error) {
       fail(error, builder.why);
       return false;
     }
-    add_methods(protobuf, protobuf->pool.FindFileByName(file.name()));
+    protobuf->last = protobuf->pool.FindFileByName(file.name());
+    add_methods(protobuf, protobuf->last);
   }
   return true;
 }
@@ -296,6 +299,28 @@ bool protobuf_field_find(const protobuf *protobuf, const char *message, bytes na
   *out = {bytes_of(field->name()), bytes_of(field->json_name()), type ? bytes_of(type->full_name()) : bytes{"", 0},
           field->is_repeated(), field->is_map()};
   return true;
+}
+
+bool protobuf_message_at(const protobuf *protobuf, const int32_t *steps, uint32_t count, bytes *name) {
+  const Descriptor *found = nullptr;
+  for (uint32_t i = 0; i < count; i++) {
+    int most = found ? found->nested_type_count() : protobuf->last->message_type_count();
+    if (steps[i] < 0 || steps[i] >= most) return false;
+    found = found ? found->nested_type(steps[i]) : protobuf->last->message_type(steps[i]);
+  }
+  if (found) *name = bytes_of(found->full_name());
+  return found != nullptr;
+}
+
+uint32_t protobuf_message_place(const protobuf *protobuf, const char *message, int32_t *steps, uint32_t most) {
+  const Descriptor *found = find_message(protobuf, message);
+  if (!found || found->file() != protobuf->last) return 0;
+  uint32_t count = 0;
+  for (const Descriptor *at = found; at; at = at->containing_type()) count++;
+  if (count > most) return 0;
+  uint32_t place = count;
+  for (const Descriptor *at = found; at; at = at->containing_type()) steps[--place] = at->index();
+  return count;
 }
 
 // ---- Messages --------------------------------------------------------------------------------------------------------
@@ -437,6 +462,18 @@ int protobuf_to_json(protobuf *protobuf, const char *message, bytes in, unsigned
   return finish(protobuf, message, status, out);
 }
 
+// Fields by their numbers, maps by their keys.
+static const char *put_in_order(protobuf *protobuf, const Descriptor *type) {
+  Arena arena;
+  Message *message = protobuf->factory->GetPrototype(type)->New(&arena);
+  if (!message->ParseFromString(protobuf->scratch)) return "a required field is missing";
+  protobuf->scratch.clear();
+  io::StringOutputStream output(&protobuf->scratch);
+  io::CodedOutputStream coded(&output);
+  coded.SetSerializationDeterministic(true);
+  return message->SerializePartialToCodedStream(&coded) ? nullptr : "too large";
+}
+
 // The JSON value of one field as an object around it.
 static std::string around(const char *field, bytes value) {
   return std::string("{\"") + field + "\":" + string_of(value) + "}";
@@ -461,5 +498,6 @@ int protobuf_to_binary(protobuf *protobuf, const char *message, const char *fiel
     io::StringOutputStream output(fresh_scratch(protobuf));
     status = util::JsonToBinaryStream(protobuf->resolver.get(), url_of(type), &input, &output, options);
   }
-  return finish(protobuf, message, status, out);
+  const char *why = status.ok() && (flags & PROTOBUF_ORDERED) != 0 ? put_in_order(protobuf, type) : nullptr;
+  return why ? refuse(protobuf, std::string(message) + ": " + why, out) : finish(protobuf, message, status, out);
 }

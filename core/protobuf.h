@@ -41,6 +41,11 @@ bool protobuf_rule_at(const struct protobuf *protobuf, uint32_t method, uint32_t
 // A field by its name in either spelling.
 bool protobuf_field_find(const struct protobuf *protobuf, const char *message, struct bytes field,
                          struct protobuf_field *out);
+// A message of the set's last file by where it stands: its index in the file, then in the message that it lies in, and
+// so on, each from 0. False: there is none.
+bool protobuf_message_at(const struct protobuf *protobuf, const int32_t *steps, uint32_t count, struct bytes *name);
+// The way back, up to `most` steps: how many there are, 0 when it is none of that file's.
+uint32_t protobuf_message_place(const struct protobuf *protobuf, const char *message, int32_t *steps, uint32_t most);
 
 // ---- Messages ----
 

@@ -20,7 +20,7 @@ local protobuf = {}
 local BUNDLED = native.home .. "/plugins/"
 local WHY_BYTES = 512
 local FLAGS = { defaults = C.PROTOBUF_DEFAULTS, proto_names = C.PROTOBUF_PROTO_NAMES,
-  enum_numbers = C.PROTOBUF_ENUM_NUMBERS, known_only = C.PROTOBUF_KNOWN_ONLY }
+  enum_numbers = C.PROTOBUF_ENUM_NUMBERS, known_only = C.PROTOBUF_KNOWN_ONLY, ordered = C.PROTOBUF_ORDERED }
 
 local pointers = setmetatable({}, { __mode = "k" }) -- by schema, so that no plugin holds one
 local input, output = ffi.new("struct bytes[1]"), ffi.new("struct bytes[1]")
@@ -32,7 +32,8 @@ end
 -- ---- Messages -----------------------------------------------------------------------------------------------------
 
 -- What a conversion is to do, as a number: made once, kept by whoever converts often.
----@param options? { defaults: boolean, proto_names: boolean, enum_numbers: boolean, known_only: boolean }
+---@param options? { defaults: boolean, proto_names: boolean, enum_numbers: boolean, known_only: boolean,
+---  ordered: boolean }
 ---@return integer
 function protobuf.flags(options)
   local flags = 0
@@ -68,7 +69,8 @@ end
 
 ---@param message string full name of the type
 ---@param json string
----@param flags? integer from protobuf.flags; `known_only`: fields that the message has not are an error
+---@param flags? integer from protobuf.flags; `known_only`: fields that the message has not are an error; `ordered`:
+---  equal messages are equal bytes, and required fields are asked for
 ---@param field? string name of a field, whose value alone `json` is
 ---@return string|nil bytes
 ---@return string|nil err
@@ -103,6 +105,32 @@ function Schema:field(message, name)
   local found = field[0]
   return { name = text_of(found.name), json = text_of(found.json), repeated = found.repeated, map = found.map,
     message = found.message.len > 0 and text_of(found.message) or nil }
+end
+
+local STEPS_MOST = 32
+local steps_cell = ffi.new("int32_t[?]", STEPS_MOST)
+
+-- A message of the last file of the set, which of a compiled one is the file that was compiled, by where it stands.
+---@param steps integer[] from 0: its index in the file, then in the message that it lies in, and so on
+---@return string|nil message full name
+function Schema:message_at(steps)
+  check.table("schema:message_at", "steps", steps)
+  if #steps > STEPS_MOST then return nil end
+  for i = 1, #steps do steps_cell[i - 1] = steps[i] end
+  if not C.bridge_protobuf_message_at(pointers[self], steps_cell, #steps, output) then return nil end
+  return text_of(output[0])
+end
+
+-- Where a message of that file stands.
+---@param message string full name
+---@return integer[]|nil steps as message_at takes them
+function Schema:place(message)
+  check.string("schema:place", "message", message)
+  local count = C.bridge_protobuf_message_place(pointers[self], message, steps_cell, STEPS_MOST)
+  if count == 0 then return nil end
+  local steps = {}
+  for i = 1, tonumber(count) do steps[i] = steps_cell[i - 1] end
+  return steps
 end
 
 local function rules_of(pointer, method)

@@ -463,6 +463,22 @@ describe("protobuf", function()
       assert.equal("its options nest too deeply", err)
     end)
 
+    it("tells where a message stands in the file that was compiled, and which stands there", function()
+      local nested = schema_of([[syntax = "proto3"; package p; message A { message B { message C {} } message D {} }
+        message E { int32 n = 1; map<string, int32> m = 2; }]])
+      local places = { ["p.A"] = { 0 }, ["p.A.B.C"] = { 0, 0, 0 }, ["p.A.D"] = { 0, 1 }, ["p.E"] = { 1 } }
+      for name, steps in pairs(places) do
+        assert.same(steps, nested:place(name))
+        assert.equal(name, nested:message_at(steps))
+      end
+      assert.is_nil(nested:place("p.F"))
+      for _, steps in ipairs { {}, { 2 }, { -1 }, { 1, 1 }, { 0, 2 } } do assert.is_nil(nested:message_at(steps)) end
+      local flags = protobuf.flags { ordered = true }
+      local one = assert(nested:to_binary("p.E", '{"m":{"b":1,"a":2},"n":3}', flags))
+      assert.equal("\8\3\18\5\10\1a\16\2\18\5\10\1b\16\1", one)
+      assert.equal(one, nested:to_binary("p.E", '{"n":3,"m":{"a":2,"b":1}}', flags))
+    end)
+
     it("tells what a file gets wrong", function()
       local _, err = protobuf.load(field(1, field(1, "a") .. field(4, field(1, "M")) .. field(4, field(1, "M"))))
       assert.matches('a: M: "M" is already defined', err, 1, true)
