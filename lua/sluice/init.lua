@@ -10,6 +10,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 
 ---@class sluice
 ---@field authentication table
+---@field avro sluice.avro
 ---@field budget sluice.budget
 ---@field cache sluice.cache
 ---@field circuit table
@@ -41,6 +42,8 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@field recent sluice.recent
 ---@field redis sluice.redis
 ---@field regex sluice.regex
+---@field schema_registry sluice.schema_registry
+---@field serde sluice.serde
 ---@field sleep fun(seconds: number)
 ---@field store sluice.store
 ---@field table table

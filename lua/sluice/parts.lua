@@ -12,6 +12,7 @@ return {
   -- Fields of `require "sluice"` as well. `table` is sluice.tables.
   parts = names [[
     authentication
+    avro
     budget
     cache
     certificate
@@ -46,6 +47,8 @@ return {
     recent
     redis
     regex
+    schema_registry
+    serde
     sleep
     store
     table
