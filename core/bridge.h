@@ -722,6 +722,41 @@ struct kafka_cluster_status {
   bool embedded;
 };
 
+// What a cluster can be asked or told, with its texts in order; "..." stands for more of the group before it.
+enum kafka_ask {
+  KAFKA_ASK_METADATA,     // topic...: none means all
+  KAFKA_ASK_OFFSETS,      // (topic, partition, time in ms or KAFKA_LATEST, KAFKA_EARLIEST)...
+  KAFKA_ASK_CREATE_TOPIC, // topic, partitions, replicas, validate ("": create), n, n times brokers, (name, value)...
+  KAFKA_ASK_DELETE_TOPIC, // topic
+  KAFKA_ASK_CREATE_PARTITIONS, // topic, how many it shall have
+  KAFKA_ASK_DELETE_RECORDS,    // (topic, partition, first offset to stay or -1)...
+  KAFKA_ASK_CONFIGS,           // "topic" or "broker", its name
+  KAFKA_ASK_ALTER_CONFIGS, // "topic" or "broker", its name, validate ("": alter), (name, value)...: all that it shall have
+  KAFKA_ASK_GROUPS,        //
+  KAFKA_ASK_DESCRIBE_GROUPS, // group...
+  KAFKA_ASK_DELETE_GROUP,    // group
+  KAFKA_ASK_COMMITTED,       // group, (topic, partition)...: none means all
+  KAFKA_ASK_COMMIT,          // group, (topic, partition, offset)...
+  KAFKA_ASK_FORGET,          // group, (topic, partition)...
+  KAFKA_ASK_ACLS,            // a filter: type, name, pattern, principal, host, operation, permission; "" is any text
+  KAFKA_ASK_CREATE_ACLS,     // (type, name, pattern, principal, host, operation, permission)...
+  KAFKA_ASK_DELETE_ACLS      // filter...
+};
+
+struct kafka_question {
+  const char *cluster;
+  int32_t what;
+  uint32_t count;
+  const char *const *texts;
+  double timeout_s; // 0: 10
+};
+
+struct kafka_answer {
+  int32_t status;    // BRIDGE_OK; BRIDGE_FAILED; BRIDGE_STALE: the cluster left the configuration
+  const char *name;  // of the error as Kafka has it, "" without one
+  struct bytes text; // JSON, or why there is none
+};
+
 // Defines or replaces a cluster: pairs of property and value, librdkafka's, or "embedded" = "true", "window_records",
 // "window_bytes". The same again changes nothing. INVALID: bridge_error names the property.
 int bridge_kafka_cluster(struct worker *worker, const char *name, const char *const *pairs, uint32_t pair_count);
@@ -757,6 +792,10 @@ int bridge_kafka_reader_next(struct worker *worker, double reader, double timeou
 // Position in partition `index` (from 0); NONE past the last one.
 int bridge_kafka_reader_position(struct worker *worker, double reader, uint32_t index, struct kafka_position *out);
 int bridge_kafka_reader_close(struct worker *worker, double reader);
+// AGAIN, and the coroutine is resumed with the answer's status; bridge_kafka_answer has the rest before it yields again.
+// FULL, NONE, INVALID, FAILED: it was not asked.
+int bridge_kafka_ask(struct worker *worker, const struct kafka_question *question);
+int bridge_kafka_answer(struct worker *worker, struct kafka_answer *out);
 // AGAIN, then resumed with (status, member) when the consumer runs; its partitions come later. FULL: too many members.
 int bridge_kafka_group_open(struct worker *worker, const struct kafka_group_options *options);
 // As bridge_kafka_reader_next, and KAFKA_REBALANCE: the partitions of list KAFKA_LOST are to be let go of. They go when

@@ -409,6 +409,7 @@ int kafka_cluster_drop(struct kafka *kafka, const char *name) {
   *link = cluster->next;
   cluster->dropped = true;
   feeds_fail(cluster, "the cluster left the configuration");
+  admin_end(cluster, BRIDGE_STALE, "the cluster left the configuration");
   members_fail(cluster, "the cluster left the configuration");
   if (cluster->producer) producer_retire(cluster->producer);
   cluster_release(cluster);
@@ -465,6 +466,8 @@ static void producer_flush(struct producer *producer, int32_t flush_ms) {
 
 void kafka_close(struct kafka *kafka, int32_t flush_ms) {
   readers_close(kafka);
+  for (struct cluster *cluster = kafka->clusters; cluster; cluster = cluster->next)
+    admin_end(cluster, BRIDGE_CLOSED, "the worker ends");
   members_close(kafka);
   while (kafka->clusters) kafka_cluster_drop(kafka, kafka->clusters->name);
   while (kafka->retired) {

@@ -99,6 +99,18 @@ int kafka_reader_position(struct kafka_reader *reader, uint32_t index, struct ka
 // True while it reads from the shared window.
 bool kafka_reader_shares(const struct kafka_reader *reader);
 
+// ---- Questions to a cluster about itself, and orders to it: kafka_admin.c ----
+
+// BRIDGE_CLOSED comes from kafka_close, BRIDGE_STALE when the cluster is dropped: from inside of either.
+typedef void kafka_on_answer(void *context, double number, const struct kafka_answer *answer);
+
+// BRIDGE_OK: on_answer will be called once, from the loop. BRIDGE_FULL: too many are under way; BRIDGE_NONE,
+// BRIDGE_INVALID, BRIDGE_FAILED: `error` says why it was not asked.
+int kafka_ask(struct kafka *kafka, const struct kafka_question *question, kafka_on_answer *on_answer, void *context,
+              double number, struct error *error);
+// What on_answer is being called with.
+const struct kafka_answer *kafka_last_answer(const struct kafka *kafka);
+
 // ---- A built-in cluster for demos and specs: librdkafka's mock brokers, in memory, on 127.0.0.1 ----
 
 struct kafka_mock *kafka_mock_new(int32_t brokers, struct error *error);

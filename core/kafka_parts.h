@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kafka.c (clusters, producers), kafka_feed.c (consumers, readers) and kafka_mock.c share. Nobody else includes it:
-// this and those three are where librdkafka is named.
+// What kafka.c (producers), kafka_cluster.c, kafka_feed.c and kafka_reader.c (consumers, readers), kafka_admin*.c and
+// kafka_mock.c share. Nobody else includes it: this and those are where librdkafka is named.
 #pragma once
 #include <ev.h>
 #include <librdkafka/rdkafka.h>
@@ -41,6 +41,7 @@ struct cluster {
   struct kafka_mock *mock; // of this process
   struct producer *producer;
   struct feed *feeds; // shared ones
+  struct admin_client *admin;
   uint32_t consumers; // shared and private feeds, and members of groups
   uint32_t members, members_max;
   uint32_t readers;
@@ -77,7 +78,8 @@ struct kafka {
   struct kafka_member *members; // also those that are leaving
   struct kafka_reader *waking;  // to be resumed in this turn, or the next one
   double serial;
-  struct kafka_result last; // that on_done was called with
+  struct kafka_result last;   // that on_done was called with
+  struct kafka_answer answer; // that on_answer is being called with
 };
 
 int queue_watch_init(struct queue_watch *watch, struct kafka *kafka, struct error *error);
@@ -104,6 +106,9 @@ rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t typ
 // One property more. 0 or ERROR_INVALID.
 int cluster_conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, struct error *error);
 bool topic_name_valid(const char *topic);
+
+// Whoever waits for an answer of the cluster is told this status and text; its client goes.
+void admin_end(struct cluster *cluster, int status, const char *why);
 
 // Every reader of the cluster fails with this text.
 void feeds_fail(struct cluster *cluster, const char *text);

@@ -63,12 +63,14 @@ return {
   ]],
   -- Of use to few, such as schemas.
   alone = names [[
+    bell
     code
     cookie
     expression
     function_stats
     functions
     hash
+    json_elements
     json_schema
     limits
     logging

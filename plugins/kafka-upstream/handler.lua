@@ -1,64 +1,53 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- A request becomes a record, and the answer says where the broker put it. No service is called.
+local answers = require "kafka-upstream.answers"
 local kafka = require "sluice.kafka"
-local message = require "kafka-upstream.message"
+local record = require "kafka-upstream.record"
+local several = require "kafka-upstream.several"
+local sources = require "kafka-upstream.sources"
 
-local upstream = { version = "1.0.0", priority = 751 }
+local upstream = { version = "1.1.0", priority = 751 }
 
-local RETRY_SECONDS = "1"
+local runs = setmetatable({}, { __mode = "k" }) -- by configuration: the function that serves its requests
 
--- What Kafka's error means for the client. Others: 502, for the fault is behind the gateway.
-local STATUS = {
-  full = 503, cluster = 503, timeout = 504, invalid = 400,
-  MSG_SIZE_TOO_LARGE = 413, INVALID_MSG_SIZE = 413, RECORD_LIST_TOO_LARGE = 413,
-  UNKNOWN_TOPIC_OR_PART = 404, _UNKNOWN_TOPIC = 404,
-  _TRANSPORT = 503, _ALL_BROKERS_DOWN = 503,
-}
+local body_of = sources.body_of
 
-local clusters = setmetatable({}, { __mode = "k" }) -- by configuration
+-- The body as it is, perhaps with a key from a field: the way that most records go.
+local function plain(conf, cluster)
+  local topic, timeout, key_header, wait = conf.topic, conf.timeout / 1000, conf.key_header, conf.wait
+  local traced, put_trace = conf.trace_headers, record.put_trace
+  return function(exchange)
+    answers.produce(exchange, {
+      cluster = cluster, topic = topic, value = body_of(conf, exchange), timeout = timeout,
+      key = key_header and exchange.request:get_header(key_header) or nil,
+      headers = traced and put_trace(nil, exchange) or nil,
+    }, wait)
+  end
+end
+
+local function one_record(conf, cluster)
+  local make, wait = record.compile(conf, cluster), conf.wait
+  return function(exchange)
+    local made, refusal = sources.try(make, sources.values(exchange, body_of(conf, exchange)))
+    if refusal then answers.refuse_request(exchange, refusal) end
+    if not made then answers.dropped(exchange) end
+    answers.produce(exchange, made, wait)
+  end
+end
 
 -- Clusters of `bootstrap_servers` are kept while a configuration asks for them.
 function upstream.configure(confs)
   for _, conf in ipairs(confs or {}) do
     local cluster, err = kafka.cluster_of(conf)
     if not cluster then error(err, 0) end
-    clusters[conf] = cluster
+    local compile = record.is_plain(conf) and plain or one_record
+    if conf.batch ~= "none" or conf.topics_query_arg then compile = several.compile end
+    runs[conf] = compile(conf, cluster)
   end
-end
-
-local function refuse(exchange, conf, err, code)
-  local status = STATUS[code] or 502
-  local headers = status == 503 and { ["Retry-After"] = RETRY_SECONDS } or nil
-  exchange.response:exit(status, {
-    message = status == 503 and "Kafka cannot take the record now" or "the record was not produced",
-    error = err, code = code, topic = conf.topic, request_id = exchange.id,
-  }, headers)
-end
-
-local function answer(exchange, status, at)
-  at.message = "message sent"
-  exchange.response:exit(status, at)
 end
 
 function upstream.access(conf, exchange)
-  local value, err = message.value(conf, exchange)
-  if not value then
-    exchange.response:exit(400, { message = err, request_id = exchange.id })
-    return
-  end
-  local record = {
-    cluster = clusters[conf], topic = conf.topic, value = value,
-    key = conf.key_header and exchange.request:get_header(conf.key_header) or nil,
-    timeout = conf.timeout / 1000,
-  }
-  if not conf.wait then
-    local queued, why, code = kafka.send(record)
-    if not queued then refuse(exchange, conf, why, code) end
-    return answer(exchange, 202, { topic = conf.topic })
-  end
-  local at, why, code = kafka.produce(record)
-  if not at then refuse(exchange, conf, why, code) end
-  answer(exchange, 200, at)
+  runs[conf](exchange)
 end
 
 return upstream

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
--- The record's value: the body as it is, or a JSON object in Kong's format with the parts of the request.
-local json = require "sluice.json"
+-- A request as a JSON object in Kong's format, with the parts of it that the configuration wants.
 local sluice = require "sluice"
+local sources = require "kafka-upstream.sources"
 
 local message = {}
 
@@ -19,38 +19,33 @@ local function media_type(exchange)
   return field and field:match("^%s*([^;%s]*)"):lower() or ""
 end
 
-local function put_body(out, exchange, body)
+local function put_body(out, values)
+  local exchange, text = values.exchange, values.text
   local kind = media_type(exchange)
-  if PARSED[kind] then
+  if values.request then -- an element of a batch, which is JSON whatever carries it
+    out.body, out.body_args = text, values.body
+  elseif PARSED[kind] then
     local args, err = exchange.request:get_body()
-    if args == nil then return nil, "the body is no " .. kind .. ": " .. tostring(err) end
-    out.body, out.body_args = body, args
-  elseif TEXT[kind] or body == "" then
-    out.body = body
+    if args == nil then sources.refuse(400, "the body is no " .. kind .. ": " .. tostring(err)) end
+    out.body, out.body_args = text, args
+  elseif TEXT[kind] or text == "" then
+    out.body = text
   else
-    out.body, out.body_base64 = sluice.crypto.base64_encode(body), true
+    out.body, out.body_base64 = sluice.crypto.base64_encode(text), true
   end
-  return true
 end
 
--- nil and why, when the request cannot be told in that form.
-function message.value(conf, exchange)
-  local request = exchange.request
-  local body, err
-  if conf.forward_body then
-    body, err = request:get_raw_body()
-    if not body then return nil, "the body cannot be read: " .. tostring(err) end
-  end
-  if conf.value == "body" then return body or "" end
-  local out = {}
+-- Raises a refusal when the request cannot be told in that form.
+---@param conf table
+---@param values table see sources.values
+---@return table
+function message.of(conf, values)
+  local request, out = values.exchange.request, {}
   if conf.forward_method then out.method = request:get_method() end
   if conf.forward_headers then out.headers = request:get_headers() end
   if conf.forward_uri then out.uri, out.uri_args = request:get_path_with_query(), request:get_query() end
-  if body then
-    local ok, why = put_body(out, exchange, body)
-    if not ok then return nil, why end
-  end
-  return json.encode(out)
+  if conf.forward_body then put_body(out, values) end
+  return out
 end
 
 return message

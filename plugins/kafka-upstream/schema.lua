@@ -1,29 +1,95 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Kong's fields with Kong's defaults, and what Sluice adds: cluster, value, key_header, wait.
+-- Kong's fields with Kong's defaults, and what Sluice adds.
+local code = require "sluice.code"
 local kafka = require "sluice.kafka"
+local template = require "sluice.template"
 
 local fields = kafka.schema { producer = true }
 
-fields.topic = { type = "string", required = true, match = "^[%w._-]+$", len_max = 249, about = "topic to produce to" }
+local TOPIC = "^[%w._-]+$"
+local FIELD_NAME = "^[%w!#$%%&'*+.^_`|~-]+$"
+
+local function source(about)
+  return { type = "string", len_min = 1, custom_validator = template.check, about = about }
+end
+
+local function lua_functions(about)
+  return { type = "array", elements = { type = "string", custom_validator = code.check }, about = about }
+end
+
+fields.topic = { type = "string", required = true, len_max = 1024, about = "topic to produce to; may hold $(...)",
+  custom_validator = function(topic)
+    if topic:find("%$%b()") then return template.check(topic) end
+    if #topic > 249 then return nil, "length must be at most 249" end
+    if topic:find(TOPIC) then return true end
+    return nil, "expected letters, digits, '.', '_' and '-', or a template with $(...)"
+  end }
+fields.topics_query_arg = { type = "string", len_min = 1,
+  about = "argument of the query that names topics, with commas between, in place of `topic`" }
+fields.allowed_topics = { type = "array", elements = { type = "string", match = TOPIC, len_max = 249 },
+  about = "the only topics that a request may name, beside `topic`" }
+
 fields.forward_method = { type = "boolean", default = false, about = "the method goes into the message" }
 fields.forward_uri = { type = "boolean", default = false, about = "path and query go into the message" }
 fields.forward_headers = { type = "boolean", default = false, about = "the request's fields go into the message" }
 fields.forward_body = { type = "boolean", default = true, about = "the body goes into the message" }
-fields.value = { type = "string", default = "message", one_of = { "message", "body" },
-  about = "message: JSON with what the forward_ fields choose; body: the body as it is" }
-fields.key_header = { type = "string", match = "^[%w!#$%%&'*+.^_`|~-]+$",
-  about = "request field whose value is the record's key" }
+fields.value = { type = "string", default = "message", len_min = 1,
+  about = "`message`: JSON with what the forward_ fields choose; `body`: the body as it is; else a template",
+  custom_validator = function(value)
+    if value == "message" or value == "body" then return true end
+    if value:find("%$%b()") then return template.check(value) end
+    return nil, "expected message, body, or a template with $(...)"
+  end }
+fields.message_by_lua_functions = lua_functions("Lua code of functions, each given the message as a table; what it "
+  .. "returns is the message, nil drops it")
+
+fields.batch = { type = "string", default = "none", one_of = { "none", "array", "auto" },
+  about = "`array`: the body is a JSON array, whose elements are records; `auto`: where it is one" }
+fields.batch_at = { type = "string", len_min = 1,
+  about = "where in the body the array stands: names of members with dots between" }
+fields.batch_most = { type = "integer", default = 10000, between = { 1, 1000000 }, about = "elements of one batch" }
+
+fields.key = source("the record's key, with $(...)")
+fields.key_header = { type = "string", match = FIELD_NAME, about = "request field whose value is the record's key" }
+fields.key_query_arg = { type = "string", len_min = 1, about = "argument of the query that is the record's key" }
+fields.partition = { type = "any", about = "number of the partition, or a template; by the key unless told",
+  custom_validator = function(value)
+    if type(value) == "number" and value >= 0 and value % 1 == 0 and value < 2 ^ 31 then return true end
+    if type(value) ~= "string" or not value:find("%$%b()") then
+      return nil, "expected a whole number from 0, or a template with $(...)"
+    end
+    return template.check(value)
+  end }
+fields.timestamp = source("time of the record, with $(...): milliseconds since 1970, or RFC 3339; now unless told")
+fields.headers = { type = "map", keys = { type = "string", len_min = 1 }, values = source("value"),
+  about = "headers of the record, with $(...); one without a value is left out" }
+fields.trace_headers = { type = "boolean", default = true,
+  about = "traceparent and tracestate of the request become headers of the record" }
+fields.record_by_lua_functions = lua_functions("Lua code of functions, each given the record and the exchange; what it "
+  .. "returns is the record, nil drops it")
+
 fields.wait = { type = "boolean", default = true,
   about = "answer after the broker's acknowledgement, with partition and offset; false: answer 202 at once" }
 
-fields.entity_checks = { {
-  custom_entity_check = {
-    field_sources = { "forward_method", "forward_uri", "forward_headers", "forward_body" },
-    fn = function(conf)
-      if conf.forward_method or conf.forward_uri or conf.forward_headers or conf.forward_body then return true end
-      return nil, "at least one of forward_method, forward_uri, forward_headers, forward_body must be true"
-    end,
-  },
-} }
+local FORWARDS = { "forward_method", "forward_uri", "forward_headers", "forward_body" }
+
+local function check_forwards(conf)
+  for _, name in ipairs(FORWARDS) do
+    if conf[name] then return true end
+  end
+  return nil, "at least one of forward_method, forward_uri, forward_headers, forward_body must be true"
+end
+
+local function check_functions(conf)
+  if conf.value == "message" or not (conf.message_by_lua_functions or {})[1] then return true end
+  return nil, "message_by_lua_functions: expected value: message, for they change that; record_by_lua_functions "
+    .. "change whole records"
+end
+
+fields.entity_checks = {
+  { custom_entity_check = { field_sources = FORWARDS, fn = check_forwards } },
+  { custom_entity_check = { field_sources = { "value", "message_by_lua_functions" }, fn = check_functions } },
+  { mutually_exclusive = { "key", "key_header", "key_query_arg" } },
+}
 
 return fields

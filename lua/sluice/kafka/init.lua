@@ -5,6 +5,7 @@
 --   local batch = kafka.batch { timeout = 10 }  -- batch:add(record), batch:wait(), batch:result(index)
 --   local reader = kafka.reader { topic = "orders", from = "earliest" }
 --   local record, err = reader:next(15)
+--   local topic, err, code = kafka.admin():topic("orders")  -- topic.partitions
 --   local consumer = kafka.group { group = "billing", topics = { "orders" } }
 --   local record, err = consumer:next(15)
 --   consumer:commit(record)
@@ -12,6 +13,7 @@
 -- A cluster is one of gateway.kafka, "main" unless told. Plugins with Kong's `bootstrap_servers` get one by
 -- kafka.cluster_of(conf).
 
+local admin = require "sluice.kafka.admin"
 local batch = require "sluice.kafka.batch"
 local clusters = require "sluice.kafka.clusters"
 local conf = require "sluice.kafka.conf"
@@ -33,5 +35,7 @@ return {
   batch = batch.batch,
 
   reader = reader.reader,
+
+  admin = admin.admin,
   group = group.group,
 }

@@ -76,7 +76,9 @@ local draining = false
 if worker ~= nil then
   require("sluice.runtime").on("stop", function()
     draining = true
-    for reader in pairs(open_readers) do reader:close() end
+    for reader in pairs(open_readers) do
+      if not reader.through_drain then reader:close() end
+    end
   end)
 end
 
@@ -96,16 +98,17 @@ end
 
 -- Opens a reader; waits until its place in the topic is known.
 ---@param options { cluster?: string, topic: string, from?: "latest"|"earliest"|table<integer, integer>,
---- otherwise?: "latest"|"earliest", behind?: "catch up"|"skip" } `from`: offsets by partition, and where to start in
---- partitions that it does not name is `otherwise`, "earliest" unless told. `behind`: what a reader does that falls
---- behind what is kept in memory
+--- otherwise?: "latest"|"earliest", behind?: "catch up"|"skip", through_drain?: boolean } `from`: offsets by
+--- partition, and where to start in partitions that it does not name is `otherwise`, "earliest" unless told. `behind`:
+--- what a reader does that falls behind what is kept in memory. `through_drain`: it stays until the worker's last
+--- exchange has ended, for these need what it reads
 ---@return sluice.kafka.reader|nil
 ---@return string|nil err
 ---@return "topic"|"failed"|nil code "topic": there is none of that name
 function reading.reader(options)
   check.table("kafka.reader", "options", options)
   check.string("kafka.reader", "topic", options.topic)
-  if draining then return nil, "this worker ends", "failed" end
+  if draining and not options.through_drain then return nil, "this worker ends", "failed" end
   local from = options.from or "latest"
   local wanted = ffi.new("struct kafka_reader_options")
   wanted.cluster, wanted.topic = options.cluster or clusters.DEFAULT, options.topic
@@ -125,7 +128,8 @@ function reading.reader(options)
     local err = core.reason(status)
     return nil, err, err:find("Unknown topic", 1, true) and "topic" or "failed"
   end
-  local reader = setmetatable({ handle = handle, held = keep(handle) }, Reader)
+  local reader = setmetatable({ handle = handle, held = keep(handle),
+    through_drain = options.through_drain or false }, Reader)
   open_readers[reader] = true
   return reader
 end

@@ -1,0 +1,129 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The elements of an array in a JSON text, as they are written: what passes them on keeps their bytes, and so their
+-- order of members, their digits and their spelling.
+--
+--   json_elements.of('{"list":[{"b":1, "a":2.0}, 7]}', { "list" })   --> { '{"b":1, "a":2.0}', "7" }, { { ... }, 7 }
+
+local ffi = require "ffi"
+local json = require "sluice.json"
+
+local cast, type, sub, find = ffi.cast, type, string.sub, string.find
+
+local elements = {}
+
+local QUOTE, COMMA, BACKSLASH = 34, 44, 92
+local OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
+
+local LONG_NUMBER = "%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d"
+local EXACT = { exact = true }
+
+-- The text has been decoded before anything here looks at it, so it is JSON: only ends have to be found. Offsets count
+-- from 0.
+
+local function skip_space(data, at)
+  while data[at] <= 32 do at = at + 1 end
+  return at
+end
+
+-- Behind the string that begins at `at`.
+local function string_end(data, at)
+  at = at + 1
+  while data[at] ~= QUOTE do
+    if data[at] == BACKSLASH then at = at + 1 end
+    at = at + 1
+  end
+  return at + 1
+end
+
+local function container_end(data, at)
+  local depth = 0
+  while true do
+    local c = data[at]
+    if c == QUOTE then
+      at = string_end(data, at)
+    else
+      if c == OPEN_ARRAY or c == OPEN_OBJECT then depth = depth + 1 end
+      if c == CLOSE_ARRAY or c == CLOSE_OBJECT then depth = depth - 1 end
+      at = at + 1
+      if depth == 0 then return at end
+    end
+  end
+end
+
+local function scalar_end(data, at, len)
+  while at < len do
+    local c = data[at]
+    if c <= 32 or c == COMMA or c == CLOSE_ARRAY or c == CLOSE_OBJECT then return at end
+    at = at + 1
+  end
+  return at
+end
+
+-- Behind the value that begins at `at`.
+local function value_end(data, at, len)
+  local c = data[at]
+  if c == QUOTE then return string_end(data, at) end
+  if c == OPEN_ARRAY or c == OPEN_OBJECT then return container_end(data, at) end
+  return scalar_end(data, at, len)
+end
+
+-- Where the value of a member begins, of the last one of that name, as decoders take it.
+local function member_at(text, data, at, len, name)
+  local found
+  at = skip_space(data, at + 1)
+  while data[at] ~= CLOSE_OBJECT do
+    local stop = string_end(data, at)
+    local is_it = json.decode(sub(text, at + 1, stop)) == name
+    at = skip_space(data, skip_space(data, stop) + 1) -- the colon stands between
+    if is_it then found = at end
+    at = skip_space(data, value_end(data, at, len))
+    if data[at] == COMMA then at = skip_space(data, at + 1) end
+  end
+  return found
+end
+
+local function split(text, data, at, len)
+  local list, count = {}, 0
+  at = skip_space(data, at + 1)
+  while data[at] ~= CLOSE_ARRAY do
+    local stop = value_end(data, at, len)
+    count = count + 1
+    list[count] = sub(text, at + 1, stop)
+    at = skip_space(data, stop)
+    if data[at] == COMMA then at = skip_space(data, at + 1) end
+  end
+  return list
+end
+
+-- As json.decode, but integers that a double does not hold keep their digits, as int64_t or uint64_t.
+---@param text string
+---@return any value
+---@return string|nil err
+function elements.decode(text)
+  local value, err = json.decode(text, find(text, LONG_NUMBER) and EXACT or nil)
+  return value, err
+end
+
+-- The texts of the elements, and their values.
+---@param text string
+---@param path? string[] names of the members that lead to the array; the text is the array unless told
+---@return string[]|nil texts
+---@return any[]|string values or why there are none
+---@return "syntax"|"path"|nil code syntax: the text is no JSON; path: there is no array
+function elements.of(text, path)
+  local value, err = elements.decode(text)
+  if err then return nil, err, "syntax" end
+  local data, len = cast("const uint8_t *", text), #text
+  local at = skip_space(data, 0)
+  for i = 1, path and #path or 0 do
+    local name = path[i]
+    if type(value) ~= "table" or data[at] ~= OPEN_OBJECT or value[name] == nil then
+      return nil, "there is no member " .. name, "path"
+    end
+    value, at = value[name], member_at(text, data, at, len, name)
+  end
+  if data[at] ~= OPEN_ARRAY then return nil, "expected an array", "path" end
+  return split(text, data, at, len), value
+end
+
+return elements

@@ -1,0 +1,257 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What a request, or an element of a batch, becomes: a function for each configuration that makes the record, with
+-- nothing in it that the configuration does not use.
+local json = require "sluice.json"
+local message = require "kafka-upstream.message"
+local sluice = require "sluice"
+local sources = require "kafka-upstream.sources"
+
+local type, ipairs, pairs, tostring = type, ipairs, pairs, tostring
+
+local record = {}
+
+local NAME_MOST = 249 -- of a topic, Kafka's limit
+
+-- ---- Values --------------------------------------------------------------------------------------------------------
+
+local function run_functions(functions, value, exchange)
+  for i = 1, #functions do
+    value = functions[i](value, exchange)
+    if value == nil then return nil end
+  end
+  return value
+end
+
+-- Kong's message; `functions` may change it, or drop it by nil.
+local function message_maker(conf, functions)
+  return function(values)
+    local made = message.of(conf, values)
+    if functions then made = run_functions(functions, made, values.exchange) end
+    if made == nil then return nil, "dropped" end
+    if type(made) == "string" then return made end
+    local text, err = json.encode(made)
+    if not text then error("message_by_lua_functions: what came of them is no JSON: " .. err, 0) end
+    return text
+  end
+end
+
+-- Nothing where a value is expected is refused: Kafka's null would delete a key of a compacted topic. JSON's null asks
+-- for it.
+local function source_maker(text)
+  local source = sources.compile(text, "value")
+  return function(values)
+    local value = source(values)
+    if value == nil then sources.refuse(422, "config.value finds no value in this request", { field = "value" }) end
+    return (sources.text(value))
+  end
+end
+
+local function value_maker(conf, functions)
+  if conf.value == "message" then return message_maker(conf, functions) end
+  if conf.value == "body" then return function(values) return values.text end end
+  return source_maker(conf.value)
+end
+
+-- ---- Topic, key, partition, timestamp, headers ---------------------------------------------------------------------
+
+local function allowed_topics(conf)
+  if not conf.allowed_topics then return nil end
+  local allowed = {}
+  for _, name in ipairs(conf.allowed_topics) do allowed[name] = true end
+  if not sources.is_template(conf.topic) then allowed[conf.topic] = true end
+  return allowed
+end
+
+local function check_topic(topic, allowed)
+  if type(topic) ~= "string" or #topic == 0 or #topic > NAME_MOST or topic:find("[^%w._-]") or topic == "."
+    or topic == ".." then
+    sources.refuse(422, "config.topic gives no name of a topic",
+      { field = "topic", error = tostring(topic):sub(1, 64) })
+  end
+  if allowed and not allowed[topic] then
+    sources.refuse(403, "topic " .. topic .. " is none that this route may write to", { field = "topic" })
+  end
+  return topic
+end
+
+local function topic_maker(conf)
+  if not sources.is_template(conf.topic) then return nil end
+  local source, allowed = sources.compile(conf.topic, "topic"), allowed_topics(conf)
+  return function(values) return check_topic(sources.text(source(values)), allowed) end
+end
+
+-- Kong's query argument: names of topics with commas between; nil: the configured one.
+---@return fun(exchange: table): string[]|nil
+function record.topics_of(conf)
+  local name, allowed = conf.topics_query_arg, allowed_topics(conf) or { [conf.topic] = true }
+  return function(exchange)
+    local given = exchange.request:get_query_arg(name)
+    if type(given) ~= "string" or given == "" then return nil end
+    local list, seen = {}, {}
+    for topic in given:gmatch("[^,%s]+") do
+      if not seen[topic] then
+        seen[topic] = true
+        list[#list + 1] = check_topic(topic, allowed)
+      end
+    end
+    return list[1] and list or nil
+  end
+end
+
+local function key_maker(conf)
+  local header, argument = conf.key_header, conf.key_query_arg
+  if header then return function(values) return values.exchange.request:get_header(header) end end
+  if argument then
+    return function(values)
+      local key = values.exchange.request:get_query_arg(argument)
+      return type(key) == "string" and key or nil
+    end
+  end
+  if not conf.key then return nil end
+  local source = sources.compile(conf.key, "key")
+  return function(values) return (sources.text(source(values))) end
+end
+
+local function partition_maker(conf)
+  if not conf.partition then return nil end
+  local source = sources.compile(tostring(conf.partition), "partition")
+  return function(values)
+    local value = source(values)
+    if value == nil or value == "" then return nil end
+    local partition = sources.whole(value)
+    if not partition or partition >= 2 ^ 31 then
+      sources.refuse(422, "config.partition gives no number of a partition",
+        { field = "partition", error = sources.text(value) })
+    end
+    return partition
+  end
+end
+
+-- Milliseconds since 1970, or a time as RFC 3339 writes it.
+local function timestamp_maker(conf)
+  if not conf.timestamp then return nil end
+  local source = sources.compile(conf.timestamp, "timestamp")
+  return function(values)
+    local value = source(values)
+    if value == nil or value == "" or value == json.null then return nil end
+    local seconds = type(value) == "string" and sluice.time.parse_iso8601(value)
+    local ms = seconds and math.floor(seconds * 1000 + 0.5) or sources.whole(value)
+    if not ms or ms <= 0 then
+      sources.refuse(422, "config.timestamp gives no time: expected milliseconds since 1970, or RFC 3339",
+        { field = "timestamp", error = sources.text(value) })
+    end
+    return ms
+  end
+end
+
+local TRACE = { "traceparent", "tracestate" }
+
+local function put_trace(headers, exchange)
+  local request = exchange.request
+  local parent = request:get_header(TRACE[1])
+  if not parent then return headers end
+  headers = headers or {}
+  headers[#headers + 1] = { TRACE[1], parent }
+  local state = request:get_header(TRACE[2])
+  if state then headers[#headers + 1] = { TRACE[2], state } end
+  return headers
+end
+
+local function header_sources(conf)
+  local names, list = {}, {}
+  for name in pairs(conf.headers or {}) do names[#names + 1] = name end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    list[i] = { name = name, source = sources.compile(conf.headers[name], "headers." .. name) }
+  end
+  return list
+end
+
+-- A list of { name, value }; nil without any.
+local function headers_maker(conf)
+  local list, traced = header_sources(conf), conf.trace_headers
+  if #list == 0 and not traced then return nil end
+  return function(values)
+    local headers
+    for i = 1, #list do
+      local value = sources.text(list[i].source(values))
+      if value then
+        headers = headers or {}
+        headers[#headers + 1] = { list[i].name, value }
+      end
+    end
+    if traced then headers = put_trace(headers, values.exchange) end
+    return headers
+  end
+end
+
+-- ---- The whole ------------------------------------------------------------------------------------------------------
+
+local function compile_functions(compiler, conf, field)
+  local list = conf[field]
+  if not list or not list[1] then return nil end
+  local functions = {}
+  for i, code in ipairs(list) do
+    local name = field .. "[" .. i .. "]"
+    local chunk, err = compiler(code, name)
+    local fn = chunk and chunk()
+    if type(fn) ~= "function" then
+      error("config." .. name .. ": " .. (err or "the code must return a function"), 0)
+    end
+    functions[i] = fn
+  end
+  return functions
+end
+
+-- What a function of the configuration has made of the record.
+local function check_record(made)
+  if type(made) ~= "table" then error("record_by_lua_functions: expected a record or nil, got " .. type(made), 0) end
+  check_topic(made.topic)
+  made.key, made.value = sources.text(made.key), sources.text(made.value)
+  for _, name in ipairs { "partition", "timestamp" } do
+    if made[name] ~= nil and not sources.whole(made[name]) then
+      error("record_by_lua_functions: " .. name .. " must be a whole number, got " .. tostring(made[name]), 0)
+    end
+  end
+  return made
+end
+
+-- A function of the values that makes the record; nil and "dropped" when a function wants none.
+---@param conf table
+---@param cluster string
+---@return fun(values: table): table|nil, string|nil
+function record.compile(conf, cluster)
+  local compiler = require("sluice.code").compiler()
+  local topic, timeout = conf.topic, conf.timeout / 1000
+  local topic_of, value_of = topic_maker(conf), value_maker(conf, compile_functions(compiler, conf,
+    "message_by_lua_functions"))
+  local key_of, partition_of, timestamp_of = key_maker(conf), partition_maker(conf), timestamp_maker(conf)
+  local headers_of = headers_maker(conf)
+  local functions = compile_functions(compiler, conf, "record_by_lua_functions")
+  return function(values)
+    local value, dropped = value_of(values)
+    if dropped then return nil, dropped end
+    local made = {
+      cluster = cluster, timeout = timeout, topic = topic_of and topic_of(values) or topic, value = value,
+      key = key_of and key_of(values) or nil, partition = partition_of and partition_of(values) or nil,
+      timestamp = timestamp_of and timestamp_of(values) or nil, headers = headers_of and headers_of(values) or nil,
+    }
+    if not functions then return made end
+    made = run_functions(functions, made, values.exchange)
+    if made == nil then return nil, "dropped" end
+    return check_record(made)
+  end
+end
+
+-- Whether a record is made of nothing but the body and a field of the head: the way that has to be short.
+---@param conf table
+---@return boolean
+function record.is_plain(conf)
+  return conf.value == "body" and not sources.is_template(conf.topic)
+    and not conf.key_query_arg and not conf.key and not conf.partition and not conf.timestamp
+    and not (conf.headers and next(conf.headers)) and not (conf.record_by_lua_functions or {})[1]
+end
+
+record.put_trace = put_trace
+
+return record
