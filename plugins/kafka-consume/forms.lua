@@ -34,21 +34,15 @@ local events = { ids = true, name = "server-sent events",
 }
 forms.events = events
 
--- A function from a record to its event without the id; nil: it is not for clients.
-function events.encoder(state)
-  local conf, prepare = state.conf, state.prepare
-  local whole = conf.event == "record"
-  return function(record)
-    local made = prepare(record)
-    if not made then return nil end
-    if whole then
-      local text = message.encode(conf, made)
-      return text and data(text)
-    end
-    local value = made.value
-    if type(value) == "table" then value = json.encode(value) end
-    return data(value == nil and "null" or tostring(value))
+-- A record as an event without the id; nil: it cannot be told.
+function events.render(conf, record)
+  if conf.event == "record" then
+    local text = message.encode(conf, record)
+    return text and data(text)
   end
+  local value = record.value
+  if type(value) == "table" then value = json.encode(value) end
+  return data(value == nil and "null" or tostring(value))
 end
 
 -- The record's own partition first: a reader of the id sees where it was.
@@ -79,13 +73,9 @@ local lines = { ids = false, name = "NDJSON",
 }
 forms.lines = lines
 
-function lines.encoder(state)
-  local conf, prepare = state.conf, state.prepare
-  return function(record)
-    local made = prepare(record)
-    local text = made and message.encode(conf, made)
-    return text and text .. "\n"
-  end
+function lines.render(conf, record)
+  local text = message.encode(conf, record)
+  return text and text .. "\n"
 end
 
 function lines.gap(source, positions)
@@ -95,8 +85,6 @@ end
 function lines.failure(err)
   return json.encode({ error = { message = err } }) .. "\n"
 end
-
-forms.all = { events, lines }
 
 -- ---- Ids ---------------------------------------------------------------------------------------------------------
 

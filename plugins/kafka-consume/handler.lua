@@ -6,6 +6,9 @@ local kafka = require "sluice.kafka"
 local forms = require "kafka-consume.forms"
 local live = require "kafka-consume.live"
 local message = require "kafka-consume.message"
+local own = require "kafka-consume.own"
+local records = require "sluice.records"
+local source = require "kafka-consume.source"
 
 local consume = { version = "1.1.0", priority = 753 }
 
@@ -17,9 +20,8 @@ local function state_of(conf)
   local topics = {}
   for _, topic in ipairs(conf.topics) do topics[topic.name] = true end
   local state = { conf = conf, cluster = cluster, topic = conf.topics[1].name, topics = topics,
-    only = #conf.topics == 1 and conf.topics[1].name or nil, lives = {}, starting = {}, encoders = {} }
+    only = #conf.topics == 1 and conf.topics[1].name or nil, lives = {}, starting = {} }
   state.prepare = message.preparer(state)
-  for _, form in pairs(forms.all) do state.encoders[form] = form.encoder(state) end
   return state
 end
 
@@ -55,14 +57,26 @@ local function start_of(state, exchange)
   return positions
 end
 
+-- What the key of records must be, where the configuration lets clients say so.
+local function key_of(conf, exchange)
+  local key = conf.key_argument and exchange.request:get_query_arg(conf.key_argument)
+  return type(key) == "string" and key or nil
+end
+
 local function stream(state, form, exchange)
-  local start = start_of(state, exchange)
+  local start, key = start_of(state, exchange), key_of(state.conf, exchange)
+  if records.any("consume") then
+    local reader, err, code = source.open(state, start)
+    if not reader then refuse(exchange, code == "topic" and 404 or 503, err, state.topic) end
+    own.stream(state, form, exchange, reader, key)
+    return
+  end
   local feed, err, code = live.of(state, form)
   if not feed then refuse(exchange, code == "topic" and 404 or 503, err, state.topic) end
   local answer = exchange.response:stream(200, form.headers)
   if not answer:send(form.heartbeat) then return end
-  if start == "latest" and feed.channel:join(answer) then return end
-  live.catch_up(feed, answer, start)
+  if start == "latest" and feed.channel:join(answer, nil, key) then return end
+  live.catch_up(feed, answer, start, key)
 end
 
 function consume.access(conf, exchange)

@@ -29,10 +29,18 @@ local function put_gap(self)
   if text then self.channel:mark(text) end
 end
 
+-- nil: the record is not for clients.
+local function encode(self, record)
+  local made = self.state.prepare(record)
+  if not made then return nil end
+  local text = self.form.render(self.state.conf, made)
+  return text
+end
+
 local function put_record(self, record)
   local slot = self.source:slot_of(record)
   if not slot then return end
-  local text = self.encode(record)
+  local text = encode(self, record)
   if text then
     self.channel:put(text, slot, record.offset, record.key)
     self.unmarked = false
@@ -108,7 +116,7 @@ end
 
 local function send(self, answer, reader, record, key)
   if key and record.key ~= key then return true end
-  local text = self.encode(record)
+  local text = encode(self, record)
   if not text then return true end
   if self.form.ids then text = self.form.id(reader, reader:slot_of(record)) .. text end
   return answer:send(text)
@@ -233,7 +241,7 @@ local function start(state, form)
     return nil, why
   end
   local heartbeat_s, now = state.conf.heartbeat / 1000, time.monotonic()
-  local self = { state = state, form = form, encode = state.encoders[form], source = reader, channel = made,
+  local self = { state = state, form = form, source = reader, channel = made,
     heartbeat_s = heartbeat_s, look_s = math.min(LOOK_S, heartbeat_s), used = now, spoke = now }
   timer.at(0, run, self)
   timer.at(0, look_after, self)

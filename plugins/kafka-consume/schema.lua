@@ -45,6 +45,8 @@ fields.filter = { type = "record", about = "which records clients get: those tha
     values = { type = "array", elements = { type = "string" }, len_min = 1 },
     about = "headers that it must have, each with one of these values" } },
 } }
+fields.key_argument = { type = "string", len_min = 1,
+  about = "argument of the query by which a client says that it wants records of that key only" }
 fields.slow_clients = { type = "string", default = "catch up", one_of = { "catch up", "skip", "disconnect" },
   about = "of a stream whose client does not take the events as fast as they come: it gets them all, later; it loses "
     .. "some, and is told by an event `gap`; it is disconnected, to come back with Last-Event-ID" }

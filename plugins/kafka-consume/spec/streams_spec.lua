@@ -178,4 +178,53 @@ describe("kafka-consume, streams", function()
     gateway:produce("news", { value = "a", partition = 0 })
     assert.matches("data: a", await(again, "data: a", true))
   end)
+
+  it("sends a client records of one key, where the configuration lets it ask for them", function()
+    open_gateway({ key_argument = "customer" }, { { key = "b", value = "old", partition = 1 } })
+    local client, again = gateway:connect(), gateway:connect()
+    client:send "/?customer=b"
+    gateway:produce("news", { key = "a", value = "1", partition = 0 })
+    gateway:produce("news", { key = "b", value = "2", partition = 0 })
+    assert.equal(":\n\nid: 0/1,1/0\ndata: 2\n\n", await(client, "data: 2", true))
+    again:send { path = "/?customer=b", headers = { ["Last-Event-ID"] = "0/-1,1/-1" } }
+    assert.matches("data: old.*data: 2\n\n$", await(again, "data: 2", true))
+    assert.is_nil(seen(again):find("data: 1", 1, true))
+  end)
+
+  describe("phase consume", function()
+    local MASK = [[
+      local mask = { version = "1.0.0", priority = 10 }
+      function mask.consume(conf, exchange, record)
+        if record.value == "drop" then return nil end
+        if record.value == "fail" then error("on purpose") end
+        record.value = record.value:gsub("%d", "*") .. " for " .. exchange.request:get_header("x-who")
+        return record
+      end
+      return mask ]]
+
+    local function open_masked(config)
+      open_gateway(config, nil, { plugins_code = { mask = MASK },
+        plugins = { { name = "mask" }, { name = "kafka-consume", config = config } } })
+    end
+
+    it("lets plugins of the route mask and drop records, for each client by itself", function()
+      open_masked {}
+      local one, two = open { ["X-Who"] = "one" }, open { ["X-Who"] = "two" }
+      gateway:produce("news", { value = "card 1234", partition = 0 })
+      gateway:produce("news", { value = "drop", partition = 0 })
+      gateway:produce("news", { value = "end", partition = 0 })
+      assert.equal(":\n\nid: 0/0,1/-1\ndata: card **** for one\n\nid: 0/2,1/-1\ndata: end for one\n\n",
+        await(one, "data: end", true))
+      assert.matches("data: card **** for two", await(two, "data: end", true), 1, true)
+    end)
+
+    it("ends the stream when one of them fails, for what it would have hidden must not be seen", function()
+      open_masked { mode = "ndjson", heartbeat = 500 }
+      local client = open { ["X-Who"] = "me" }
+      await(client, "\n\n\n", true) -- heartbeats
+      gateway:produce("news", { value = "fail", partition = 0 })
+      local lines = client:receive(5).body
+      assert.same({ error = { message = "a plugin failed in phase consume" } }, cjson.decode(lines))
+    end)
+  end)
 end)
