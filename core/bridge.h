@@ -448,6 +448,7 @@ struct route_conf {
   uint32_t https_redirect_status; // 426, 301, 302, 307, 308
   bool strip_path, preserve_host, path_handling_v1;
   bool identity; // plugins read its responses: services are asked to use no content coding
+  bool inner;    // for calls (bridge_call): no client's request is matched by it; behind all that are not
 };
 
 enum route_match {
@@ -625,6 +626,34 @@ struct board {
 struct board *bridge_board(struct worker *worker);
 // Sends one line to the master: "live 7", "failed 7 {json}", "status 3 {json}".
 int bridge_report(struct worker *worker, const char *line, uint32_t len);
+
+// ---- Calls: requests that plugins make of a service, through its plugins, its balancer and its tries -------------------
+
+struct call_options {
+  int generation; // the running one, whose
+  uint32_t route; // index the call goes by
+  struct bytes method, target;
+  const struct bytes *headers; // name, value, name, value ...; Host among them
+  uint32_t header_count;       // pairs
+  struct bytes body;           // data NULL: none
+  uint32_t max_body;           // bytes of the response's body that are kept
+};
+
+struct call_result {
+  int status;      // 0: there was no response
+  bool by_service; // else it is the gateway's own answer
+  bool failed;     // the response broke off
+  bool truncated;  // its body was longer than `max_body`
+  struct bytes body;
+};
+
+// The number of a call that is on its way from the next turn on, to be ended by bridge_call_end; STALE: another generation
+// runs; INVALID; FULL.
+double bridge_call(struct worker *worker, const struct call_options *options);
+int bridge_call_wait(struct worker *worker, double call, double seconds); // OK: it has ended; AGAIN, then OK or TIMEOUT
+int bridge_call_result(struct worker *worker, double call, struct call_result *out);
+int bridge_call_field(struct worker *worker, double call, uint32_t index, struct bytes *name, struct bytes *value);
+int bridge_call_end(struct worker *worker, double call); // one that has not ended is broken off
 
 // ---- Kafka -----------------------------------------------------------------------------------------------------------
 

@@ -146,6 +146,7 @@ struct exchange {
 
   // Route
   uint32_t route_index;
+  uint32_t own_route;            // of a call: it is not looked for; 0: the router finds it
   const struct route *route;     // generation->routes[route_index]
   const struct service *service; // NULL: none
   struct router_result *match;   // in the arena; NULL: no route

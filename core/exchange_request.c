@@ -159,6 +159,11 @@ static bool fits_grpc_route(struct exchange *exchange, bool needs_tls) {
 }
 
 void exchange_route(struct exchange *exchange) {
+  if (exchange->own_route) {
+    exchange_take_route(exchange, exchange->own_route);
+    exchange_access(exchange);
+    return;
+  }
   bool tls = exchange->peer.tls;
   bool secure = slice_equal(forward_scheme(exchange), SLICE("https"));
   struct router_request request = {

@@ -196,7 +196,7 @@ int generation_route(struct generation *generation, const struct route_conf *con
     return error_set(error, ERROR_INVALID, "route %s: there is no service %u", conf->name ? conf->name : "",
                      conf->service);
   uint32_t index = generation->route_count++;
-  if (index > 0 && add_to_router(generation, index, conf) < 0)
+  if (index > 0 && !conf->inner && add_to_router(generation, index, conf) < 0)
     return error_set(error, ERROR_MEMORY, "no memory for routes");
   generation->routes[index] = (struct route){
       .name = keep(generation, conf->name),

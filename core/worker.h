@@ -22,6 +22,7 @@
 struct appender;
 struct budget;
 struct channels;
+struct call;
 struct control;
 struct counters;
 struct endpoints;
@@ -101,6 +102,9 @@ struct worker {
   struct budget **budgets; // by their numbers from 1
   uint32_t budget_count;
   struct objects *objects; // cached responses
+  struct call *calls;      // of exchange_call.c
+  uint32_t call_count;
+  double last_call;
   struct flights *flights; // requests that others wait for; NULL until there is one
   struct appender *appender;
   struct passwords *passwords; // being checked; NULL until there is one

@@ -288,6 +288,36 @@ local function add_route(held, conf, route, service, made)
   match_ends(held, route, index, C.MATCH_DESTINATION, route.destinations)
 end
 
+local function id_of(reference)
+  return type(reference) == "table" and reference.id or reference or nil
+end
+
+-- Plugins that call the service that they stand at (handler.calls_service) have a way to it, which no client's request
+-- takes: one a service.
+local function add_inner_route(held, conf, instance, service)
+  local made, err = held.planner:service_plan(service)
+  if not made then fail(instance, "plugin", err) end
+  fill_route(conf, {}, held.service_indexes[service], made)
+  conf.inner, conf.preserve_host, conf.protocols = true, false, 0
+  local index = must(C.bridge_gen_route(worker, held.id, conf), instance, "plugin")
+  held.plans[index] = made
+  return index
+end
+
+local function inner_routes(held)
+  local conf, of_service = ffi.new("struct route_conf"), {}
+  held.ways = {}
+  for _, instance in ipairs(list(held, "plugins")) do
+    local plugin = instance.enabled ~= false and held.plugins[instance.name]
+    local service = plugin and plugin.handler.calls_service and id_of(instance.service)
+    if service and held.service_indexes[service] then
+      of_service[service] = of_service[service] or add_inner_route(held, conf, instance, service)
+      held.ways[instance.id] = { route = of_service[service], config = instance.config,
+        service = held.services[held.service_indexes[service]] }
+    end
+  end
+end
+
 -- A route of a disabled service matches nothing, as in Kong.
 function build.routes(held, services, pace)
   local conf = ffi.new("struct route_conf")
@@ -305,6 +335,7 @@ function build.routes(held, services, pace)
   if not globals then fail({ name = "global" }, "plugins", err) end
   globals = handshakes.extend(held, globals)
   held.plans[0] = globals
+  inner_routes(held)
   held.planner:close()
   if held.stream_planner then held.stream_planner:close() end
   C.bridge_gen_phases(worker, held.id, plan.no_route_mask(globals))
@@ -313,10 +344,6 @@ end
 -- ---- Targets that plugins take out of use ----
 
 local UPSTREAM_NAME_BYTES = 127 -- of endpoint.h
-
-local function id_of(reference)
-  return type(reference) == "table" and reference.id or reference or nil
-end
 
 local function has_breaker(held)
   for _, plugin in pairs(held.plugins) do

@@ -64,6 +64,7 @@ return {
   -- Of use to few, such as schemas.
   alone = names [[
     bell
+    calls
     code
     cookie
     expression

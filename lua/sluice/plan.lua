@@ -478,6 +478,14 @@ function planner:plan(route, service)
   return self:shared_plan(service and self.of_service[service] and service or nil)
 end
 
+-- The plan of requests that go to a service by no route: its plugins and the globals.
+---@param service string id
+---@return table|nil plan
+---@return string|nil err
+function planner:service_plan(service)
+  return self:shared_plan(self.of_service[service] and service or nil)
+end
+
 local EVERY_EXCHANGE = bit.bor(bit.lshift(1, NUMBER.rewrite), bit.lshift(1, NUMBER.certificate))
 local ACCESS = bit.lshift(1, NUMBER.access)
 local BALANCER = bit.lshift(1, NUMBER.balancer)
