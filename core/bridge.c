@@ -550,6 +550,14 @@ int bridge_body(struct worker *worker, double handle, int message, struct bytes 
   return give_whole(exchange, &exchange->answer, &exchange->whole_answer, out);
 }
 
+int bridge_body_take(struct worker *worker, double handle, struct bytes *out) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct slice piece;
+  int status = exchange_take_body(exchange, &piece);
+  return status == BRIDGE_OK ? give(out, piece) : status;
+}
+
 int bridge_body_keep(struct worker *worker, double handle, double most) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;

@@ -221,6 +221,10 @@ int bridge_trace(struct worker *worker, double exchange, struct trace_ids *out);
 // The whole body, buffered: the client's in access (AGAIN while it arrives; FULL past the limit), the response's in
 // phase response, and in header_filter when it has been gathered; LATE else.
 int bridge_body(struct worker *worker, double exchange, int message, struct bytes *out);
+// The next piece of the request's content in access, which lives until the next call: for a plugin that answers by
+// itself, perhaps while it streams its answer. AGAIN: yield, then call again unless resumed with another status than OK.
+// NONE: that was all; FULL: it is refused (too large, late, its framing is broken); LATE: it has been asked for whole.
+int bridge_body_take(struct worker *worker, double exchange, struct bytes *out);
 // Replaces a body; Content-Length follows.
 int bridge_body_set(struct worker *worker, double exchange, int message, const char *data, uint32_t len);
 // No more content of the request than that is taken: what goes beyond is answered 413, in the middle too. OK; FULL when

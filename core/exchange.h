@@ -102,6 +102,7 @@ struct exchange {
   uint16_t refusal;      // the content cannot be taken: 413 too much, 400 its framing is broken, 408 it does not come
   bool body_buffering;   // a plugin waits for the whole request body
   bool body_replaced;    // by a plugin
+  bool body_taken;       // a plugin takes the request's content piece by piece: see exchange_take_body
   bool body_limited;     // body_most is a plugin's
   bool vouched;          // whose the request is stands in its fields: its trailers must not say so
   bool wants_identity;   // a plugin reads the response: the service is to use no content coding
@@ -141,7 +142,8 @@ struct exchange {
   uint64_t request_bytes, body_received;
   uint64_t body_most;                    // bytes of content that are taken; 0: any
   struct slice whole_body, whole_answer; // content in one piece, made when asked for
-  double body_waiter;                    // coroutine that waits for the whole body, 0: none
+  double body_waiter;                    // coroutine that waits for the whole body, or the next piece; 0: none
+  uint32_t piece_bytes;                  // at the front of request_body, which a plugin has and which go next
   char id[33];
 
   // Route
@@ -269,10 +271,11 @@ const struct buffer *exchange_body_copy(const struct exchange *exchange, bool *l
 int exchange_early_hints(struct exchange *exchange);
 int exchange_encode(struct exchange *exchange, int coding, int level); // see bridge_response_encode
 void exchange_exit_message(struct exchange *exchange, const char *message, uint32_t len);
-int exchange_fork_response(struct exchange *exchange);      // before the response's fields are changed
-void exchange_distrust_trailers(struct exchange *exchange); // of the request: they tell nobody's identity
-int exchange_fork_trailers(struct exchange *exchange);      // before its trailers are changed
-int exchange_want_whole_body(struct exchange *exchange);    // BRIDGE_OK, AGAIN, FULL
+int exchange_fork_response(struct exchange *exchange);                  // before the response's fields are changed
+void exchange_distrust_trailers(struct exchange *exchange);             // of the request: they tell nobody's identity
+int exchange_fork_trailers(struct exchange *exchange);                  // before its trailers are changed
+int exchange_want_whole_body(struct exchange *exchange);                // BRIDGE_OK, AGAIN, FULL
+int exchange_take_body(struct exchange *exchange, struct slice *piece); // see bridge_body_take
 int exchange_stream_begin(struct exchange *exchange, int status);
 int exchange_stream_send(struct exchange *exchange, const char *data, uint32_t len);
 int exchange_stream_end(struct exchange *exchange);

@@ -24,6 +24,10 @@ void exchange_forward(struct exchange *exchange) {
     exchange_fail(exchange, 503, "no Service found with those values");
     return;
   }
+  if (exchange->body_taken) { // a part of its content is gone: the plugin was to answer
+    exchange_fail(exchange, 500, UNEXPECTED);
+    return;
+  }
   exchange_move(exchange, EXCHANGE_SERVICE);
   if (exchange->request.upgrade) exchange_offer_websocket(exchange);
   exchange->sent_us = exchange->worker->loop.clock.mono_us;
@@ -341,7 +345,7 @@ static void throttle_request(struct exchange *exchange) {
 }
 
 static bool body_is_wanted(const struct exchange *exchange) {
-  return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->try);
+  return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->try || exchange->body_taken);
 }
 
 static const char *refusal_message(const struct exchange *exchange) {
@@ -411,6 +415,7 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
 
 void exchange_on_body_settled(struct exchange *exchange) {
   if (exchange->request_body.bytes == 0 || exchange->body_buffering) return;
+  if (exchange->body_taken) exchange_wake(exchange, &exchange->body_waiter, BRIDGE_OK);
   if (exchange->try)
     try_on_request(exchange);
   else
@@ -447,10 +452,39 @@ static void invite_body(struct exchange *exchange) {
 int exchange_want_whole_body(struct exchange *exchange) {
   const struct limits *limits = &exchange->generation->limits;
   if (exchange->refusal || exchange->request_body.bytes > (uint64_t)limits->max_buffered_body_bytes) return BRIDGE_FULL;
+  if (exchange->body_taken) return BRIDGE_LATE;
   if (exchange->request_complete || exchange->body_replaced) return BRIDGE_OK;
   if (!exchange->stream || exchange->state < EXCHANGE_REWRITE || exchange->state >= EXCHANGE_SERVICE)
     return BRIDGE_LATE;
   exchange->body_buffering = true;
+  exchange->body_waiter = phase_self(exchange->worker);
+  invite_body(exchange);
+  exchange->ops->want_body(exchange, true);
+  return BRIDGE_AGAIN;
+}
+
+// Content is taken while the plugin waits in access, before it answers or while it streams its answer.
+static bool body_can_be_taken(const struct exchange *exchange) {
+  if (exchange->body_replaced || exchange->body_buffering) return false;
+  return exchange->state == EXCHANGE_ACCESS || exchange->state == EXCHANGE_STREAM;
+}
+
+int exchange_take_body(struct exchange *exchange, struct slice *piece) {
+  if (exchange_is_over(exchange)) return BRIDGE_CLOSED;
+  if (exchange->refusal) return BRIDGE_FULL;
+  if (!body_can_be_taken(exchange)) return BRIDGE_LATE;
+  exchange->body_taken = true;
+  buffer_consume(&exchange->request_body, exchange->piece_bytes);
+  exchange->piece_bytes = 0;
+  if (exchange->request_body.bytes > 0) {
+    const struct segment *first = &exchange->request_body.segments[exchange->request_body.head];
+    *piece = (struct slice){first->data, (uint32_t)first->len};
+    exchange->piece_bytes = piece->len;
+    return BRIDGE_OK;
+  }
+  if (exchange->request_complete) return BRIDGE_NONE;
+  if (!exchange->stream) return BRIDGE_CLOSED;
+  exchange_wake(exchange, &exchange->body_waiter, BRIDGE_CLOSED); // there is one who takes
   exchange->body_waiter = phase_self(exchange->worker);
   invite_body(exchange);
   exchange->ops->want_body(exchange, true);

@@ -20,7 +20,7 @@ local ffi_string = ffi.string
 local error = error
 local yield = coroutine.yield
 
-local OK, AGAIN, SEVERAL, STALE, LATE = 0, 1, 3, -1, -7
+local OK, AGAIN, NONE, SEVERAL, STALE, LATE = 0, 1, 2, 3, -1, -7
 local NOT_BUFFERED = "the response is not buffered: see exchange.service.request:enable_buffering"
 
 local core = { C = C, worker = worker, E = E }
@@ -167,6 +167,21 @@ function core.body(handle, message)
   if status == OK then return ffi_string(out[0].data, out[0].len) end
   if status == 2 then return "" end
   if status == LATE and message == E.MESSAGE_RESPONSE then return nil, NOT_BUFFERED end
+  return nil, core.reason(status)
+end
+
+-- See exchange.request:read_body.
+---@return string|nil piece
+---@return string|nil err
+function core.take_body(handle)
+  local status = C.bridge_body_take(worker, handle, out)
+  while status == AGAIN do
+    status = yield()
+    if status == OK then status = C.bridge_body_take(worker, handle, out) end
+  end
+  if status == OK then return ffi_string(out[0].data, out[0].len) end
+  if status == NONE then return nil end
+  if status == LATE then return nil, "the body has been asked for whole" end
   return nil, core.reason(status)
 end
 

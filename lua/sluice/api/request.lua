@@ -167,6 +167,16 @@ function Request:get_raw_body()
   return core.body(self.handle, MESSAGE_REQUEST)
 end
 
+-- The next piece of the body as it comes, for a plugin that answers by itself: what it has taken is not kept, and no
+-- service is called afterwards. Also while the answer is streamed: see exchange.response:stream.
+---@return string|nil piece nil without an error: that was all
+---@return string|nil err when it is refused (too large, late), or the client went away
+function Request:read_body()
+  check_phase(ACCESS, self.handle, "exchange.request:read_body")
+  local piece, err = core.take_body(self.handle)
+  return piece, err
+end
+
 -- Takes no more bytes of a body than that (nor than `gateway.limits.max_body_bytes`), whether it is buffered or
 -- streamed: a client that sends more is answered 413, as long as the answer has not begun.
 ---@param bytes integer at least 1
