@@ -43,11 +43,14 @@ fields.value = { type = "string", default = "message", len_min = 1,
 fields.message_by_lua_functions = lua_functions("Lua code of functions, each given the message as a table; what it "
   .. "returns is the message, nil drops it")
 
-fields.batch = { type = "string", default = "none", one_of = { "none", "array", "auto" },
-  about = "`array`: the body is a JSON array, whose elements are records; `auto`: where it is one" }
+fields.batch = { type = "string", default = "none", one_of = { "none", "array", "lines", "auto" },
+  about = "`array`: the body is a JSON array, whose elements are records; `lines`: each line is one, and each is "
+    .. "answered by a line; `auto`: what its type says" }
 fields.batch_at = { type = "string", len_min = 1,
   about = "where in the body the array stands: names of members with dots between" }
 fields.batch_most = { type = "integer", default = 10000, between = { 1, 1000000 }, about = "elements of one batch" }
+fields.batch_line_most = { type = "integer", default = 1048576, between = { 1, 67108864 },
+  about = "bytes of a line" }
 
 fields.key = source("the record's key, with $(...)")
 fields.key_header = { type = "string", match = FIELD_NAME, about = "request field whose value is the record's key" }
@@ -86,9 +89,15 @@ local function check_functions(conf)
     .. "change whole records"
 end
 
+local function check_batch(conf)
+  if conf.batch == "none" or conf.forward_body then return true end
+  return nil, "batch: expected forward_body: true, for the records are in the body"
+end
+
 fields.entity_checks = {
   { custom_entity_check = { field_sources = FORWARDS, fn = check_forwards } },
   { custom_entity_check = { field_sources = { "value", "message_by_lua_functions" }, fn = check_functions } },
+  { custom_entity_check = { field_sources = { "batch", "forward_body" }, fn = check_batch } },
   { mutually_exclusive = { "key", "key_header", "key_query_arg" } },
 }
 

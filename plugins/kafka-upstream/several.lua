@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: Apache-2.0
--- A request that becomes several records: the elements of a JSON array, or one record for each topic that it names.
+-- A request that becomes several records: the elements of a JSON array, the lines of a stream, or one record for each
+-- topic that it names.
 local answers = require "kafka-upstream.answers"
 local elements = require "sluice.json_elements"
+local lines = require "kafka-upstream.lines"
 local many = require "kafka-upstream.many"
 local record = require "kafka-upstream.record"
 local sources = require "kafka-upstream.sources"
@@ -83,12 +85,35 @@ local function answer_one(exchange, make, values, topics, wait)
   answers.produce(exchange, made, wait)
 end
 
+-- A stream goes to one topic, which the query may name.
+local function stream_maker(conf, make)
+  local topics_of = conf.topics_query_arg and record.topics_of(conf)
+  if not topics_of then return make end
+  return function(values)
+    local made, dropped = make(values)
+    local topics = made and topics_of(values.exchange)
+    if topics and topics[2] then sources.refuse(422, "a stream goes to one topic", { field = "topics_query_arg" }) end
+    if topics then made.topic = topics[1] end
+    return made, dropped
+  end
+end
+
+local function stream_of(conf, cluster, make)
+  if conf.batch ~= "lines" and conf.batch ~= "auto" then return nil end
+  return lines.compile { make = stream_maker(conf, make), cluster = cluster, topic = conf.topic, wait = conf.wait,
+    timeout = conf.timeout / 1000, line_most = conf.batch_line_most }
+end
+
 ---@param conf table
 ---@param cluster string
 ---@return fun(exchange: sluice.exchange)
 function several.compile(conf, cluster)
-  local make, read, timeout, wait = record.compile(conf, cluster), reader(conf), conf.timeout / 1000, conf.wait
+  local make, timeout, wait = record.compile(conf, cluster), conf.timeout / 1000, conf.wait
+  local stream, auto = stream_of(conf, cluster, make), conf.batch == "auto"
+  if stream and not auto then return stream end
+  local read = reader(conf)
   return function(exchange)
+    if auto and lines.are_in(exchange) then return stream(exchange) end
     local values = sources.values(exchange, sources.body_of(conf, exchange))
     local asked, refusal = sources.try(read, values)
     if refusal then answers.refuse_request(exchange, refusal) end
