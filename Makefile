@@ -152,10 +152,12 @@ WEBSOCKETS_SHA256 := a3b3366087c1bc0a2795111edcadddb8b3b59509d5db5d7ea3fdd69f954
 WS_SHA256         := a08221f2851472c944ca0178d89a9888c7f43fbd9998afc8a7ec6fe417c4ca20
 JSONSCHEMA_SHA256 := d71497fef26351a33265337fa77ffeb82423f3ea21283cd9467bb03999266bc4
 METASCHEMA_SHA256 := 87e4fdf3a94858b8a2ba2778d9ba57d8a9cafca7c7489c46ba0d30a8bc6a9c3c
+ASYNCAPI_SHA256   := 01af8744dc33c0c7eb2e908f6a955319ee58b70ecadc9387d1aeb16c0cd28928
 METASCHEMAS       := jsonschema_specifications-2023.12.1-py3-none-any.whl
 
 peers: $(CACHE)/peers/websockets/src/websockets/version.py $(CACHE)/peers/ws/index.js \
-       $(CACHE)/peers/json-schema/json/README.md $(CACHE)/peers/json-schema/jsonschema_specifications/__init__.py
+       $(CACHE)/peers/json-schema/json/README.md $(CACHE)/peers/json-schema/jsonschema_specifications/__init__.py \
+       $(CACHE)/peers/asyncapi/schemas/3.0.0.json
 
 $(CACHE)/websockets-13.1.tar.gz:
 	@mkdir -p $(CACHE)
@@ -194,6 +196,16 @@ $(CACHE)/peers/json-schema/jsonschema_specifications/__init__.py: $(CACHE)/$(MET
 	@mkdir -p $(CACHE)/peers/json-schema
 	python3 -m zipfile -e $< $(CACHE)/peers/json-schema
 	@touch $@
+
+# AsyncAPI's definition of its documents, as JSON Schemas.
+$(CACHE)/asyncapi-specs-6.11.1.tgz:
+	@mkdir -p $(CACHE)
+	cd $(CACHE) && npm pack --silent @asyncapi/specs@6.11.1
+	echo "$(ASYNCAPI_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(CACHE)/peers/asyncapi/schemas/3.0.0.json: $(CACHE)/asyncapi-specs-6.11.1.tgz
+	@mkdir -p $(CACHE)/peers/asyncapi
+	tar -xzf $< -C $(CACHE)/peers/asyncapi --strip-components=1 --no-same-owner -m package/schemas/3.0.0.json
 
 # ---- What people type ----
 

@@ -63,6 +63,7 @@ return {
   ]],
   -- Of use to few, such as schemas.
   alone = names [[
+    asyncapi
     bell
     calls
     code
