@@ -666,7 +666,7 @@ enum kafka_status {
   KAFKA_REBALANCE = 4 // partitions were taken from this member of a group
 };
 
-enum { KAFKA_LATEST = -1, KAFKA_EARLIEST = -2, KAFKA_ANY_PARTITION = -1 };
+enum { KAFKA_LATEST = -1, KAFKA_EARLIEST = -2, KAFKA_NOWHERE = -3, KAFKA_ANY_PARTITION = -1 };
 
 // A record to produce. A `data` of NULL is Kafka's null, which differs from the empty text.
 struct kafka_message {
@@ -702,12 +702,12 @@ struct kafka_record {
 struct kafka_position {
   int32_t partition;
   int32_t unused;
-  double offset; // of the next record to read
+  double offset; // of the next record to read; KAFKA_NOWHERE: the partition is not read
 };
 
 struct kafka_reader_options {
   const char *cluster, *topic;
-  double from; // KAFKA_LATEST or KAFKA_EARLIEST, for partitions that `positions` does not name
+  double from; // KAFKA_LATEST, KAFKA_EARLIEST or KAFKA_NOWHERE, for partitions that `positions` does not name
   const struct kafka_position *positions;
   uint32_t position_count;
   bool skip_when_behind; // rather than catch up from the broker
@@ -822,6 +822,11 @@ int bridge_kafka_reader_open(struct worker *worker, const struct kafka_reader_op
 // OK with the next record; KAFKA_GAP; AGAIN: yield, then call again, unless resumed with BRIDGE_TIMEOUT after that long.
 // `timeout_s` 0: NONE instead of AGAIN.
 int bridge_kafka_reader_next(struct worker *worker, double reader, double timeout_s, const struct kafka_record **out);
+// AGAIN, then resumed with OK when one of the readers (at most 256) may have something, or with TIMEOUT or CLOSED.
+int bridge_kafka_readers_wait(struct worker *worker, const double *readers, uint32_t count, double timeout_s);
+// Of topics in memory, a spec's: the offset of the first record of a partition not older than `at_ms`, or KAFKA_LATEST,
+// KAFKA_EARLIEST. NONE: no such partition. FAILED: there is a cluster to ask.
+int bridge_kafka_memory_offset(struct worker *worker, const char *topic, int32_t partition, double at_ms, double *out);
 // Position in partition `index` (from 0); NONE past the last one.
 int bridge_kafka_reader_position(struct worker *worker, double reader, uint32_t index, struct kafka_position *out);
 int bridge_kafka_reader_close(struct worker *worker, double reader);

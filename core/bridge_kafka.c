@@ -67,6 +67,8 @@ int bridge_kafka_result(struct worker *worker, struct kafka_result *out) {
 
 // ---- Read ----
 
+enum { READERS_AT_ONCE = 256 };
+
 static void on_opened(struct kafka_reader *reader, const struct kafka_wait *wait, int status) {
   struct worker *worker = wait->context;
   double coroutine = wait->number, handle = kafka_reader_handle(reader);
@@ -101,6 +103,13 @@ static void on_readable(struct kafka_reader *reader, const struct kafka_wait *wa
   phase_resume(wait->context, wait->number, status, 0);
 }
 
+// Whoever waits, for this reader or for several, is told in the next turn: the caller may be a coroutine.
+static void reader_end_wait(struct worker *worker, struct kafka_reader *reader) {
+  double coroutine = kafka_reader_waiting(reader)->number;
+  kafka_reader_unwait(reader);
+  worker_wake(worker, coroutine, BRIDGE_CLOSED, 0);
+}
+
 int bridge_kafka_reader_next(struct worker *worker, double handle, double timeout_s, const struct kafka_record **out) {
   if (worker->topics) return topics_next(worker->topics, handle, timeout_s, out);
   struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
@@ -112,9 +121,28 @@ int bridge_kafka_reader_next(struct worker *worker, double handle, double timeou
   if (!(timeout_s > 0)) return BRIDGE_NONE;
   // A wait of another coroutine on this reader is ended: a reader has one user.
   const struct kafka_wait *other = kafka_reader_waiting(reader);
-  if (other && other->number != wait.number) worker_wake(worker, other->number, BRIDGE_CLOSED, 0);
+  if (other && other->number != wait.number) reader_end_wait(worker, reader);
   int64_t timeout_us = timeout_s < 1e9 ? (int64_t)(timeout_s * 1e6) : -1;
   return kafka_reader_wait(reader, timeout_us, &wait) == BRIDGE_OK ? BRIDGE_AGAIN : BRIDGE_FULL;
+}
+
+int bridge_kafka_readers_wait(struct worker *worker, const double *handles, uint32_t count, double timeout_s) {
+  struct kafka_reader *readers[READERS_AT_ONCE];
+  if (count == 0 || count > READERS_AT_ONCE) return BRIDGE_INVALID;
+  if (worker->topics) return topics_wait(worker->topics, handles, count, timeout_s);
+  struct kafka_wait wait = {.on_ready = on_readable, .context = worker, .number = phase_self(worker)};
+  for (uint32_t i = 0; i < count; i++) {
+    readers[i] = kafka_reader_find(worker_kafka(worker), handles[i]);
+    if (!readers[i]) return BRIDGE_STALE;
+  }
+  for (uint32_t i = 0; i < count; i++)
+    if (kafka_reader_waiting(readers[i])) reader_end_wait(worker, readers[i]);
+  int64_t timeout_us = timeout_s < 1e9 ? (int64_t)(timeout_s * 1e6) : -1;
+  return kafka_readers_wait(readers, count, timeout_us, &wait) == BRIDGE_OK ? BRIDGE_AGAIN : BRIDGE_FULL;
+}
+
+int bridge_kafka_memory_offset(struct worker *worker, const char *topic, int32_t partition, double at_ms, double *out) {
+  return worker->topics ? topics_offset(worker->topics, topic, partition, at_ms, out) : BRIDGE_FAILED;
 }
 
 int bridge_kafka_reader_position(struct worker *worker, double handle, uint32_t index, struct kafka_position *out) {
@@ -128,8 +156,7 @@ int bridge_kafka_reader_close(struct worker *worker, double handle) {
   if (!worker->kafka) return BRIDGE_STALE; // the VM ends after it, and collects what plugins have left
   struct kafka_reader *reader = kafka_reader_find(worker_kafka(worker), handle);
   if (!reader) return BRIDGE_STALE;
-  const struct kafka_wait *waiting = kafka_reader_waiting(reader);
-  if (waiting) worker_wake(worker, waiting->number, BRIDGE_CLOSED, 0);
+  if (kafka_reader_waiting(reader)) reader_end_wait(worker, reader);
   kafka_reader_free(reader);
   return BRIDGE_OK;
 }

@@ -93,6 +93,11 @@ struct kafka_wait {
 // Calls on_ready once, from the loop, when there may be something new (BRIDGE_OK) or after `timeout_us` (BRIDGE_TIMEOUT;
 // below 0: never). A new wait takes the place of one that is still on; freeing the reader ends it without a call.
 int kafka_reader_wait(struct kafka_reader *reader, int64_t timeout_us, const struct kafka_wait *wait);
+// The same for several readers at once: on_ready is called with the first that has something.
+int kafka_readers_wait(struct kafka_reader *const *readers, uint32_t count, int64_t timeout_us,
+                       const struct kafka_wait *wait);
+// Ends the wait that is on, if any, without a call.
+void kafka_reader_unwait(struct kafka_reader *reader);
 // The wait that is on, or NULL.
 const struct kafka_wait *kafka_reader_waiting(const struct kafka_reader *reader);
 int kafka_reader_position(struct kafka_reader *reader, uint32_t index, struct kafka_position *out);

@@ -224,10 +224,12 @@ static void start_at(struct feed *feed, int32_t index, int64_t low, int64_t high
   int64_t wanted = feed->owner ? KAFKA_EARLIEST : high;
   for (uint32_t i = 0; i < feed->wanted_count; i++)
     if (feed->wanted[i].partition == index) wanted = (int64_t)feed->wanted[i].offset;
-  bool any = wanted == KAFKA_EARLIEST || wanted == KAFKA_LATEST;
-  if (wanted == KAFKA_LATEST) wanted = high;
+  bool any = wanted == KAFKA_EARLIEST || wanted == KAFKA_LATEST || wanted == KAFKA_NOWHERE;
+  bool unwanted = wanted == KAFKA_NOWHERE;
+  if (wanted == KAFKA_LATEST || unwanted) wanted = high;
   int64_t start = wanted < low ? low : wanted > high ? high : wanted;
-  *partition = (struct feed_partition){.low = low, .first = start, .next = start, .gap = !any && start != wanted};
+  *partition = (struct feed_partition){
+      .low = low, .first = start, .next = start, .gap = !any && start != wanted, .unwanted = unwanted};
 }
 
 static int start_offsets(struct feed *feed, int64_t deadline_ms) {
@@ -249,6 +251,7 @@ static int start_consuming(struct feed *feed) {
   queue_watch_bind(&feed->records, rd_kafka_queue_new(feed->rk));
   for (; feed->started < feed->partition_count; feed->started++) {
     int64_t offset = feed->partitions[feed->started].next;
+    if (feed->partitions[feed->started].unwanted) continue;
     if (rd_kafka_consume_start_queue(feed->rkt, (int32_t)feed->started, offset, feed->records.queue) != 0)
       return start_failed(feed, rd_kafka_last_error());
   }
@@ -285,7 +288,8 @@ static void feed_start_run(struct errand *errand) {
 
 static void feed_stop_run(struct errand *errand) {
   struct feed *feed = feed_of_errand(errand);
-  for (uint32_t i = 0; i < feed->started; i++) rd_kafka_consume_stop(feed->rkt, (int32_t)i);
+  for (uint32_t i = 0; i < feed->started; i++)
+    if (!feed->partitions[i].unwanted) rd_kafka_consume_stop(feed->rkt, (int32_t)i);
   if (feed->rkt) rd_kafka_topic_destroy(feed->rkt);
   if (feed->records.queue) rd_kafka_queue_destroy(feed->records.queue);
   if (feed->events.queue) rd_kafka_queue_destroy(feed->events.queue);

@@ -11,6 +11,9 @@
 
 enum { REJOIN_EVERY = 256 };
 
+// The position in a partition that is not wanted: all of it has been read.
+static const int64_t UNWANTED = INT64_MAX;
+
 enum reader_state {
   READER_OPENING,  // the shared feed is starting
   READER_SHARED,   // reads its window
@@ -92,10 +95,16 @@ static struct feed *reader_feed(const struct kafka_reader *reader) {
   return reader->own ? reader->own : reader->shared;
 }
 
+void kafka_reader_unwait(struct kafka_reader *reader) {
+  if (!reader->waiting_link) return;
+  waiting_unlink(reader);
+  timer_cancel(&reader->kafka->loop->timers, &reader->timer);
+  if (many_is(&reader->wait)) many_end(reader->wait.context);
+}
+
 int kafka_reader_wait(struct kafka_reader *reader, int64_t timeout_us, const struct kafka_wait *wait) {
   struct kafka *kafka = reader->kafka;
-  waiting_unlink(reader);
-  timer_cancel(&kafka->loop->timers, &reader->timer);
+  kafka_reader_unwait(reader);
   if (timeout_us >= 0 && timer_set(&kafka->loop->timers, &reader->timer, kafka->loop->clock.mono_us + timeout_us))
     return BRIDGE_FULL;
   reader->wait = *wait;
@@ -140,6 +149,7 @@ static int64_t wanted_at(const struct kafka_reader *reader, uint32_t index) {
   for (uint32_t i = 0; i < reader->wanted_count; i++)
     if (reader->wanted[i].partition == (int32_t)index) offset = (int64_t)reader->wanted[i].offset;
   const struct feed_partition *partition = &reader->shared->partitions[index];
+  if (offset == KAFKA_NOWHERE) return UNWANTED;
   if (offset == KAFKA_LATEST) return partition->next;
   if (offset == KAFKA_EARLIEST && partition->first <= partition->low) return partition->low;
   return offset;
@@ -147,7 +157,9 @@ static int64_t wanted_at(const struct kafka_reader *reader, uint32_t index) {
 
 static bool window_holds(const struct feed *feed, const int64_t *positions) {
   for (uint32_t i = 0; i < feed->partition_count; i++)
-    if (positions[i] < feed->partitions[i].first || positions[i] > feed->partitions[i].next) return false;
+    if (positions[i] != UNWANTED &&
+        (positions[i] < feed->partitions[i].first || positions[i] > feed->partitions[i].next))
+      return false;
   return true;
 }
 
@@ -172,7 +184,9 @@ static int reader_catch_up(struct kafka_reader *reader) {
   }
   feed->wanted_count = reader->position_count;
   for (uint32_t i = 0; i < reader->position_count; i++)
-    feed->wanted[i] = (struct kafka_position){.partition = (int32_t)i, .offset = (double)reader->positions[i]};
+    feed->wanted[i] = (struct kafka_position){
+        .partition = (int32_t)i,
+        .offset = reader->positions[i] == UNWANTED ? KAFKA_NOWHERE : (double)reader->positions[i]};
   feed_start(feed);
   reader->own = feed;
   reader_move(reader, READER_CATCHING);
@@ -190,7 +204,7 @@ static void reader_settle(struct kafka_reader *reader) {
   bool at_end = true;
   for (uint32_t i = 0; i < reader->position_count; i++) {
     reader->positions[i] = wanted_at(reader, i);
-    at_end = at_end && reader->positions[i] == shared->partitions[i].next;
+    at_end = at_end && (reader->positions[i] == UNWANTED || reader->positions[i] == shared->partitions[i].next);
   }
   if (at_end)
     reader_share(reader, shared->seq_next);
@@ -204,6 +218,7 @@ static void reader_own_ready(struct kafka_reader *reader) {
   const struct feed *own = reader->own;
   // A topic that has grown since the shared feed started: the new partitions are read after that feed's next start.
   for (uint32_t i = 0; i < reader->position_count && i < own->partition_count; i++) {
+    if (reader->positions[i] == UNWANTED) continue;
     reader->positions[i] = own->partitions[i].first;
     reader->gap = reader->gap || own->partitions[i].gap;
   }
@@ -241,7 +256,7 @@ static void reader_leave_shared(struct kafka_reader *reader) {
 // The shared feed is out of its list already, or goes with its last reader.
 static void reader_leave(struct kafka_reader *reader) {
   struct feed *own = reader->own, *shared = reader->shared;
-  waiting_unlink(reader);
+  kafka_reader_unwait(reader);
   reader->own = NULL;
   if (own) feed_stop(own);
   reader_leave_shared(reader);
@@ -303,7 +318,7 @@ static void reader_join(struct kafka_reader *reader, struct feed *feed) {
 }
 
 static int reader_want(struct kafka_reader *reader, const struct kafka_reader_options *options) {
-  reader->from = options->from == KAFKA_EARLIEST ? KAFKA_EARLIEST : KAFKA_LATEST;
+  reader->from = options->from < KAFKA_LATEST ? options->from : KAFKA_LATEST;
   reader->skip_when_behind = options->skip_when_behind;
   if (options->position_count == 0) return 0;
   reader->wanted = calloc(options->position_count, sizeof *reader->wanted);
@@ -389,7 +404,13 @@ bool kafka_reader_shares(const struct kafka_reader *reader) {
 
 int kafka_reader_position(struct kafka_reader *reader, uint32_t index, struct kafka_position *out) {
   if (index >= reader->position_count) return BRIDGE_NONE;
-  *out = (struct kafka_position){.partition = (int32_t)index, .offset = (double)reader->positions[index]};
+  int64_t position = reader->positions[index];
+  const struct feed *shared = reader->shared;
+  // Having read all of the window, it has also passed what is no record: marks of transactions, compacted ones.
+  if (reader->state == READER_SHARED && reader->seq == shared->seq_next && position < shared->partitions[index].next)
+    position = shared->partitions[index].next;
+  *out = (struct kafka_position){.partition = (int32_t)index,
+                                 .offset = position == UNWANTED ? KAFKA_NOWHERE : (double)position};
   return BRIDGE_OK;
 }
 
@@ -408,7 +429,7 @@ static bool reader_has_read(const struct kafka_reader *reader, const struct reco
 // Told once, before the record behind the gap; not to who begins just there.
 static bool reader_meets_gap(struct kafka_reader *reader, const struct record *record) {
   int64_t *position = &reader->positions[record->view.partition], offset = (int64_t)record->view.offset;
-  if (record->gap == GAP_NONE || *position == offset) return false;
+  if (record->gap == GAP_NONE || *position == offset || *position == UNWANTED) return false;
   if (record->gap == GAP_LOST && *position > offset) return false;
   *position = offset;
   return true;

@@ -15,6 +15,7 @@ struct feed_partition {
   int64_t first;         // every record of the log from here up to `next` is in the window
   int64_t next;          // offset of the next record to arrive
   bool gap;              // it does not start where it was asked to
+  bool unwanted;         // its reader has no use for it: it is not read
   enum record_gap ahead; // of the next record
 };
 
@@ -24,7 +25,7 @@ struct feed {
   struct kafka_reader *owner; // of a private feed; NULL: shared
   enum feed_state state;
   struct errand errand;
-  struct kafka_position *wanted; // where to start; an offset may be KAFKA_EARLIEST or KAFKA_LATEST
+  struct kafka_position *wanted; // where to start; an offset may be KAFKA_EARLIEST, KAFKA_LATEST or KAFKA_NOWHERE
   uint32_t wanted_count;
   rd_kafka_conf_t *conf; // until `rk` has it
   rd_kafka_t *rk;
@@ -62,3 +63,10 @@ bool feed_is_full(const struct feed *feed);
 void feed_ready(struct feed *feed);                  // it went live
 void feed_fail(struct feed *feed, const char *text); // it will not: its readers fail
 void feed_wake(struct feed *feed);                   // there may be something new
+
+// ---- Of kafka_reader_many.c ----
+
+struct many;
+bool many_is(const struct kafka_wait *wait);
+// Its readers wait no more; nobody is called.
+void many_end(struct many *many);

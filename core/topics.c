@@ -17,6 +17,9 @@
 
 enum { MESSAGE_TIMEOUT_S = 300, WAIT_MOST_S = 100000000 };
 
+// The position in a partition that is not wanted: all of it has been read.
+static const int64_t UNWANTED = INT64_MAX;
+
 struct topic_reader {
   struct topic_reader *next;
   struct topic *topic;
@@ -184,12 +187,18 @@ void topics_result(struct topics *topics, struct kafka_result *out) {
   free(ack);
 }
 
+// One coroutine may wait for several readers.
+static void reader_wake(struct topics *topics, struct topic_reader *reader, int status) {
+  double coroutine = reader->coroutine;
+  if (coroutine == 0) return;
+  for (struct topic_reader *it = topics->readers; it; it = it->next)
+    if (it->coroutine == coroutine) it->coroutine = 0;
+  bridge_wake(topics->worker, coroutine, status, 0);
+}
+
 static void wake_readers(struct topics *topics, const struct topic *topic) {
-  for (struct topic_reader *reader = topics->readers; reader; reader = reader->next) {
-    if (reader->topic != topic || reader->coroutine == 0) continue;
-    bridge_wake(topics->worker, reader->coroutine, BRIDGE_OK, 0);
-    reader->coroutine = 0;
-  }
+  for (struct topic_reader *reader = topics->readers; reader; reader = reader->next)
+    if (reader->topic == topic) reader_wake(topics, reader, BRIDGE_OK);
 }
 
 // The record's fate: OK with its place, or the error that the spec wants. Other than OK: it was not queued.
@@ -248,14 +257,22 @@ static struct topic_reader **reader_at(struct topics *topics, double number) {
   return at;
 }
 
+static int64_t position_of(const struct topic *topic, const struct kafka_position *position) {
+  if (position->offset == KAFKA_NOWHERE) return UNWANTED;
+  if (position->offset == KAFKA_LATEST) return topic->ends[position->partition];
+  return position->offset == KAFKA_EARLIEST ? 0 : (int64_t)position->offset;
+}
+
 static void set_positions(struct topic_reader *reader, const struct kafka_reader_options *options) {
   const struct topic *topic = reader->topic;
   for (uint32_t i = 0; i < topic->partition_count; i++)
-    reader->positions[i] = options->from <= KAFKA_EARLIEST ? 0 : topic->ends[i];
+    reader->positions[i] = options->from == KAFKA_NOWHERE    ? UNWANTED
+                           : options->from == KAFKA_EARLIEST ? 0
+                                                             : topic->ends[i];
   for (uint32_t i = 0; i < options->position_count; i++) {
     const struct kafka_position *position = &options->positions[i];
     if (position->partition >= 0 && (uint32_t)position->partition < topic->partition_count)
-      reader->positions[position->partition] = (int64_t)position->offset;
+      reader->positions[position->partition] = position_of(topic, position);
   }
 }
 
@@ -296,7 +313,7 @@ int topics_next(struct topics *topics, double number, double timeout_s, const st
     return BRIDGE_OK;
   }
   if (!(timeout_s > 0)) return BRIDGE_NONE;
-  if (reader->coroutine != 0) bridge_wake(topics->worker, reader->coroutine, BRIDGE_CLOSED, 0);
+  reader_wake(topics, reader, BRIDGE_CLOSED);
   reader->coroutine = phase_self(topics->worker);
   return bridge_wait(topics->worker, fmin(timeout_s, WAIT_MOST_S));
 }
@@ -305,15 +322,40 @@ int topics_position(struct topics *topics, double number, uint32_t index, struct
   const struct topic_reader *reader = *reader_at(topics, number);
   if (!reader) return BRIDGE_STALE;
   if (index >= reader->topic->partition_count) return BRIDGE_NONE;
-  *out = (struct kafka_position){.partition = (int32_t)index, .offset = (double)reader->positions[index]};
+  int64_t position = reader->positions[index];
+  *out = (struct kafka_position){.partition = (int32_t)index,
+                                 .offset = position == UNWANTED ? KAFKA_NOWHERE : (double)position};
+  return BRIDGE_OK;
+}
+
+int topics_wait(struct topics *topics, const double *numbers, uint32_t count, double timeout_s) {
+  for (uint32_t i = 0; i < count; i++) {
+    struct topic_reader *reader = *reader_at(topics, numbers[i]);
+    if (!reader) return BRIDGE_STALE;
+    reader_wake(topics, reader, BRIDGE_CLOSED);
+  }
+  for (uint32_t i = 0; i < count; i++) (*reader_at(topics, numbers[i]))->coroutine = phase_self(topics->worker);
+  return bridge_wait(topics->worker, fmin(timeout_s, WAIT_MOST_S));
+}
+
+int topics_offset(struct topics *topics, const char *name, int32_t partition, double at_ms, double *out) {
+  const struct topic *topic = topic_find(topics, name);
+  if (!topic || partition < 0 || (uint32_t)partition >= topic->partition_count) return BRIDGE_NONE;
+  *out = at_ms == KAFKA_EARLIEST ? 0 : (double)topic->ends[partition];
+  for (uint32_t i = 0; i < topic->count && at_ms >= 0; i++) {
+    const struct kafka_record *view = &topic->records[i].view;
+    if (view->partition != partition || view->timestamp_ms < at_ms) continue;
+    *out = view->offset;
+    break;
+  }
   return BRIDGE_OK;
 }
 
 int topics_close(struct topics *topics, double number) {
   struct topic_reader **at = reader_at(topics, number), *reader = *at;
   if (!reader) return BRIDGE_STALE;
+  reader_wake(topics, reader, BRIDGE_CLOSED);
   *at = reader->next;
-  if (reader->coroutine != 0) bridge_wake(topics->worker, reader->coroutine, BRIDGE_CLOSED, 0);
   free(reader);
   return BRIDGE_OK;
 }

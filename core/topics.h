@@ -24,6 +24,8 @@ void topics_result(struct topics *topics, struct kafka_result *out);
 int topics_open(struct topics *topics, const struct kafka_reader_options *options);
 int topics_next(struct topics *topics, double reader, double timeout_s, const struct kafka_record **out);
 int topics_position(struct topics *topics, double reader, uint32_t index, struct kafka_position *out);
+int topics_wait(struct topics *topics, const double *readers, uint32_t count, double timeout_s);
+int topics_offset(struct topics *topics, const char *topic, int32_t partition, double at_ms, double *out);
 int topics_close(struct topics *topics, double reader);
 int topics_group_open(struct topics *topics, const struct kafka_group_options *options);
 int topics_group_next(struct topics *topics, double member, double timeout_s, const struct kafka_record **out);

@@ -18,6 +18,7 @@ local batch = require "sluice.kafka.batch"
 local clusters = require "sluice.kafka.clusters"
 local conf = require "sluice.kafka.conf"
 local group = require "sluice.kafka.group"
+local offsets = require "sluice.kafka.offsets"
 local produce = require "sluice.kafka.produce"
 local reader = require "sluice.kafka.reader"
 
@@ -35,6 +36,7 @@ return {
   batch = batch.batch,
 
   reader = reader.reader,
+  offsets = offsets.offsets,
 
   admin = admin.admin,
   group = group.group,
