@@ -877,6 +877,8 @@ double bridge_counter_add_at(struct worker *worker, double handle, double delta)
 double bridge_counter_at(struct worker *worker, double handle);
 // OK, BRIDGE_DIFFERS, or NONE: no such handle.
 int bridge_counter_swap_at(struct worker *worker, double handle, double expected, double value);
+// Grows with each name that is given: while it stands still bridge_counter_next would find no new one.
+double bridge_counter_names(struct worker *worker);
 // The named counters whose key begins with `prefix`, in no particular order: begin with *cursor 0; of one that was found
 // it is the handle. OK; NONE; AGAIN (without noting the coroutine): a piece of the table was looked at without finding one.
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,

@@ -130,7 +130,11 @@ double bridge_budget(struct worker *worker, const char *name, uint32_t len, doub
   return number;
 }
 
-enum { NEXT_SLOTS = 4096 }; // looked at in one call
+double bridge_counter_names(struct worker *worker) {
+  return (double)counters_names(worker_counters(worker));
+}
+
+enum { NEXT_SLOTS = 1024 }; // looked at in one call
 
 int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len, double *cursor, struct bytes *key,
                         double *value) {
@@ -143,7 +147,7 @@ int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len,
   return BRIDGE_OK;
 }
 
-enum { USAGE_SLOTS = 8192 }; // looked at in one call: half a MB
+enum { USAGE_SLOTS = 2048 }; // looked at in one call: 128 KB
 
 int bridge_counter_usage(struct worker *worker, double *cursor, struct counter_usage *out) {
   uint32_t at = (uint32_t)*cursor;

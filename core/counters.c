@@ -58,7 +58,8 @@ struct shared {
   uint64_t refused;
   uint64_t joined;       // holders so far
   uint64_t holders_used; // places up to the last one that was ever used
-  uint64_t unused[4];
+  uint64_t names;        // that have been given so far
+  uint64_t unused[3];
   int64_t holders[HOLDERS]; // numbers of those who are alive; a number modulo HOLDERS is its place. 0: nobody
 };
 
@@ -467,7 +468,12 @@ static bool put_name(struct counters *counters, struct slot *slot, const char *k
   memcpy(counters->text + at, key, len);
   uint64_t name = at << 24 | len;
   __atomic_compare_exchange_n(&slot->name, &none, name, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+  __atomic_fetch_add(&counters->shared->names, 1, __ATOMIC_RELEASE); // now that it can be seen
   return true;
+}
+
+uint64_t counters_names(const struct counters *counters) {
+  return __atomic_load_n(&counters->shared->names, __ATOMIC_ACQUIRE);
 }
 
 static bool has_text_room(const struct counters *counters, uint32_t len) {

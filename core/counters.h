@@ -56,6 +56,8 @@ int64_t counters_at(struct counters *counters, int64_t handle);
 // Sets the value where it is `expected`. False: another one stands there.
 bool counters_swap_at(struct counters *counters, int64_t handle, int64_t expected, int64_t value);
 
+// Grows with each name: while it stands still a walk would find no new one.
+uint64_t counters_names(const struct counters *counters);
 // Walks the named counters whose text begins with `prefix`, in no particular order: begin with *cursor 0; of one that was
 // found it is the handle. COUNTERS_OK; COUNTERS_NONE at the end; COUNTERS_MORE after `most` slots without one, for the
 // table is large. `*key` points into the shared text and stays good.

@@ -17,6 +17,7 @@
 -- What calls came to is counted in named counters, so that it costs an addition. A window is a ring of them; each says
 -- which part of time it counts:  part * 2^24 + count.
 
+local ffi = require "ffi"
 local counters = require "sluice.counters"
 local log = require "sluice.log"
 local metrics = require "sluice.metrics"
@@ -446,16 +447,24 @@ local function before(a, b)
   return a.name < b.name
 end
 
+local listed = {} -- { handle, kind, name } of every circuit there ever was
+
+local look_for_circuits = counters.watch(PREFIX, function(handle, key, len)
+  local kind, name = ffi.string(key, len):match("^circuit\1([^\1]*)\1(.*)$")
+  listed[#listed + 1] = { handle = handle, kind = kind, name = name }
+end)
+
 -- The circuits of all workers, as far as the generation still has use for them.
 ---@param generation sluice.generation
 ---@return { kind: string, name: string, state: string, number: integer, level: integer, moment: number }[]
 function circuit.list(generation, pause)
   local list, names = {}, {}
-  for key, word in counters.each(PREFIX, pause) do
-    local kind, name = key:match("^circuit\1([^\1]*)\1(.*)$")
+  look_for_circuits(pause)
+  for _, one in ipairs(listed) do
+    local kind, name = one.kind, one.name
     names[kind] = names[kind] or names_in(generation, kind)
     if names[kind][name] then
-      local moment, level, state = unpack_word(word)
+      local moment, level, state = unpack_word(counters.at(one.handle))
       list[#list + 1] = { kind = kind, name = name, state = NAMES[state], number = state, level = level,
         moment = moment }
     end

@@ -12,7 +12,7 @@ local ffi_string = ffi.string
 ---@class sluice.counters
 local counters = {}
 
-local PAUSE_EVERY = 64
+local PAUSE_EVERY = 16
 local OK, AGAIN, NONE, DIFFERS = 0, 1, 2, 3
 local FULL_TEXT = "the table of shared counters is full"
 
@@ -114,47 +114,60 @@ function counters.swap_at(handle, expected, value)
   return C.bridge_counter_swap_at(worker, handle, expected, value) == OK
 end
 
-local function no_pause() end
-
 -- The named counters whose key begins with `prefix`, in no particular order.
 ---@param prefix string
----@param pause? fun() called now and then: looking through the whole table takes a millisecond
 ---@return fun(): string|nil, integer|nil
-function counters.each(prefix, pause)
+function counters.each(prefix)
   local cursor, value = ffi.new("double[1]"), ffi.new("double[1]")
   local key = ffi.new("struct bytes[1]")
-  pause = pause or no_pause
   return function()
-    local status = C.bridge_counter_next(worker, prefix, #prefix, cursor, key, value)
-    while status == AGAIN do
-      pause()
-      status = C.bridge_counter_next(worker, prefix, #prefix, cursor, key, value)
-    end
+    local status
+    repeat status = C.bridge_counter_next(worker, prefix, #prefix, cursor, key, value) until status ~= AGAIN
     if status ~= OK then return nil end
     return ffi_string(key[0].data, key[0].len), value[0]
   end
 end
 
--- Calls `found(handle, key)` for each of them whose handle is not in `known` yet, and notes it there. The texts of the
--- many that are not new when somebody asks again are not made again.
----@param prefix string
----@param known table<integer, true>
----@param found fun(handle: integer, key: string)
----@param pause? fun() called now and then
-function counters.each_new(prefix, known, found, pause)
+local function no_pause() end
+
+-- Which of them have been seen, a byte each: a table would grow by being made anew.
+local function seen_before(known, handle)
+  if handle >= known.room then
+    local room = handle * 2
+    local bytes = ffi.new("uint8_t[?]", room)
+    ffi.copy(bytes, known.bytes, known.room)
+    known.bytes, known.room = bytes, room
+  end
+  if known.bytes[handle] == 1 then return true end
+  known.bytes[handle] = 1
+  return false
+end
+
+local function each_new(prefix, known, found, pause)
   local cursor, value = ffi.new("double[1]"), ffi.new("double[1]")
   local key = ffi.new("struct bytes[1]")
   local status, seen = OK, 0
-  pause = pause or no_pause
   while status == OK or status == AGAIN do
     status = C.bridge_counter_next(worker, prefix, #prefix, cursor, key, value)
     local handle = cursor[0]
-    if status == OK and not known[handle] then
-      known[handle] = true
-      found(handle, ffi_string(key[0].data, key[0].len))
-    end
+    if status == OK and not seen_before(known, handle) then found(handle, key[0].data, key[0].len) end
     seen = seen + 1
     if status == AGAIN or seen % PAUSE_EVERY == 0 then pause() end
+  end
+end
+
+-- A function that calls `found(handle, key, len)` once for each named counter whose key begins with `prefix`: for those
+-- that are there when it is first called, later for the new ones. Names never end; while none is new, it looks at none.
+---@param prefix string
+---@param found fun(handle: integer, key: ffi.cdata*, len: integer) the bytes of the key stay good
+---@return fun(pause?: fun()) pause is called now and then: looking through the whole table takes milliseconds
+function counters.watch(prefix, found)
+  local known, names = { bytes = ffi.new("uint8_t[1]"), room = 1 }, -1
+  return function(pause)
+    local now = C.bridge_counter_names(worker)
+    if now == names then return end
+    each_new(prefix, known, found, pause or no_pause)
+    names = now
   end
 end
 

@@ -7,6 +7,7 @@
 -- Cells hold integers; `scale` is how many of them make one.
 
 local buffer = require "string.buffer"
+local ffi = require "ffi"
 local counters = require "sluice.counters"
 local core = require "sluice.api.core"
 local log = require "sluice.log"
@@ -14,6 +15,7 @@ local log = require "sluice.log"
 local C, worker = core.C, core.worker
 local concat, sort = table.concat, table.sort
 local floor, format, gsub, match, find = math.floor, string.format, string.gsub, string.match, string.find
+local ffi_string = ffi.string
 local error, type, tostring, tonumber, pairs = error, type, tostring, tonumber, pairs
 
 ---@class sluice.metrics
@@ -258,62 +260,82 @@ local function number_text(value)
 end
 
 -- What the names of cells say is taken apart once, for cells never end: a scrape reads numbers only. In `index` is, for
--- each name and kind, the list of series in the order in which they were met. A series has the cells whose sum (or
--- highest) it is; most have one.
-local index, known = {}, {}
+-- each name and kind, the series in the order in which they were met, their parts in one array each: thousands of small
+-- tables and texts would keep the collector busy. A series has the cells whose sum (or highest) it is; most have one.
+local index = {}
 
-local function parse(key)
-  local kind, scale, name, labels, extra = match(key, "^m\1(.)\1([^\1]*)\1([^\1]*)\1([^\1]*)\1(.*)$")
-  if not kind then return nil end
-  return kind, tonumber(scale), name, labels, extra
+local function new_found(kind)
+  return {
+    kind = kind, count = 0,
+    places = {},                               -- labels -> place in what follows
+    labels = {}, handles = {}, scales = {},    -- 0: a histogram whose sum has not been met
+    more = {},                                 -- false, or the other cells: handle, scale, handle, scale...
+    bounds = {},                               -- false, or a histogram's buckets: bound, text, handle, bound...
+  }
 end
 
-local function series_in(found, name, labels)
-  local series = found.by_labels[labels]
-  if not series then
-    series = { line = name .. (labels == "" and " " or "{" .. labels .. "} "), labels = labels, handle = 0, scale = 1,
-      more = false, bounds = false }
-    found.by_labels[labels] = series
-    found.list[#found.list + 1] = series
+local function place_in(found, labels)
+  local place = found.places[labels]
+  if place then return place end
+  place = found.count + 1
+  found.count, found.places[labels], found.labels[place] = place, place, labels
+  found.handles[place], found.scales[place], found.more[place], found.bounds[place] = 0, 1, false, false
+  return place
+end
+
+-- Among the other buckets, in order.
+local function add_bound(found, place, text, handle)
+  local bounds = found.bounds[place] or {}
+  local bound, at = text == "+Inf" and math.huge or tonumber(text), #bounds + 1
+  while at > 1 and bounds[at - 3] > bound do
+    bounds[at], bounds[at + 1], bounds[at + 2] = bounds[at - 3], bounds[at - 2], bounds[at - 1]
+    at = at - 3
   end
-  return series
+  bounds[at], bounds[at + 1], bounds[at + 2] = bound, text, handle
+  found.bounds[place] = bounds
 end
 
-local function by_bound(a, b)
-  return a.bound < b.bound
+local SEP_BYTE = SEP:byte()
+
+local function field_end(data, at, len)
+  while at < len and data[at] ~= SEP_BYTE do at = at + 1 end
+  return at
 end
 
-local function add_bound(series, text, handle)
-  local comma = series.labels == "" and "" or ","
-  local bounds = series.bounds or {}
-  bounds[#bounds + 1] = { bound = text == "+Inf" and math.huge or tonumber(text), handle = handle,
-    line = "_bucket{" .. series.labels .. comma .. 'le="' .. text .. '"} ' }
-  sort(bounds, by_bound)
-  series.bounds = bounds
-end
-
-local function add_cell(handle, key)
-  local kind, scale, name, labels, extra = parse(key)
-  if not kind then return end
+-- The name of a cell is no text of Lua's: each would be one more, used once.
+local function add_cell(handle, data, len)
+  local kind_end = field_end(data, 2, len)
+  local scale_end = field_end(data, kind_end + 1, len)
+  local name_end = field_end(data, scale_end + 1, len)
+  local labels_end = field_end(data, name_end + 1, len)
+  if labels_end >= len then return end
+  local kind = ffi_string(data + 2, kind_end - 2)
+  local name = ffi_string(data + scale_end + 1, name_end - scale_end - 1)
   index[name] = index[name] or { first = kind }
-  local found = index[name][kind] or { kind = kind, list = {}, by_labels = {} }
+  local found = index[name][kind] or new_found(kind)
   index[name][kind] = found
-  local series = series_in(found, name, labels)
+  local place = place_in(found, ffi_string(data + name_end + 1, labels_end - name_end - 1))
+  local extra = ffi_string(data + labels_end + 1, len - labels_end - 1)
+  local scale = tonumber(ffi_string(data + kind_end + 1, scale_end - kind_end - 1))
   if kind == HISTOGRAM and extra ~= "sum" then
-    add_bound(series, extra, handle)
-  elseif series.handle == 0 then
-    series.handle, series.scale = handle, scale
+    add_bound(found, place, extra, handle)
+  elseif found.handles[place] == 0 then
+    found.handles[place], found.scales[place] = handle, scale
   else
-    series.more = series.more or {}
-    series.more[#series.more + 1] = { handle = handle, scale = scale }
+    local more = found.more[place] or {}
+    more[#more + 1], more[#more + 2] = handle, scale
+    found.more[place] = more
   end
 end
 
-local function value_of(series, kind)
-  if series.handle == 0 then return 0 end
-  local value = counters.at(series.handle) / series.scale
-  for _, one in ipairs(series.more or {}) do
-    local other = counters.at(one.handle) / one.scale
+local look_for_cells = counters.watch("m" .. SEP, add_cell)
+
+local function value_of(found, place)
+  local handle, more, kind = found.handles[place], found.more[place], found.kind
+  if handle == 0 then return 0 end
+  local value = counters.at(handle) / found.scales[place]
+  for i = 1, more and #more or 0, 2 do
+    local other = counters.at(more[i]) / more[i + 1]
     value = kind == MAXIMUM and math.max(value, other) or kind ~= MAXIMUM and value + other or value
   end
   return value
@@ -328,17 +350,19 @@ local function put_number(out, value)
   end
 end
 
-local function put_histogram(out, name, series)
-  local labels, total = series.labels, 0
-  for _, bucket in ipairs(series.bounds or {}) do
-    total = total + counters.at(bucket.handle)
-    out:put(name, bucket.line)
+local function put_histogram(out, name, found, place)
+  local labels, bounds, total = found.labels[place], found.bounds[place], 0
+  local comma = labels == "" and "" or ","
+  for i = 1, bounds and #bounds or 0, 3 do
+    total = total + counters.at(bounds[i + 2])
+    out:put(name, "_bucket{", labels, comma, 'le="', bounds[i + 1], '"} ')
     put_number(out, total)
   end
-  local behind = labels == "" and " " or "{" .. labels .. "} "
-  out:put(name, "_sum", behind)
-  put_number(out, value_of(series, HISTOGRAM))
-  out:put(name, "_count", behind)
+  local from, to = "{", "} "
+  if labels == "" then from, to = "", " " end
+  out:put(name, "_sum", from, labels, to)
+  put_number(out, value_of(found, place))
+  out:put(name, "_count", from, labels, to)
   put_number(out, total)
 end
 
@@ -346,14 +370,13 @@ local PAUSE_EVERY = 16
 
 -- Pauses outside of the loop, which thus compiles without it.
 local function put_some(out, name, found, first, last)
-  local kind, list = found.kind, found.list
-  for i = first, last do
-    local series = list[i]
+  local kind, labels = found.kind, found.labels
+  for place = first, last do
     if kind == HISTOGRAM then
-      put_histogram(out, name, series)
+      put_histogram(out, name, found, place)
     else
-      out:put(series.line)
-      put_number(out, value_of(series, kind))
+      if labels[place] == "" then out:put(name, " ") else out:put(name, "{", labels[place], "} ") end
+      put_number(out, value_of(found, place))
     end
   end
 end
@@ -364,7 +387,7 @@ local function put_family(out, name, found, pause)
     out:put("# HELP ", name, " ", (gsub(defined.help, "[\\\n]", ESCAPES)), "\n")
   end
   out:put("# TYPE ", name, " ", TYPE_NAMES[found.kind], "\n")
-  local count = #found.list
+  local count = found.count
   for first = 1, count, PAUSE_EVERY do
     put_some(out, name, found, first, math.min(first + PAUSE_EVERY - 1, count))
     pause()
@@ -376,7 +399,7 @@ local function no_pause() end
 -- Looks for new cells; the families' names in order. Of a family that is another kind by now, only the cells of that
 -- kind count.
 local function refresh(pause)
-  counters.each_new("m" .. SEP, known, add_cell, pause)
+  look_for_cells(pause)
   local names, count = {}, 0
   for name, kinds in pairs(index) do
     if kinds[families[name] and families[name].kind or kinds.first] then
@@ -427,12 +450,13 @@ local function labels_of(text)
   end
 end
 
-local function table_of(series, kind)
-  local it = { labels = labels_of(series.labels), value = value_of(series, kind) }
-  if kind ~= HISTOGRAM then return it end
+local function table_of(found, place)
+  local it = { labels = labels_of(found.labels[place]), value = value_of(found, place) }
+  if found.kind ~= HISTOGRAM then return it end
+  local bounds = found.bounds[place]
   it.buckets = {}
-  for i, bucket in ipairs(series.bounds or {}) do
-    it.buckets[i] = { bound = bucket.bound, count = counters.at(bucket.handle) }
+  for i = 1, bounds and #bounds or 0, 3 do
+    it.buckets[#it.buckets + 1] = { bound = bounds[i], count = counters.at(bounds[i + 2]) }
   end
   return it
 end
@@ -447,9 +471,9 @@ function metrics.families(pause)
   local out = {}
   for i, name in ipairs(refresh(pause)) do
     local found, defined, series = found_of(name), families[name], {}
-    for at, one in ipairs(found.list) do
-      series[at] = table_of(one, found.kind)
-      if at % PAUSE_EVERY == 0 then pause() end
+    for place = 1, found.count do
+      series[place] = table_of(found, place)
+      if place % PAUSE_EVERY == 0 then pause() end
     end
     out[i] = { name = name, help = defined and defined.help or "", kind = TYPE_NAMES[found.kind], series = series }
   end

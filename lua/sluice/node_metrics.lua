@@ -25,29 +25,27 @@ local function head(out, name, help, kind)
   out:put("# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind or "gauge", "\n")
 end
 
--- labels: name, value, name, value...
-local function line(out, name, value, ...)
-  local labels = { ... }
-  out:put(name)
-  for i = 1, #labels, 2 do out:put(i == 1 and "{" or ",", labels[i], "=", quoted(labels[i + 1])) end
-  out:put(labels[1] and "} " or " ", format("%.15g", value), "\n")
+-- `labels` in the format's own form; "" for none.
+local function line(out, name, value, labels)
+  out:put(name, labels == "" and " " or "{")
+  if labels ~= "" then out:put(labels, "} ") end
+  out:put(format("%.15g", value), "\n")
 end
 
 local function put_node(out, id)
   head(out, "sluice_node_info", "Node metadata information")
-  line(out, "sluice_node_info", 1, "node_id", id, "version", node.get_version())
+  line(out, "sluice_node_info", 1, id .. ",version=" .. quoted(node.get_version()))
   head(out, "sluice_datastore_reachable", "Datastore reachable, 0 is unreachable")
-  line(out, "sluice_datastore_reachable", 1) -- the configuration is in memory
+  line(out, "sluice_datastore_reachable", 1, "") -- the configuration is in memory
   head(out, "sluice_nginx_timers", "Number of timers")
-  line(out, "sluice_nginx_timers", timer.count(), "state", "pending")
+  line(out, "sluice_nginx_timers", timer.count(), 'state="pending"')
 end
 
 local function put_states(out, name, id, subsystem, all, open, busy)
   local states = { { "accepted", all }, { "active", open }, { "handled", all }, { "reading", 0 }, { "total", all },
     { "waiting", math.max(open - busy, 0) }, { "writing", busy } }
-  for _, state in ipairs(states) do
-    line(out, name, state[2], "node_id", id, "subsystem", subsystem, "state", state[1])
-  end
+  local labels = id .. ',subsystem="' .. subsystem .. '",state="'
+  for _, state in ipairs(states) do line(out, name, state[2], labels .. state[1] .. '"') end
 end
 
 -- Streams are connections that carry one thing each.
@@ -63,20 +61,20 @@ local function put_streams(out, id, totals)
   if totals.streams == 0 then return end
   local name = "sluice_stream_bytes_total"
   head(out, name, "Bytes of TCP and TLS streams, as clients sent (ingress) and got (egress) them", "counter")
-  line(out, name, totals.stream_bytes_in, "node_id", id, "direction", "ingress")
-  line(out, name, totals.stream_bytes_out, "node_id", id, "direction", "egress")
+  line(out, name, totals.stream_bytes_in, id .. ',direction="ingress"')
+  line(out, name, totals.stream_bytes_out, id .. ',direction="egress"')
 end
 
 local function put_requests(out, name, id, totals)
   head(out, name, "Total number of requests")
-  line(out, name, totals.requests, "node_id", id, "subsystem", "http")
+  line(out, name, totals.requests, id .. ',subsystem="http"')
 end
 
 local function put_memory(out, id, pause)
   local name = "sluice_memory_workers_lua_vms_bytes"
   head(out, name, "Allocated bytes in worker Lua VM")
   for _, worker in ipairs(vitals.workers(pause)) do
-    line(out, name, worker.lua_bytes or 0, "node_id", id, "pid", worker.pid or 0, "kong_subsystem", "http")
+    line(out, name, worker.lua_bytes or 0, ('%s,pid="%d",kong_subsystem="http"'):format(id, worker.pid or 0))
   end
 end
 
@@ -92,14 +90,14 @@ local function put_shared(out, id, counted)
     local name = "sluice_memory_lua_shared_dict_" .. what[1]
     head(out, name, what[2] .. " bytes of memory shared by workers")
     for _, one in ipairs(shared) do
-      line(out, name, one[i + 1], "node_id", id, "shared_dict", one[1], "kong_subsystem", "http")
+      line(out, name, one[i + 1], ('%s,shared_dict="%s",kong_subsystem="http"'):format(id, one[1]))
     end
   end
 end
 
 local function put_refused(out, id, counted)
   head(out, "sluice_counters_refused_total", "Counts that found no room in the table of shared counters", "counter")
-  line(out, "sluice_counters_refused_total", counted.refused, "node_id", id)
+  line(out, "sluice_counters_refused_total", counted.refused, id)
 end
 
 -- ---- Targets ----
@@ -118,10 +116,9 @@ end
 
 local function put_target(out, name, target, where, health_of_it)
   local state = health_of_it == "unchecked" and "healthchecks_off" or health_of_it
-  for _, one in ipairs(STATES) do
-    line(out, name, one == state and 1 or 0, "upstream", target.upstream, "target", target.target,
-      "address", where, "state", one, "subsystem", "http")
-  end
+  local labels = "upstream=" .. quoted(target.upstream) .. ",target=" .. quoted(target.target) .. ",address="
+    .. quoted(where) .. ',state="'
+  for _, one in ipairs(STATES) do line(out, name, one == state and 1 or 0, labels .. one .. '",subsystem="http"') end
 end
 
 local function put_targets(out, pause)
@@ -150,7 +147,7 @@ local function put_circuits(out, pause)
   local name = "sluice_circuit_breaker_state"
   if list[1] then head(out, name, "State of a circuit: 0 closed, 1 half-open, 2 open") end
   for _, one in ipairs(list) do
-    line(out, name, one.number, "kind", one.kind, "name", one.name)
+    line(out, name, one.number, "kind=" .. quoted(one.kind) .. ",name=" .. quoted(one.name))
     pause()
   end
 end
@@ -159,18 +156,20 @@ end
 ---@param out table what stands in it may be taken out by `pause`
 ---@param pause fun() called now and then
 function node_metrics.put(out, pause)
-  local id, totals, counted = node.get_id(), vitals.totals(pause), counters.usage(pause)
+  local id, totals, counted = "node_id=" .. quoted(node.get_id()), vitals.totals(pause), counters.usage(pause)
   put_node(out, id)
   put_connections(out, "sluice_connections_total", id, totals)
   put_connections(out, "sluice_nginx_connections_total", id, totals)
   put_requests(out, "sluice_requests_total", id, totals)
   put_requests(out, "sluice_nginx_requests_total", id, totals)
   put_streams(out, id, totals)
+  pause()
   put_memory(out, id, pause)
   put_shared(out, id, counted)
   put_refused(out, id, counted)
   put_targets(out, pause)
   put_circuits(out, pause)
+  pause()
 end
 
 return node_metrics

@@ -2,6 +2,7 @@
 -- What the gateway as a whole has done and is doing: each worker adds what its board says to shared counters, once a
 -- second and when it is asked, so that any of them can tell the sums.
 
+local ffi = require "ffi"
 local counters = require "sluice.counters"
 local core = require "sluice.api.core"
 local timer = require "sluice.timer"
@@ -57,6 +58,14 @@ function vitals.publish()
   end
 end
 
+local shared, names, workers = {}, {}, {} -- what all workers' cells are named
+
+local look_for_cells = counters.watch(PREFIX, function(handle, key, len)
+  local name, id = ffi.string(key, len):match("^v\1([^\1]*)\1?(%d*)$")
+  if not name then return end
+  shared[#shared + 1], names[#names + 1], workers[#workers + 1] = handle, name, tonumber(id) or false
+end)
+
 ---@return table<string, integer> of all workers: requests, connections, streams, connections_open, requests_open,
 ---streams_open, stream_bytes_in, stream_bytes_out
 ---@param pause? fun() called now and then
@@ -64,9 +73,9 @@ function vitals.totals(pause)
   vitals.publish()
   local totals = { requests = 0, connections = 0, connections_open = 0, requests_open = 0, streams = 0,
     streams_open = 0, stream_bytes_in = 0, stream_bytes_out = 0 }
-  for key, value in counters.each(PREFIX, pause) do
-    local name = key:match("^v\1([^\1]*)")
-    if totals[name] then totals[name] = totals[name] + value end
+  look_for_cells(pause)
+  for i, name in ipairs(names) do
+    if totals[name] then totals[name] = totals[name] + counters.at(shared[i]) end
   end
   return totals
 end
@@ -77,11 +86,12 @@ end
 function vitals.workers(pause)
   vitals.publish()
   local by_id, list = {}, {}
-  for key, value in counters.each(PREFIX, pause) do
-    local name, id = key:match("^v\1([^\1]*)\1(%d+)$")
-    if name then
-      local one = by_id[id] or { id = tonumber(id) }
-      one[name] = value
+  look_for_cells(pause)
+  for i, name in ipairs(names) do
+    local id = workers[i]
+    if id then
+      local one = by_id[id] or { id = id }
+      one[name] = counters.at(shared[i])
       if not by_id[id] then list[#list + 1] = one end
       by_id[id] = one
     end

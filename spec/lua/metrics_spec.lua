@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
+local ffi = require "ffi"
 local fake = require "spec.lua.support.fake_core"
 
 -- Named cells as the shared table keeps them, for as many "workers" as load the module.
@@ -18,13 +19,16 @@ local function shared_cells()
       values[handle] = values[handle] + delta
     end,
     at = function(handle) return values[handle] end,
-    each_new = function(prefix, known, found, pause)
-      for handle = 1, #names do
-        if names[handle]:sub(1, #prefix) == prefix and not known[handle] then
-          known[handle] = true
-          found(handle, names[handle])
+    watch = function(prefix, found)
+      local known = 0
+      return function(pause)
+        for handle = known + 1, #names do
+          if names[handle]:sub(1, #prefix) == prefix then
+            found(handle, ffi.cast("const char *", names[handle]), #names[handle])
+          end
+          known = handle
+          if handle % 64 == 0 and pause then pause() end
         end
-        if handle % 64 == 0 and pause then pause() end
       end
     end,
     each = function(prefix)
