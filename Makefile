@@ -146,18 +146,20 @@ $(GO_TOOLS): $(GO_FILES)
 	cd spec/support/go && $(GO) build -o $(abspath $(@D))/ ./grpc-compressed ./greeter ./otlp-descriptors
 	touch $@
 
-# ---- What others made, for the specs: WebSocket clients and services, JSON Schema's tests; pinned by their hashes ----
+# ---- What others made, for the specs: WebSocket clients and services, JSON Schema's tests, another Avro; pinned by hash ----
 
 WEBSOCKETS_SHA256 := a3b3366087c1bc0a2795111edcadddb8b3b59509d5db5d7ea3fdd69f954a8878
 WS_SHA256         := a08221f2851472c944ca0178d89a9888c7f43fbd9998afc8a7ec6fe417c4ca20
 JSONSCHEMA_SHA256 := d71497fef26351a33265337fa77ffeb82423f3ea21283cd9467bb03999266bc4
 METASCHEMA_SHA256 := 87e4fdf3a94858b8a2ba2778d9ba57d8a9cafca7c7489c46ba0d30a8bc6a9c3c
 ASYNCAPI_SHA256   := 01af8744dc33c0c7eb2e908f6a955319ee58b70ecadc9387d1aeb16c0cd28928
+FASTAVRO_SHA256   := 13e11c6cb28626da85290933027cd419ce3f9ab8e45410ef24ce6b89d20a1f6c
 METASCHEMAS       := jsonschema_specifications-2023.12.1-py3-none-any.whl
 
 peers: $(CACHE)/peers/websockets/src/websockets/version.py $(CACHE)/peers/ws/index.js \
        $(CACHE)/peers/json-schema/json/README.md $(CACHE)/peers/json-schema/jsonschema_specifications/__init__.py \
-       $(CACHE)/peers/asyncapi/schemas/3.0.0.json
+       $(CACHE)/peers/asyncapi/schemas/3.0.0.json \
+       $(CACHE)/peers/fastavro/fastavro/__init__.py
 
 $(CACHE)/websockets-13.1.tar.gz:
 	@mkdir -p $(CACHE)
@@ -206,6 +208,16 @@ $(CACHE)/asyncapi-specs-6.11.1.tgz:
 $(CACHE)/peers/asyncapi/schemas/3.0.0.json: $(CACHE)/asyncapi-specs-6.11.1.tgz
 	@mkdir -p $(CACHE)/peers/asyncapi
 	tar -xzf $< -C $(CACHE)/peers/asyncapi --strip-components=1 --no-same-owner -m package/schemas/3.0.0.json
+
+# Its own Python runs as it is; nothing of it is compiled.
+$(CACHE)/fastavro-1.9.7.tar.gz:
+	@mkdir -p $(CACHE)
+	pip3 download --quiet --no-binary fastavro --no-deps --dest $(CACHE) fastavro==1.9.7
+	echo "$(FASTAVRO_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(CACHE)/peers/fastavro/fastavro/__init__.py: $(CACHE)/fastavro-1.9.7.tar.gz
+	@mkdir -p $(CACHE)/peers/fastavro
+	tar -xzf $< -C $(CACHE)/peers/fastavro --strip-components=1 --no-same-owner -m fastavro-1.9.7/fastavro
 
 # ---- What people type ----
 

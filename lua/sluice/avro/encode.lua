@@ -22,7 +22,8 @@ local int64, uint64 = ffi.typeof("int64_t"), ffi.typeof("uint64_t")
 local encode = {}
 
 local MOST_DEPTH = 200          -- records, lists and maps within each other
-local MOST_WORK = 4000000       -- elements and fields in one value; tries of a union count anew
+local MOST_WORK = 4000000       -- elements and fields in one value; what a union tries counts anew
+local TRY_WORK = 100            -- of a branch that may not fit
 local MAX_EXACT = 2 ^ 53
 local FLOAT_MOST = 3.4028234663852886e38
 
@@ -292,6 +293,7 @@ local function put_first(list, value, depth)
     local test = branch.encoder.test
     if not test then
       local mark = bytes.mark()
+      enter(depth, TRY_WORK)
       put_long(branch.index)
       local done, why = catch(try, branch.encoder, value, depth)
       if done then return true end

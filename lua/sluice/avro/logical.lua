@@ -127,8 +127,8 @@ local function moment(digits, zone)
       local date, clock, rest = match(text, "^(%d%d%d%d%-%d%d%-%d%d)[Tt ](%d%d:%d%d:%d%d%.?%d*)(.*)$")
       local days = date and date_number(date)
       local seconds, fraction = clock_number(clock or "", digits)
-      local offset = zone and rest and offset_of(rest) or rest == "" and 0
-      if not days or not seconds or not offset or not zone and rest ~= "" then return nil end
+      local offset = rest == "" and 0 or rest and offset_of(rest)
+      if not days or not seconds or not offset or zone ~= (rest ~= "") then return nil end
       seconds = days * 86400 + seconds - offset * 60
       if digits == 9 and (seconds >= SECONDS_MOST - 1 or seconds <= 1 - SECONDS_MOST) then return nil end
       return number_of(int64(seconds) * unit + fraction)
