@@ -200,7 +200,7 @@ local function check_protocols(loader, entry, field, code)
   end
 end
 
--- What the schema says of the plugin's own fields: nothing may stand there, or a choice of protocols.
+-- What the schema says of the plugin's own fields: nothing may stand there, something must, or a choice of protocols.
 local function check_plugin_fields(loader, entry, normal, code)
   local plugin = entry.record
   for _, name in ipairs { "consumer", "consumer_group", "route", "service" } do
@@ -208,6 +208,8 @@ local function check_plugin_fields(loader, entry, normal, code)
     if field and field.eq == null and plugin[name] then
       note(loader, entry, { name }, ("nothing: %s cannot be set for one %s"):format(plugin.name,
         name:gsub("_", " ")), "one")
+    elseif field and field.required and not plugin[name] then
+      note(loader, entry, { name }, ("a %s: %s stands at one"):format(name:gsub("_", " "), plugin.name), "nothing")
     end
   end
   check_protocols(loader, entry, schema.plugin_field(normal, "protocols") or {}, code)

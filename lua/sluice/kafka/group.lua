@@ -177,9 +177,19 @@ function Consumer:commit(what, timeout)
   return act(self, COMMIT, cells, count, timeout)
 end
 
+-- Whether the worker ends: only of one that was opened with `through_drain`.
+---@return boolean
+function Consumer:is_draining()
+  return self.holds
+end
+
 -- Leaves the group, whose other members take over its partitions. Closing twice is no error.
 function Consumer:close()
   C.bridge_kafka_group_close(worker, self.handle)
+  self.closed = true
+  if not self.holds then return end
+  self.holds = false
+  C.bridge_hold(worker, -1)
 end
 
 -- A consumer whose plugin forgot it leaves when it is collected.
@@ -190,11 +200,20 @@ end
 local open_consumers = setmetatable({}, { __mode = "k" })
 local draining = false
 
+-- The worker stays until it has committed what it has begun, and is closed.
+local function let_finish(consumer)
+  if consumer.closed or consumer.holds then return end
+  consumer.holds = true
+  C.bridge_hold(worker, 1)
+end
+
 -- A worker that drains leaves its groups at once: others go on with their partitions.
 if worker ~= nil then
   require("sluice.runtime").on("stop", function()
     draining = true
-    for consumer in pairs(open_consumers) do consumer:close() end
+    for consumer in pairs(open_consumers) do
+      if consumer.through_drain then let_finish(consumer) else consumer:close() end
+    end
   end)
 end
 
@@ -229,10 +248,11 @@ local CODES = { [FULL] = "full", [NONE] = "cluster", [FAILED] = "failed" }
 
 -- Joins a group; its partitions come later, when the group has agreed on them.
 ---@param options { cluster?: string, group: string, topics?: string[], pattern?: string, from?: "latest"|"earliest",
---- properties?: table<string, string|number|boolean>, handover?: number } `pattern`: a regular expression instead of
---- `topics`, for those that exist and those to come. `from`: where to begin where the group has committed nothing,
---- "latest" unless told. `properties`: librdkafka's, over the cluster's. `handover`: seconds that a partition which is
---- taken away stays with this member, 5 unless told
+--- properties?: table<string, string|number|boolean>, handover?: number, through_drain?: boolean } `pattern`: a regular
+--- expression instead of `topics`, for those that exist and those to come. `from`: where to begin where the group has
+--- committed nothing, "latest" unless told. `properties`: librdkafka's, over the cluster's. `handover`: seconds that a
+--- partition which is taken away stays with this member, 5 unless told. `through_drain`: when the worker ends, the
+--- member stays until it is closed, which its user does as soon as `consumer:is_draining()`
 ---@return sluice.kafka.consumer|nil
 ---@return string|nil err
 ---@return "full"|"cluster"|"invalid"|"failed"|nil code "full": `consumers_max` of the cluster is reached
@@ -248,7 +268,8 @@ function group.group(options)
     local text = C.bridge_error(worker)
     return nil, text ~= nil and ffi_string(text) or "failed", CODES[status] or "invalid"
   end
-  local consumer = setmetatable({ handle = handle, held = keep(handle) }, Consumer)
+  local consumer = setmetatable({ handle = handle, held = keep(handle), closed = false, holds = false,
+    through_drain = options.through_drain or false }, Consumer)
   open_consumers[consumer] = true
   return consumer
 end
