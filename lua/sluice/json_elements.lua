@@ -104,6 +104,16 @@ function elements.decode(text)
   return value, err
 end
 
+-- The value of a member as it is written.
+---@param text string a JSON object, which has been decoded
+---@param name string
+---@return string|nil
+function elements.member(text, name)
+  local data, len = cast("const uint8_t *", text), #text
+  local at = member_at(text, data, skip_space(data, 0), len, name)
+  return at and sub(text, at + 1, value_end(data, at, len))
+end
+
 -- The texts of the elements, and their values.
 ---@param text string
 ---@param path? string[] names of the members that lead to the array; the text is the array unless told

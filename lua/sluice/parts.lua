@@ -18,6 +18,7 @@ return {
     certificate
     channel
     circuit
+    cloudevents
     counters
     crypto
     datagram
