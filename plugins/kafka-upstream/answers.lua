@@ -1,10 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
--- What a client is told of its records.
-local kafka = require "sluice.kafka"
-
+-- What a client is told of its records: a status, a body and fields. An entry is what it is told of one of several.
 local answers = {}
 
-answers.RETRY = { ["Retry-After"] = "1" }
+local RETRY = { ["Retry-After"] = "1" }
 
 -- What Kafka's error means for the client. Others: 502, for the fault is behind the gateway.
 local STATUS = {
@@ -15,59 +13,59 @@ local STATUS = {
   _TRANSPORT = 503, _ALL_BROKERS_DOWN = 503,
 }
 
+---@param status integer
+---@return table|nil
+function answers.headers(status)
+  return status == 503 and RETRY or nil
+end
+
+-- ---- Entries -------------------------------------------------------------------------------------------------------
+
+-- Of one that Kafka did not take.
+---@param err string
 ---@param code string of kafka.produce
----@return integer
-function answers.status(code)
-  return STATUS[code] or 502
+function answers.failed(err, code)
+  return { error = err, code = code, status = STATUS[code] or 502 }
 end
 
--- What is told of one record of several that was not produced.
-function answers.entry(err, code)
-  return { error = err, code = code, status = answers.status(code) }
-end
-
--- The same of one that cannot become a record.
+-- Of one that cannot be a record.
 ---@param refusal table see sources.refuse
-function answers.refused_entry(refusal)
+function answers.refused(refusal)
   local text = refusal.message .. (refusal.error and ": " .. refusal.error or "")
   return { error = text, status = refusal.status, field = refusal.field }
 end
 
--- Ends the phase.
-function answers.refuse(exchange, topic, err, code)
-  local status = answers.status(code)
-  exchange.response:exit(status, {
-    message = status == 503 and "Kafka cannot take the record now" or "the record was not produced",
-    error = err, code = code, topic = topic, request_id = exchange.id,
-  }, status == 503 and answers.RETRY or nil)
-end
+-- ---- Whole answers -------------------------------------------------------------------------------------------------
 
--- The request cannot become a record.
----@param refusal table see sources.refuse
-function answers.refuse_request(exchange, refusal)
-  exchange.response:exit(refusal.status, {
-    message = refusal.message, error = refusal.error, field = refusal.field, request_id = exchange.id,
-  })
-end
-
-function answers.dropped(exchange)
-  exchange.response:exit(200, { message = "message dropped" })
-end
-
--- Produces one record and answers.
----@param record sluice.kafka.message
----@param wait boolean
-function answers.produce(exchange, record, wait)
-  local topic = record.topic
-  if not wait then
-    local queued, err, code = kafka.send(record)
-    if not queued then answers.refuse(exchange, topic, err, code) end
-    exchange.response:exit(202, { message = "message sent", topic = topic })
-  end
-  local at, err, code = kafka.produce(record)
-  if not at then answers.refuse(exchange, topic, err, code) end
+---@param at table where the record is
+function answers.sent(at)
   at.message = "message sent"
-  exchange.response:exit(200, at)
+  return 200, at
+end
+
+function answers.queued(topic)
+  return 202, { message = "message sent", topic = topic }
+end
+
+function answers.dropped()
+  return 200, { message = "message dropped" }
+end
+
+---@param entry table see answers.failed
+function answers.not_sent(exchange, entry, topic)
+  entry.message = entry.status == 503 and "Kafka cannot take the record now" or "the record was not produced"
+  entry.topic, entry.request_id = topic, exchange.id
+  local status = entry.status
+  entry.status = nil
+  return status, entry, answers.headers(status)
+end
+
+---@param refusal table see sources.refuse
+---@param dead_letter? table where the record was set aside
+---@param status? integer in place of the refusal's
+function answers.no_record(exchange, refusal, dead_letter, status)
+  return status or refusal.status, { message = refusal.message, error = refusal.error, field = refusal.field,
+    dead_letter = dead_letter, request_id = exchange.id }
 end
 
 return answers

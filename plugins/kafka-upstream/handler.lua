@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- A request becomes a record, and the answer says where the broker put it. No service is called.
-local answers = require "kafka-upstream.answers"
+local idempotency = require "kafka-upstream.idempotency"
 local kafka = require "sluice.kafka"
 local record = require "kafka-upstream.record"
+local records = require "sluice.records"
+local sender = require "kafka-upstream.sender"
 local several = require "kafka-upstream.several"
 local sources = require "kafka-upstream.sources"
 
@@ -12,42 +14,54 @@ local runs = setmetatable({}, { __mode = "k" }) -- by configuration: the functio
 
 local body_of = sources.body_of
 
--- The body as it is, perhaps with a key from a field: the way that most records go.
-local function plain(conf, cluster)
-  local topic, timeout, key_header, wait = conf.topic, conf.timeout / 1000, conf.key_header, conf.wait
-  local traced, put_trace = conf.trace_headers, record.put_trace
+-- What is the same for all requests of a configuration.
+local function plan_of(conf, cluster)
+  return {
+    cluster = cluster, topic = conf.topic, timeout = conf.timeout / 1000, wait = conf.wait, traced = conf.trace_headers,
+    make = record.compile(conf, cluster), dead_letter_topic = conf.dead_letter_topic,
+    dead_letter_status = conf.dead_letter_status,
+  }
+end
+
+local function one(conf, plan)
   return function(exchange)
-    answers.produce(exchange, {
-      cluster = cluster, topic = topic, value = body_of(conf, exchange), timeout = timeout,
-      key = key_header and exchange.request:get_header(key_header) or nil,
-      headers = traced and put_trace(nil, exchange) or nil,
-    }, wait)
+    return sender.one(plan, sources.values(exchange, body_of(conf, exchange)))
   end
 end
 
-local function one_record(conf, cluster)
-  local make, wait = record.compile(conf, cluster), conf.wait
+-- The body as it is, perhaps with a key from a field: the way that most records go.
+local function plain(conf, plan)
+  local cluster, topic, timeout, key_header = plan.cluster, plan.topic, plan.timeout, conf.key_header
   return function(exchange)
-    local made, refusal = sources.try(make, sources.values(exchange, body_of(conf, exchange)))
-    if refusal then answers.refuse_request(exchange, refusal) end
-    if not made then answers.dropped(exchange) end
-    answers.produce(exchange, made, wait)
+    local body = body_of(conf, exchange)
+    if records.any("produce") then return sender.one(plan, sources.values(exchange, body)) end
+    local key = key_header and exchange.request:get_header(key_header) or nil
+    return sender.produce(plan, exchange,
+      { cluster = cluster, topic = topic, value = body, timeout = timeout, key = key }, body)
   end
+end
+
+local function compile(conf)
+  local cluster, err = kafka.cluster_of(conf)
+  if not cluster then error(err, 0) end
+  local plan, way = plan_of(conf, cluster), one
+  if conf.batch ~= "none" or conf.topics_query_arg or conf.cloudevents then
+    way = several.compile
+  elseif record.is_plain(conf) then
+    way = plain
+  end
+  local run = way(conf, plan)
+  return conf.idempotency and idempotency.wrap(conf, run) or run
 end
 
 -- Clusters of `bootstrap_servers` are kept while a configuration asks for them.
 function upstream.configure(confs)
-  for _, conf in ipairs(confs or {}) do
-    local cluster, err = kafka.cluster_of(conf)
-    if not cluster then error(err, 0) end
-    local compile = record.is_plain(conf) and plain or one_record
-    if conf.batch ~= "none" or conf.topics_query_arg then compile = several.compile end
-    runs[conf] = compile(conf, cluster)
-  end
+  for _, conf in ipairs(confs or {}) do runs[conf] = compile(conf) end
 end
 
 function upstream.access(conf, exchange)
-  runs[conf](exchange)
+  local status, body, headers = runs[conf](exchange)
+  if status then exchange.response:exit(status, body, headers) end -- else the answer was a stream
 end
 
 return upstream

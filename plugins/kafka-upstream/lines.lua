@@ -9,7 +9,7 @@
 local answers = require "kafka-upstream.answers"
 local bell = require "sluice.bell"
 local json = require "sluice.json"
-local kafka = require "sluice.kafka"
+local sender = require "kafka-upstream.sender"
 local sluice = require "sluice"
 local sources = require "kafka-upstream.sources"
 local together = require "sluice.together"
@@ -104,14 +104,14 @@ local function read(run)
 end
 
 local function tell(run)
-  local batch, told = run.batch, run.told
+  local batch = run.sender.batch
   while not run.over do
     local index, err = batch:next(LOOK_S)
     while index do
-      told[#told + 1] = index
+      run.told[#run.told + 1] = index
       index = batch:next(0)
     end
-    if told[1] then run.bell:ring() end
+    if run.told[1] then run.bell:ring() end
     if err == "closed" then return end
     if err == "empty" then run.work:wait(LOOK_S) end
   end
@@ -119,22 +119,24 @@ end
 
 -- ---- The one that answers ------------------------------------------------------------------------------------------
 
+local Run = {}
+Run.__index = Run
+
 -- What is known about record `number`.
-local function settle(run, number, entry)
-  run.entries[number] = entry
-  if entry.error then run.failed = run.failed + 1 elseif not entry.dropped then run.sent = run.sent + 1 end
+function Run:settle(number, entry)
+  self.entries[number] = entry
+  if entry.error then self.failed = self.failed + 1 elseif not entry.dropped then self.sent = self.sent + 1 end
 end
 
 local function take_told(run)
   local told = run.told
+  if not told[1] then return end
+  run.told = run.spare
   for i = 1, #told do
-    local index = told[i]
-    local number = run.numbers[index]
-    local at, err, code = run.batch:result(index)
-    run.numbers[index], told[i] = nil, nil
-    run.waiting = run.waiting - 1
-    settle(run, number, at or answers.entry(err, code))
+    run.sender:told(told[i])
+    told[i] = nil
   end
+  run.spare = told
 end
 
 -- Sends the lines of those whose predecessors are all known. False: the client has left.
@@ -167,39 +169,24 @@ local function make_room(run)
   return true
 end
 
-local function produce(run, number, made)
-  if not run.batch then
-    local queued, err, code = kafka.send(made)
-    return settle(run, number, queued and { topic = made.topic } or answers.entry(err, code))
-  end
-  local index, err, code = run.batch:add(made)
-  while code == "full" and run.waiting > 0 do
-    if not pause(run) then return end
-    index, err, code = run.batch:add(made)
-  end
-  if not index then return settle(run, number, answers.entry(err, code)) end
-  run.numbers[index] = number
-  run.waiting = run.waiting + 1
-  if run.waiting == 1 then run.work:ring() end
+-- Of the sender, when a record finds no room.
+function Run:wait_for_one()
+  return pause(self)
 end
 
 -- One line becomes a record. False: the client has left.
 local function take_line(run, text)
   if not make_room(run) then return false end
-  local number = run.count + 1
+  local number, sending = run.count + 1, run.sender
   run.count, run.lines[number] = number, run.splitter.number
   if text == false then
-    settle(run, number, { error = "the line is longer than " .. run.splitter.most .. " bytes", status = 413 })
+    run:settle(number, { error = "the line is longer than " .. run.splitter.most .. " bytes", status = 413 })
     return true
   end
-  local made, refusal = sources.try(run.make, sources.element(run.values, text))
-  if refusal then
-    settle(run, number, answers.refused_entry(refusal))
-  elseif not made then
-    settle(run, number, { dropped = true })
-  else
-    produce(run, number, made)
-  end
+  local idle = sending.waiting == 0
+  local made = sending:make(number, sources.element(run.values, text))
+  if made then sending:add(number, made, text) end
+  if idle and sending.waiting > 0 then run.work:ring() end
   return true
 end
 
@@ -256,40 +243,47 @@ local function work(run)
   } .. "\n")
 end
 
-local function close(run)
+local function close(run, err)
   run.over = true
   run.room:ring()
   run.work:ring()
-  if run.batch then run.batch:close() end
+  run.sender:close(err)
 end
 
-local function new_run(exchange, options)
-  local batch, err
-  if options.wait then batch, err = kafka.batch { cluster = options.cluster, timeout = options.timeout } end
-  if options.wait and not batch then answers.refuse(exchange, options.topic, err, "full") end
+local function new_run(plan, exchange, line_most)
   local prefer = exchange.request:get_header("prefer")
-  return {
-    exchange = exchange, batch = batch, make = options.make, values = sources.values(exchange, ""),
-    splitter = lines.splitter(options.line_most), minimal = prefer ~= nil and find(prefer, "return=minimal", 1, true),
-    bell = bell.new(), room = bell.new(), work = bell.new(), inbox = false, told = {}, numbers = {}, entries = {},
-    lines = {}, count = 0, answered = 0, waiting = 0, sent = 0, failed = 0, over = false, body_ended = false,
-  }
+  local run = setmetatable({
+    exchange = exchange, values = sources.values(exchange, ""), splitter = lines.splitter(line_most),
+    minimal = prefer ~= nil and find(prefer, "return=minimal", 1, true) ~= nil,
+    bell = bell.new(), room = bell.new(), work = bell.new(), inbox = false, told = {}, spare = {}, entries = {},
+    lines = {}, count = 0, answered = 0, sent = 0, failed = 0, over = false, body_ended = false,
+  }, Run)
+  local err
+  run.sender, err = sender.new(plan, exchange, run)
+  return run.sender and run, err
+end
+
+-- A client that waits for an invitation must not take the answer for a refusal.
+local function wait_for_content(run)
+  if not run.exchange.request:get_header("expect") then return end
+  while not run.inbox and not run.body_ended do run.bell:wait(LOOK_S) end
 end
 
 -- A function that serves a request whose body is lines.
----@param options { make: function, cluster: string, topic: string, timeout: number, wait: boolean, line_most: integer }
----@return fun(exchange: sluice.exchange)
-function lines.compile(options)
+---@param plan table
+---@param line_most integer bytes of a line
+---@return fun(exchange: sluice.exchange): integer|nil, table, table
+function lines.compile(plan, line_most)
   return function(exchange)
-    local run = new_run(exchange, options)
+    local run, why = new_run(plan, exchange, line_most)
+    if not run then return answers.not_sent(exchange, answers.failed(why, "full"), plan.topic) end
     local helpers = together.new()
     assert(helpers:start("reader", read, run))
-    if run.batch then assert(helpers:start("teller", tell, run)) end
-    -- A client that waits for an invitation must not take the answer for a refusal.
-    while exchange.request:get_header("expect") and not run.inbox and not run.body_ended do run.bell:wait(LOOK_S) end
+    if plan.wait then assert(helpers:start("teller", tell, run)) end
+    wait_for_content(run)
     run.stream = exchange.response:stream(200, HEADERS)
     local ok, err = pcall(work, run)
-    close(run)
+    close(run, not ok and tostring(err) or run.body_error)
     run.stream:finish()
     if not ok then error(err, 0) end
   end

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- What a request, or an element of a batch, becomes: a function for each configuration that makes the record, with
 -- nothing in it that the configuration does not use.
+local cloudevents = require "sluice.cloudevents"
+local events = require "kafka-upstream.events"
 local json = require "sluice.json"
 local message = require "kafka-upstream.message"
 local sluice = require "sluice"
@@ -144,19 +146,6 @@ local function timestamp_maker(conf)
   end
 end
 
-local TRACE = { "traceparent", "tracestate" }
-
-local function put_trace(headers, exchange)
-  local request = exchange.request
-  local parent = request:get_header(TRACE[1])
-  if not parent then return headers end
-  headers = headers or {}
-  headers[#headers + 1] = { TRACE[1], parent }
-  local state = request:get_header(TRACE[2])
-  if state then headers[#headers + 1] = { TRACE[2], state } end
-  return headers
-end
-
 local function header_sources(conf)
   local names, list = {}, {}
   for name in pairs(conf.headers or {}) do names[#names + 1] = name end
@@ -167,12 +156,11 @@ local function header_sources(conf)
   return list
 end
 
--- A list of { name, value }; nil without any.
+-- Puts them behind those in a list of { name, value }, which may be nil; nil without any.
 local function headers_maker(conf)
-  local list, traced = header_sources(conf), conf.trace_headers
-  if #list == 0 and not traced then return nil end
-  return function(values)
-    local headers
+  local list = header_sources(conf)
+  if #list == 0 then return nil end
+  return function(values, headers)
     for i = 1, #list do
       local value = sources.text(list[i].source(values))
       if value then
@@ -180,7 +168,6 @@ local function headers_maker(conf)
         headers[#headers + 1] = { list[i].name, value }
       end
     end
-    if traced then headers = put_trace(headers, values.exchange) end
     return headers
   end
 end
@@ -203,17 +190,39 @@ local function compile_functions(compiler, conf, field)
   return functions
 end
 
--- What a function of the configuration has made of the record.
-local function check_record(made)
-  if type(made) ~= "table" then error("record_by_lua_functions: expected a record or nil, got " .. type(made), 0) end
+-- What a function or another plugin has made of the record; raises when that is none. `who` made it.
+---@return sluice.kafka.message
+function record.check(made, who)
+  if type(made) ~= "table" then error(who .. ": expected a record or nil, got " .. type(made), 0) end
   check_topic(made.topic)
   made.key, made.value = sources.text(made.key), sources.text(made.value)
   for _, name in ipairs { "partition", "timestamp" } do
     if made[name] ~= nil and not sources.whole(made[name]) then
-      error("record_by_lua_functions: " .. name .. " must be a whole number, got " .. tostring(made[name]), 0)
+      error(who .. ": " .. name .. " must be a whole number, got " .. tostring(made[name]), 0)
     end
   end
   return made
+end
+
+-- Value, key and headers of an event, as far as there is one.
+local function event_maker(conf)
+  if not conf.cloudevents then return nil end
+  local event_of, mode = events.maker(conf.cloudevents), conf.cloudevents.mode
+  return function(values)
+    local event = event_of(values)
+    if not event then return nil end
+    local made, err = cloudevents.to_record(event, mode)
+    if not made then sources.refuse(400, "the request is no CloudEvent", { error = err, field = "data" }) end
+    return made
+  end
+end
+
+local function makers_of(conf, compiler)
+  return {
+    topic = topic_maker(conf), key = key_maker(conf), partition = partition_maker(conf),
+    timestamp = timestamp_maker(conf), headers = headers_maker(conf), event = event_maker(conf),
+    value = value_maker(conf, compile_functions(compiler, conf, "message_by_lua_functions")),
+  }
 end
 
 -- A function of the values that makes the record; nil and "dropped" when a function wants none.
@@ -222,24 +231,28 @@ end
 ---@return fun(values: table): table|nil, string|nil
 function record.compile(conf, cluster)
   local compiler = require("sluice.code").compiler()
-  local topic, timeout = conf.topic, conf.timeout / 1000
-  local topic_of, value_of = topic_maker(conf), value_maker(conf, compile_functions(compiler, conf,
-    "message_by_lua_functions"))
-  local key_of, partition_of, timestamp_of = key_maker(conf), partition_maker(conf), timestamp_maker(conf)
-  local headers_of = headers_maker(conf)
+  local makers, topic, timeout = makers_of(conf, compiler), conf.topic, conf.timeout / 1000
+  local topic_of, value_of, key_of, event_of = makers.topic, makers.value, makers.key, makers.event
+  local partition_of, timestamp_of, headers_of = makers.partition, makers.timestamp, makers.headers
   local functions = compile_functions(compiler, conf, "record_by_lua_functions")
   return function(values)
-    local value, dropped = value_of(values)
-    if dropped then return nil, dropped end
-    local made = {
-      cluster = cluster, timeout = timeout, topic = topic_of and topic_of(values) or topic, value = value,
-      key = key_of and key_of(values) or nil, partition = partition_of and partition_of(values) or nil,
-      timestamp = timestamp_of and timestamp_of(values) or nil, headers = headers_of and headers_of(values) or nil,
-    }
+    local event = event_of and event_of(values)
+    local made = event or {}
+    if not event then
+      local value, dropped = value_of(values)
+      if dropped then return nil, dropped end
+      made.value = value
+    end
+    made.cluster, made.timeout, made.topic = cluster, timeout, topic_of and topic_of(values) or topic
+    if key_of then made.key = key_of(values) end
+    if partition_of then made.partition = partition_of(values) end
+    if timestamp_of then made.timestamp = timestamp_of(values) end
+    if headers_of then made.headers = headers_of(values, made.headers) end
     if not functions then return made end
+    made.headers = made.headers or {}
     made = run_functions(functions, made, values.exchange)
     if made == nil then return nil, "dropped" end
-    return check_record(made)
+    return record.check(made, "record_by_lua_functions")
   end
 end
 
@@ -247,11 +260,9 @@ end
 ---@param conf table
 ---@return boolean
 function record.is_plain(conf)
-  return conf.value == "body" and not sources.is_template(conf.topic)
+  return conf.value == "body" and not conf.cloudevents and not sources.is_template(conf.topic)
     and not conf.key_query_arg and not conf.key and not conf.partition and not conf.timestamp
     and not (conf.headers and next(conf.headers)) and not (conf.record_by_lua_functions or {})[1]
 end
-
-record.put_trace = put_trace
 
 return record

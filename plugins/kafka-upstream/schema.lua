@@ -71,6 +71,28 @@ fields.trace_headers = { type = "boolean", default = true,
 fields.record_by_lua_functions = lua_functions("Lua code of functions, each given the record and the exchange; what it "
   .. "returns is the record, nil drops it")
 
+fields.cloudevents = { type = "record", about = "requests are CloudEvents, and so are their records", fields = {
+  { mode = { type = "string", default = "binary", one_of = { "binary", "structured" },
+    about = "content mode of the records: attributes as headers, or the whole event as JSON" } },
+  { required = { type = "boolean", default = true,
+    about = "what is no event is refused, unless `type` and `source` make it one; false: it goes on as it is" } },
+  { type = source("type of the event that another request becomes, with $(...)") },
+  { source = source("its source") },
+  { subject = source("its subject") },
+  { id = source("its id; a new one unless told") },
+}, entity_checks = { { mutually_required = { "type", "source" } } } }
+
+fields.idempotency = { type = "record", about = "a request whose key came before is answered as it was", fields = {
+  { header = { type = "string", default = "Idempotency-Key", match = FIELD_NAME, about = "field with the key" } },
+  { required = { type = "boolean", default = false, about = "a request without a key is refused" } },
+  { ttl = { type = "number", default = 86400, gt = 0, about = "seconds that an answer is remembered" } },
+} }
+
+fields.dead_letter_topic = { type = "string", match = TOPIC, len_max = 249,
+  about = "where requests and records go that cannot go where they should; not when Kafka is away" }
+fields.dead_letter_status = { type = "integer", between = { 200, 599 },
+  about = "status of the answer to one that was set aside there; that of the failure unless told" }
+
 fields.wait = { type = "boolean", default = true,
   about = "answer after the broker's acknowledgement, with partition and offset; false: answer 202 at once" }
 
@@ -94,10 +116,22 @@ local function check_batch(conf)
   return nil, "batch: expected forward_body: true, for the records are in the body"
 end
 
+local function check_events(conf)
+  if not conf.cloudevents or conf.value == "message" or conf.value == "body" then return true end
+  return nil, "value: expected none beside cloudevents, for the event's data is the value"
+end
+
+local function check_idempotency(conf)
+  if not conf.idempotency or conf.batch ~= "lines" then return true end
+  return nil, "idempotency: expected batch other than lines, for the answer to a stream is not remembered"
+end
+
 fields.entity_checks = {
   { custom_entity_check = { field_sources = FORWARDS, fn = check_forwards } },
   { custom_entity_check = { field_sources = { "value", "message_by_lua_functions" }, fn = check_functions } },
   { custom_entity_check = { field_sources = { "batch", "forward_body" }, fn = check_batch } },
+  { custom_entity_check = { field_sources = { "cloudevents", "value" }, fn = check_events } },
+  { custom_entity_check = { field_sources = { "idempotency", "batch" }, fn = check_idempotency } },
   { mutually_exclusive = { "key", "key_header", "key_query_arg" } },
 }
 

@@ -1,11 +1,13 @@
 -- SPDX-License-Identifier: Apache-2.0
--- A request that becomes several records: the elements of a JSON array, the lines of a stream, or one record for each
--- topic that it names.
+-- A request that becomes several records: the elements of a JSON array, the lines of a stream, a batch of CloudEvents,
+-- or one record for each topic that it names.
 local answers = require "kafka-upstream.answers"
 local elements = require "sluice.json_elements"
+local events = require "kafka-upstream.events"
+local json = require "sluice.json"
 local lines = require "kafka-upstream.lines"
-local many = require "kafka-upstream.many"
 local record = require "kafka-upstream.record"
+local sender = require "kafka-upstream.sender"
 local sources = require "kafka-upstream.sources"
 
 local several = {}
@@ -26,8 +28,14 @@ end
 
 local CANNOT = { syntax = "the body is no JSON", path = "the body holds no array of records" }
 
+local function check_count(conf, list)
+  if #list <= conf.batch_most then return list end
+  sources.refuse(413, "a batch has at most " .. conf.batch_most .. " records", { field = "batch" })
+end
+
 -- Values of the elements; nil: the body is one record. Raises a refusal.
 local function splitter(conf)
+  if conf.batch ~= "array" and conf.batch ~= "auto" then return nil end
   local path, auto = path_of(conf), conf.batch == "auto"
   return function(values)
     if auto and not (is_json(values.exchange) and (path or values.text:find("^%s*%["))) then return nil end
@@ -36,53 +44,97 @@ local function splitter(conf)
       if auto and code == "path" then return nil end
       sources.refuse(code == "syntax" and 400 or 422, CANNOT[code], { error = decoded, field = "batch" })
     end
-    if #texts > conf.batch_most then
-      sources.refuse(413, "a batch has at most " .. conf.batch_most .. " records", { field = "batch" })
-    end
+    check_count(conf, texts)
     local list = {}
     for i = 1, #texts do list[i] = sources.element(values, texts[i], decoded[i]) end
     return list
   end
 end
 
--- ---- The function of a configuration -------------------------------------------------------------------------------
+-- What a request asks for: values of its records, or of its only one; and topics (nil: the configured one).
+local function reader(conf)
+  local split, read_events = splitter(conf), conf.cloudevents and events.reader(conf)
+  local topics_of = conf.topics_query_arg and record.topics_of(conf)
+  return function(values)
+    local asked = { topics = topics_of and topics_of(values.exchange) or nil }
+    if read_events then asked.list, asked.one = read_events(values) end
+    if asked.list then check_count(conf, asked.list) end
+    if not asked.list and not asked.one then asked.list = split and split(values) or nil end
+    asked.one = asked.one or values
+    return asked
+  end
+end
+
+-- ---- Their answer --------------------------------------------------------------------------------------------------
+
+local Many = {}
+Many.__index = Many
+
+function Many:settle(place, entry)
+  if entry.error then self.failed = self.failed + 1 elseif not entry.dropped then self.sent = self.sent + 1 end
+  self.entries[place] = entry
+end
+
+function Many:wait_for_one()
+  local index = self.sender.batch:next()
+  if not index then return false end
+  self.sender:told(index)
+  return true
+end
 
 local function copy_to(made, topic)
   local copy = {}
   for name, value in pairs(made) do copy[name] = value end
   copy.topic = topic
+  if made.headers then
+    copy.headers = {}
+    for i, header in ipairs(made.headers) do copy.headers[i] = header end
+  end
   return copy
 end
 
-local function add(out, make, values, topics)
-  local made, refusal = sources.try(make, values)
-  if refusal then
-    out:put(answers.refused_entry(refusal))
-  elseif not made then
-    out:put { dropped = true }
-  elseif topics then
-    for _, topic in ipairs(topics) do out:add(copy_to(made, topic)) end
-  else
-    out:add(made)
+function Many:take(values, topics)
+  local made = self.sender:make(self.count + 1, values)
+  if not made or not topics then
+    self.count = self.count + 1
+    if made then self.sender:add(self.count, made, values.text) end
+    return
+  end
+  for i = 1, #topics do
+    self.count = self.count + 1
+    self.sender:add(self.count, copy_to(made, topics[i]), values.text)
   end
 end
 
--- What a request asks for: values of its records (nil: it is one), and topics (nil: the configured one).
-local function reader(conf)
-  local split = conf.batch ~= "none" and splitter(conf)
-  local topics_of = conf.topics_query_arg and record.topics_of(conf)
-  return function(values)
-    local topics = topics_of and topics_of(values.exchange) or nil
-    return { list = split and split(values) or nil, topics = topics }
+-- The status that all failures have in common, or 207 where some went well or they differ.
+local function common_status(entries)
+  local status
+  for _, entry in ipairs(entries) do
+    if not entry.status or (status and status ~= entry.status) then return 207 end
+    status = entry.status
   end
+  return status
 end
 
-local function answer_one(exchange, make, values, topics, wait)
-  local made, refusal = sources.try(make, values)
-  if refusal then answers.refuse_request(exchange, refusal) end
-  if not made then answers.dropped(exchange) end
-  if topics then made.topic = topics[1] end
-  answers.produce(exchange, made, wait)
+function Many:answer(plan)
+  while self.sender.waiting > 0 and self:wait_for_one() do end
+  self.sender:close()
+  local fine = self.failed == 0
+  local status = fine and (plan.wait and 200 or 202) or common_status(self.entries)
+  return status, {
+    message = fine and "messages sent" or "not all messages were sent", sent = self.sent, failed = self.failed,
+    records = self.entries, request_id = not fine and self.exchange.id or nil,
+  }, answers.headers(status)
+end
+
+local function send_all(plan, exchange, asked)
+  local many = setmetatable({ exchange = exchange, entries = json.array(), count = 0, sent = 0, failed = 0 }, Many)
+  local sending, err = sender.new(plan, exchange, many)
+  if not sending then return answers.not_sent(exchange, answers.failed(err, "full"), plan.topic) end
+  many.sender = sending
+  local list = asked.list or { asked.one }
+  for i = 1, #list do many:take(list[i], asked.topics) end
+  return many:answer(plan)
 end
 
 -- A stream goes to one topic, which the query may name.
@@ -98,32 +150,27 @@ local function stream_maker(conf, make)
   end
 end
 
-local function stream_of(conf, cluster, make)
+local function stream_of(conf, plan)
   if conf.batch ~= "lines" and conf.batch ~= "auto" then return nil end
-  return lines.compile { make = stream_maker(conf, make), cluster = cluster, topic = conf.topic, wait = conf.wait,
-    timeout = conf.timeout / 1000, line_most = conf.batch_line_most }
+  local own = setmetatable({ make = stream_maker(conf, plan.make) }, { __index = plan })
+  return lines.compile(own, conf.batch_line_most)
 end
 
 ---@param conf table
----@param cluster string
----@return fun(exchange: sluice.exchange)
-function several.compile(conf, cluster)
-  local make, timeout, wait = record.compile(conf, cluster), conf.timeout / 1000, conf.wait
-  local stream, auto = stream_of(conf, cluster, make), conf.batch == "auto"
+---@param plan table
+---@return fun(exchange: sluice.exchange): integer|nil, table, table
+function several.compile(conf, plan)
+  local stream, auto = stream_of(conf, plan), conf.batch == "auto"
   if stream and not auto then return stream end
   local read = reader(conf)
   return function(exchange)
     if auto and lines.are_in(exchange) then return stream(exchange) end
     local values = sources.values(exchange, sources.body_of(conf, exchange))
     local asked, refusal = sources.try(read, values)
-    if refusal then answers.refuse_request(exchange, refusal) end
-    local list, topics = asked.list, asked.topics
-    if not list and not (topics and topics[2]) then answer_one(exchange, make, values, topics, wait) end
-    local out, err = many.new(cluster, timeout, wait)
-    if not out then answers.refuse(exchange, conf.topic, err, "full") end
-    for i = 1, list and #list or 1 do add(out, make, list and list[i] or values, topics) end
-    out:finish()
-    out:answer(exchange)
+    if refusal then return sender.refuse(plan, exchange, refusal, values.text) end
+    local topics = asked.topics
+    if asked.list or (topics and topics[2]) then return send_all(plan, exchange, asked) end
+    return sender.one(plan, asked.one, topics and topics[1])
   end
 end
 

@@ -14,7 +14,7 @@ local type, tostring, tonumber, error, setmetatable, rawset = type, tostring, to
 local sources = {}
 
 local NAMES = { "headers", "query_params", "uri_captures", "body", "consumer", "method", "path", "host", "id", "shared",
-  "null" }
+  "event", "null" }
 
 -- What a client is answered when its request cannot become a record. Raised: it may come about deep in an expression.
 ---@param status integer
@@ -54,6 +54,7 @@ function MAKE.host(self) return self.exchange.request:get_host() end
 function MAKE.id(self) return self.exchange.id end
 function MAKE.shared(self) return self.exchange.ctx end
 function MAKE.consumer(self) return self.exchange.client:get_consumer() or {} end
+function MAKE.event() return false end
 function MAKE.null() return json.null end
 
 function MAKE.uri_captures(self)
@@ -68,7 +69,7 @@ local values_mt = { __index = function(self, name)
   local make = MAKE[name]
   if not make then return nil end
   local value
-  if request and name ~= "body" then value = request[name] else value = make(self) end
+  if request and name ~= "body" and name ~= "event" then value = request[name] else value = make(self) end
   rawset(self, name, value)
   return value
 end }
