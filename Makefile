@@ -154,12 +154,14 @@ JSONSCHEMA_SHA256 := d71497fef26351a33265337fa77ffeb82423f3ea21283cd9467bb039992
 METASCHEMA_SHA256 := 87e4fdf3a94858b8a2ba2778d9ba57d8a9cafca7c7489c46ba0d30a8bc6a9c3c
 ASYNCAPI_SHA256   := 01af8744dc33c0c7eb2e908f6a955319ee58b70ecadc9387d1aeb16c0cd28928
 FASTAVRO_SHA256   := 13e11c6cb28626da85290933027cd419ce3f9ab8e45410ef24ce6b89d20a1f6c
+RDKAFKA_SHA256    := 148f7e7b65c510314c70762d8f1be052c8fe1fdf03a128e6c78083a729a57a30
 METASCHEMAS       := jsonschema_specifications-2023.12.1-py3-none-any.whl
 
 peers: $(CACHE)/peers/websockets/src/websockets/version.py $(CACHE)/peers/ws/index.js \
        $(CACHE)/peers/json-schema/json/README.md $(CACHE)/peers/json-schema/jsonschema_specifications/__init__.py \
        $(CACHE)/peers/asyncapi/schemas/3.0.0.json \
-       $(CACHE)/peers/fastavro/fastavro/__init__.py
+       $(CACHE)/peers/fastavro/fastavro/__init__.py \
+       $(CACHE)/peers/librdkafka/librdkafka.so.1
 
 $(CACHE)/websockets-13.1.tar.gz:
 	@mkdir -p $(CACHE)
@@ -178,6 +180,19 @@ $(CACHE)/peers/websockets/src/websockets/version.py: $(CACHE)/websockets-13.1.ta
 $(CACHE)/peers/ws/index.js: $(CACHE)/ws-8.18.0.tgz
 	@mkdir -p $(@D)
 	tar -xzf $< -C $(@D) --strip-components=1 --no-same-owner -m
+
+# A newer librdkafka than Debian 12 has, which logs in by SCRAM at Kafka 4 too. This package brings its source.
+$(CACHE)/node-rdkafka-3.6.1.tgz:
+	@mkdir -p $(CACHE)
+	cd $(CACHE) && npm pack --silent node-rdkafka@3.6.1
+	echo "$(RDKAFKA_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(CACHE)/peers/librdkafka/librdkafka.so.1: $(CACHE)/node-rdkafka-3.6.1.tgz
+	@mkdir -p $(@D)
+	tar -xzf $< -C $(@D) --strip-components=3 --no-same-owner -m package/deps/librdkafka
+	cd $(@D) && ./configure --disable-gssapi --disable-curl --disable-zstd --disable-lz4-ext >configured.txt
+	$(MAKE) -s -C $(@D)/src librdkafka.so.1 >$(@D)/make.log 2>&1
+	cp $(@D)/src/librdkafka.so.1 $@
 
 # The suite of tests that JSON Schema publishes, which this package brings with its source.
 $(CACHE)/jsonschema-4.23.0.tar.gz:

@@ -749,10 +749,19 @@ struct kafka_cluster_status {
   const char *name, *servers;
   const char *state;                           // "idle", "connecting", "up", "down"
   const char *error;                           // the last one, "" when there was none
+  double error_at;                             // when it was, seconds since 1970; 0: never
   double produced, delivered, failed, refused; // records: accepted, acknowledged, lost to an error, queue full
   double consumed, consumed_bytes;
   uint32_t queued, readers, consumers;
   bool embedded;
+};
+
+// For SASL OAUTHBEARER.
+struct kafka_token {
+  const char *value, *principal;
+  double until_ms;               // since 1970
+  const char *const *extensions; // name, value, name, value...
+  uint32_t extension_count;      // pairs
 };
 
 // What a cluster can be asked or told, with its texts in order; "..." stands for more of the group before it.
@@ -799,6 +808,13 @@ int bridge_kafka_check(const char *const *pairs, uint32_t pair_count, char *erro
 int bridge_kafka_cluster_drop(struct worker *worker, const char *name);
 int bridge_kafka_cluster_at(struct worker *worker, uint32_t index,
                             struct kafka_cluster_status *out); // from 0, then NONE
+// The token that all clients of a cluster show from now on. NONE: no such cluster, or it wants none of ours. INVALID:
+// librdkafka does not take it. Event "kafka_token" (the cluster's name) says that one is wanted.
+int bridge_kafka_token(struct worker *worker, const char *cluster, const struct kafka_token *token);
+// There is none, and why: for the cluster's state and the log.
+int bridge_kafka_token_failed(struct worker *worker, const char *cluster, const char *why);
+// How many clients would have one.
+uint32_t bridge_kafka_token_users(struct worker *worker, const char *cluster);
 // Queues a record. `wait`: AGAIN, and the coroutine is resumed with its fate, to be read by bridge_kafka_result before
 // it yields again. FULL: the queue is full. NONE: no such cluster.
 int bridge_kafka_produce(struct worker *worker, const struct kafka_message *message, bool wait);

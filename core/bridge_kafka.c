@@ -27,6 +27,18 @@ int bridge_kafka_cluster_at(struct worker *worker, uint32_t index, struct kafka_
   return kafka_cluster_at(worker_kafka(worker), index, out);
 }
 
+int bridge_kafka_token(struct worker *worker, const char *cluster, const struct kafka_token *token) {
+  return kafka_token(worker_kafka(worker), cluster, token, &worker->error);
+}
+
+int bridge_kafka_token_failed(struct worker *worker, const char *cluster, const char *why) {
+  return kafka_token_failed(worker_kafka(worker), cluster, why);
+}
+
+uint32_t bridge_kafka_token_users(struct worker *worker, const char *cluster) {
+  return kafka_token_users(worker_kafka(worker), cluster);
+}
+
 // ---- Produce ----
 
 struct produce_wait {

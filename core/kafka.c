@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kafka_parts.h"
 
-enum { EVENTS_PER_TURN = 64 };
+enum { EVENTS_PER_TURN = 64, TOKENS_PER_TURN = 16, PURGE_MS = 1000 };
 
 // What librdkafka carries for a record while it has it: who is told. `delivery` is NULL once nobody waits.
 struct kafka_ticket {
@@ -128,7 +129,7 @@ static void on_report(struct cluster *cluster, const rd_kafka_message_t *message
   rd_kafka_resp_err_t code = message->err;
   if (code) {
     cluster->failed++;
-    snprintf(cluster->error, sizeof cluster->error, "%s", rd_kafka_err2str(code));
+    cluster_error(cluster, rd_kafka_err2str(code));
   } else {
     cluster->delivered++;
     cluster_up(cluster);
@@ -166,6 +167,7 @@ static void producer_run(struct errand *errand) {
   for (struct topic *topic = producer->topics; topic; topic = topic->next) rd_kafka_topic_destroy(topic->rkt);
   rd_kafka_queue_destroy(producer->watch.queue);
   producer->watch.queue = NULL;
+  cluster_leave(producer->cluster, producer->rk);
   rd_kafka_destroy(producer->rk);
 }
 
@@ -240,6 +242,7 @@ static struct producer *producer_new(struct cluster *cluster, struct error *erro
     goto fail;
   }
   rd_kafka_set_log_queue(producer->rk, NULL);
+  cluster_join(cluster, producer->rk);
   queue_watch_bind(&producer->watch, rd_kafka_queue_get_main(producer->rk));
   queue_watch_start(&producer->watch, on_producer_readable, producer);
   producer->cluster = cluster;
@@ -387,6 +390,7 @@ int kafka_cluster_at(struct kafka *kafka, uint32_t index, struct kafka_cluster_s
                                        .servers = cluster->servers,
                                        .state = states[cluster->state],
                                        .error = cluster->error,
+                                       .error_at = cluster->error_at,
                                        .produced = cluster->produced,
                                        .delivered = cluster->delivered,
                                        .failed = cluster->failed,
@@ -416,6 +420,19 @@ int kafka_cluster_drop(struct kafka *kafka, const char *name) {
   return BRIDGE_OK;
 }
 
+// Names first: what is called may change the clusters.
+static void tokens_ask(struct kafka *kafka) {
+  char names[TOKENS_PER_TURN][CLUSTER_NAME_BYTES];
+  uint32_t count = 0;
+  for (struct cluster *cluster = kafka->clusters; cluster && kafka->on_token; cluster = cluster->next) {
+    if (!cluster->tokens || !tokens_wanted(cluster->tokens)) continue;
+    snprintf(names[count++], sizeof names[0], "%s", cluster->name);
+    if (count == TOKENS_PER_TURN) break;
+  }
+  if (count == TOKENS_PER_TURN) queue_watch_kick(&kafka->wake);
+  for (uint32_t i = 0; i < count; i++) kafka->on_token(kafka->token_context, names[i]);
+}
+
 static void on_wake(struct ev_loop *ev, struct ev_io *io, int events) {
   struct kafka *kafka = io->data;
   uint64_t count;
@@ -423,6 +440,12 @@ static void on_wake(struct ev_loop *ev, struct ev_io *io, int events) {
   (void)events;
   eventfd_read(kafka->wake.fd, &count);
   readers_wake(kafka);
+  tokens_ask(kafka);
+}
+
+void kafka_on_token(struct kafka *kafka, void (*on_token)(void *context, const char *cluster), void *context) {
+  kafka->on_token = on_token;
+  kafka->token_context = context;
 }
 
 struct kafka *kafka_new(struct loop *loop) {
@@ -457,11 +480,24 @@ static void producer_drain(struct producer *producer, int32_t wait_ms) {
   }
 }
 
-static void producer_flush(struct producer *producer, int32_t flush_ms) {
-  for (; flush_ms > 0 && rd_kafka_outq_len(producer->rk) > 0; flush_ms -= 10) producer_drain(producer, 10);
-  rd_kafka_purge(producer->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
-  for (int most = 100; most > 0 && rd_kafka_outq_len(producer->rk) > 0; most--) producer_drain(producer, 10);
-  producer_drain(producer, 0);
+static int64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void producer_drain_until(struct producer *producer, int64_t deadline_ms) {
+  while (rd_kafka_outq_len(producer->rk) > 0 && now_ms() < deadline_ms) producer_drain(producer, 10);
+}
+
+// All producers have the same time: it is not to grow with the number of clusters that are away.
+static void producers_flush(struct kafka *kafka, int32_t flush_ms) {
+  int64_t deadline_ms = now_ms() + flush_ms;
+  for (struct producer *p = kafka->retired; p; p = p->next) producer_drain_until(p, deadline_ms);
+  for (struct producer *p = kafka->retired; p; p = p->next)
+    rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+  deadline_ms = now_ms() + PURGE_MS;
+  for (struct producer *p = kafka->retired; p; p = p->next) producer_drain_until(p, deadline_ms);
 }
 
 void kafka_close(struct kafka *kafka, int32_t flush_ms) {
@@ -470,10 +506,10 @@ void kafka_close(struct kafka *kafka, int32_t flush_ms) {
     admin_end(cluster, BRIDGE_CLOSED, "the worker ends");
   members_close(kafka);
   while (kafka->clusters) kafka_cluster_drop(kafka, kafka->clusters->name);
+  producers_flush(kafka, flush_ms);
   while (kafka->retired) {
-    struct producer *producer = kafka->retired;
-    producer_flush(producer, flush_ms);
-    producer_destroy(producer);
+    producer_drain(kafka->retired, 0);
+    producer_destroy(kafka->retired);
   }
   errands_free(kafka->errands);
   queue_watch_stop(&kafka->wake);

@@ -38,6 +38,16 @@ int kafka_cluster_at(struct kafka *kafka, uint32_t index, struct kafka_cluster_s
 // without it an embedded cluster is this process's own.
 int kafka_embedded(struct kafka *kafka, const char *name, const char *servers);
 
+// ---- Tokens: clusters with sasl.oauthbearer.method = oidc ----
+
+// Has `on_token` called, from the loop, when a handle came that needs a token and there is none; kafka_token then gives
+// it to all of them, until the next one.
+void kafka_on_token(struct kafka *kafka, void (*on_token)(void *context, const char *cluster), void *context);
+// See bridge_kafka_token and the next two.
+int kafka_token(struct kafka *kafka, const char *cluster, const struct kafka_token *token, struct error *error);
+int kafka_token_failed(struct kafka *kafka, const char *cluster, const char *why);
+uint32_t kafka_token_users(struct kafka *kafka, const char *cluster);
+
 // ---- Produce ----
 
 // One wait for one record; the caller's, and not to be moved until on_done or kafka_delivery_cancel.

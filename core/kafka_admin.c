@@ -218,6 +218,7 @@ static void client_destroy_run(struct errand *errand) {
   struct admin_client *client = client_of_errand(errand);
   rd_kafka_queue_destroy(client->watch.queue);
   client->watch.queue = NULL;
+  cluster_leave(client->cluster, client->rk);
   rd_kafka_destroy(client->rk);
 }
 
@@ -297,6 +298,7 @@ static struct admin_client *client_new(struct cluster *cluster, struct error *er
   timer_init(&client->idle, on_idle);
   cluster_hold(cluster);
   rd_kafka_set_log_queue(client->rk, NULL);
+  cluster_join(cluster, client->rk);
   queue_watch_bind(&client->watch, rd_kafka_queue_get_main(client->rk));
   queue_watch_start(&client->watch, on_client_readable, client);
   if (cluster->state == CLUSTER_IDLE) cluster->state = CLUSTER_CONNECTING;

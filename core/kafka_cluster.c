@@ -4,10 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "kafka_parts.h"
 
-enum { LOG_EVERY_US = 1000000 };
+enum {
+  LOG_EVERY_US = 1000000,
+  SCRAM_SINCE =
+      0x02060100 // the first librdkafka that Kafka 4 lets in: those before send a nonce that is not the server's
+};
 
 static bool text_is(const char *a, const char *b) {
   return strcmp(a, b) == 0;
@@ -31,6 +36,7 @@ void cluster_release(struct cluster *cluster) {
     free(cluster->properties[i].value);
   }
   kafka_mock_free(cluster->mock);
+  tokens_free(cluster->tokens);
   free(cluster);
 }
 
@@ -44,10 +50,51 @@ static const char *property_of(const struct cluster *cluster, const char *key) {
   return NULL;
 }
 
-// Ours, not librdkafka's: kept out of its configuration.
+// Ours, not librdkafka's: kept out of its configuration. Those of OIDC newer versions know too, but fetch tokens by
+// blocking a thread.
 static bool is_own_property(const char *key) {
-  return text_is(key, "embedded") || text_is(key, "window_records") || text_is(key, "window_bytes") ||
-         text_is(key, "consumers_max");
+  static const char *const own[] = {"embedded",
+                                    "window_records",
+                                    "window_bytes",
+                                    "consumers_max",
+                                    "https.ca.location",
+                                    "sasl.oauthbearer.method",
+                                    "sasl.oauthbearer.client.id",
+                                    "sasl.oauthbearer.client.secret",
+                                    "sasl.oauthbearer.scope",
+                                    "sasl.oauthbearer.extensions",
+                                    "sasl.oauthbearer.token.endpoint.url",
+                                    "sasl.oauthbearer.token.endpoint.verify"};
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+    if (text_is(key, own[i])) return true;
+  return false;
+}
+
+static bool property_is(const struct cluster *cluster, const char *key, const char *wanted) {
+  const char *value = property_of(cluster, key);
+  return value && strcasecmp(value, wanted) == 0;
+}
+
+// Whether the cluster wants tokens that we fetch.
+static bool wants_tokens(const struct cluster *cluster) {
+  bool by_token =
+      property_is(cluster, "sasl.mechanism", "OAUTHBEARER") || property_is(cluster, "sasl.mechanisms", "OAUTHBEARER");
+  return by_token && !property_is(cluster, "enable.sasl.oauthbearer.unsecure.jwt", "true");
+}
+
+static int tokens_check(const struct cluster *cluster, struct error *error) {
+  static const char *const needed[] = {"sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret",
+                                       "sasl.oauthbearer.token.endpoint.url"};
+  if (!wants_tokens(cluster)) return 0;
+  if (!property_is(cluster, "sasl.oauthbearer.method", "oidc"))
+    return error_set(error, ERROR_INVALID, "sasl.oauthbearer.method: expected oidc for OAUTHBEARER");
+  for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
+    const char *value = property_of(cluster, needed[i]);
+    if (!value || !*value) return error_set(error, ERROR_INVALID, "%s: expected a text, found nothing", needed[i]);
+  }
+  const char *url = property_of(cluster, "sasl.oauthbearer.token.endpoint.url");
+  if (strncmp(url, "https://", 8) == 0 || strncmp(url, "http://", 7) == 0) return 0;
+  return error_set(error, ERROR_INVALID, "sasl.oauthbearer.token.endpoint.url: expected http:// or https://");
 }
 
 int cluster_conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, struct error *error) {
@@ -144,6 +191,12 @@ static int conf_properties(rd_kafka_conf_t *conf, const struct cluster *cluster,
   return 0;
 }
 
+void cluster_conf_events(const struct cluster *cluster, rd_kafka_conf_t *conf, int more) {
+  more |= RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS;
+  if (wants_tokens(cluster)) more |= RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH; // and we refresh in our own time
+  rd_kafka_conf_set_events(conf, more);
+}
+
 rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t type, struct error *error) {
   rd_kafka_conf_t *conf = rd_kafka_conf_new();
   if (conf_defaults(conf, cluster, type, error)) goto fail;
@@ -151,7 +204,7 @@ rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t typ
   if (type == RD_KAFKA_CONSUMER && conf_set_all(conf, musts_of_consumer, error)) goto fail;
   if (cluster_conf_set(conf, "log.queue", "true", error)) goto fail;
   if (cluster->embedded && cluster_conf_set(conf, "bootstrap.servers", cluster->servers, error)) goto fail;
-  rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);
+  cluster_conf_events(cluster, conf, RD_KAFKA_EVENT_DR);
   return conf;
 fail:
   rd_kafka_conf_destroy(conf);
@@ -229,7 +282,7 @@ static struct cluster *cluster_new(const char *name, const char *const *pairs, u
   cluster->refs = 1;
   snprintf(cluster->name, sizeof cluster->name, "%s", name);
   if (cluster_copy(cluster, pairs, count, error)) goto fail;
-  if (cluster_set_up(cluster, error) || cluster_check(cluster, error)) goto fail;
+  if (cluster_set_up(cluster, error) || tokens_check(cluster, error) || cluster_check(cluster, error)) goto fail;
   return cluster;
 fail:
   cluster_release(cluster);
@@ -261,6 +314,7 @@ int kafka_cluster(struct kafka *kafka, const char *name, const char *const *pair
   struct cluster *cluster = cluster_new(name, pairs, pair_count, error);
   if (!cluster) return ERROR_INVALID;
   cluster->kafka = kafka;
+  if (wants_tokens(cluster)) cluster->tokens = tokens_new(kafka->wake.fd);
   if (cluster->embedded && cluster_embed(cluster, error)) {
     cluster_release(cluster);
     return ERROR_SYSTEM;
@@ -280,10 +334,23 @@ static bool log_due(struct cluster *cluster) {
   return true;
 }
 
-void cluster_trouble(struct cluster *cluster, const char *text) {
+void cluster_error(struct cluster *cluster, const char *text) {
   snprintf(cluster->error, sizeof cluster->error, "%s", text);
+  cluster->error_at = (double)cluster->kafka->loop->clock.real_us / 1e6;
+}
+
+void cluster_trouble(struct cluster *cluster, const char *text) {
+  cluster_error(cluster, text);
   if (log_due(cluster))
     log_warn(cluster->kafka->loop->log, "Kafka reports trouble", "cluster", cluster->name, "error", text);
+}
+
+// Else one would look for a wrong password.
+static void scram_trouble(struct cluster *cluster, const char *text) {
+  char more[sizeof cluster->error];
+  snprintf(more, sizeof more, "librdkafka %s cannot log in by SCRAM at Kafka 4, 2.6.1 can; or: %s",
+           rd_kafka_version_str(), text);
+  cluster_trouble(cluster, more);
 }
 
 static void on_error(struct cluster *cluster, rd_kafka_event_t *event) {
@@ -292,7 +359,12 @@ static void on_error(struct cluster *cluster, rd_kafka_event_t *event) {
     cluster->state = CLUSTER_DOWN;
     if (cluster->error[0]) return; // which says more: who, and why
   }
-  cluster_trouble(cluster, rd_kafka_event_error_string(event));
+  const char *text = rd_kafka_event_error_string(event);
+  bool scram = code == RD_KAFKA_RESP_ERR__AUTHENTICATION && strstr(text, "SCRAM");
+  if (scram && rd_kafka_version() < SCRAM_SINCE)
+    scram_trouble(cluster, text);
+  else
+    cluster_trouble(cluster, text);
 }
 
 // Each statistics document names every broker with its state; one that is up is enough.

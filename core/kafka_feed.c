@@ -264,6 +264,7 @@ static int start_handle(struct feed *feed) {
   if (!feed->rk) return error_set(&feed->error, ERROR_SYSTEM, "topic %s: %s", feed->topic, text);
   feed->conf = NULL; // the handle's now
   rd_kafka_set_log_queue(feed->rk, NULL);
+  cluster_join(feed->cluster, feed->rk);
   queue_watch_bind(&feed->events, rd_kafka_queue_get_main(feed->rk));
   feed->rkt = rd_kafka_topic_new(feed->rk, feed->topic, NULL);
   return feed->rkt ? 0 : start_failed(feed, rd_kafka_last_error());
@@ -294,7 +295,10 @@ static void feed_stop_run(struct errand *errand) {
   if (feed->records.queue) rd_kafka_queue_destroy(feed->records.queue);
   if (feed->events.queue) rd_kafka_queue_destroy(feed->events.queue);
   feed->records.queue = feed->events.queue = NULL;
-  if (feed->rk) rd_kafka_destroy(feed->rk);
+  if (feed->rk) {
+    cluster_leave(feed->cluster, feed->rk);
+    rd_kafka_destroy(feed->rk);
+  }
   if (feed->conf) rd_kafka_conf_destroy(feed->conf);
 }
 

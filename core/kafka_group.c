@@ -436,8 +436,6 @@ static int conf_of_group(rd_kafka_conf_t *conf, const struct kafka_group_options
       return error_set(error, ERROR_INVALID, "%s: not to be set for a member of a group", key);
     if (cluster_conf_set(conf, key, options->pairs[2 * i + 1], error)) return ERROR_INVALID;
   }
-  rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_FETCH | RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
-                                     RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);
   return 0;
 }
 
@@ -463,6 +461,8 @@ static struct kafka_member *member_new(struct cluster *cluster, const struct kaf
   member->topics = topics_of(options, error);
   member->conf = member->topics ? cluster_conf(cluster, RD_KAFKA_CONSUMER, error) : NULL;
   if (!member->conf || conf_of_group(member->conf, options, error)) goto fail;
+  cluster_conf_events(cluster, member->conf,
+                      RD_KAFKA_EVENT_FETCH | RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT);
   if (queue_watch_init(&member->records, cluster->kafka, error)) goto fail;
   if (queue_watch_init(&member->events, cluster->kafka, error)) goto fail;
   if (kafka_slots_take(&cluster->kafka->member_slots, MEMBERS_MAX, member, &member->slot)) {

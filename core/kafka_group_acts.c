@@ -32,6 +32,7 @@ static void run_start(struct act *act) {
   }
   member->conf = NULL; // the handle's now
   rd_kafka_set_log_queue(member->rk, NULL);
+  cluster_join(member->cluster, member->rk);
   queue_watch_bind(&member->records, rd_kafka_queue_get_consumer(member->rk));
   queue_watch_bind(&member->events, rd_kafka_queue_get_main(member->rk));
   act->code = rd_kafka_subscribe(member->rk, member->topics);
@@ -76,7 +77,10 @@ static void run_leave(struct act *act) {
   if (member->records.queue) rd_kafka_queue_destroy(member->records.queue);
   if (member->events.queue) rd_kafka_queue_destroy(member->events.queue);
   member->records.queue = member->events.queue = NULL;
-  if (member->rk) rd_kafka_destroy(member->rk);
+  if (member->rk) {
+    cluster_leave(member->cluster, member->rk);
+    rd_kafka_destroy(member->rk);
+  }
   if (member->conf) rd_kafka_conf_destroy(member->conf);
 }
 

@@ -39,6 +39,7 @@ struct cluster {
   char servers[512];
   uint32_t window_records, window_bytes;
   struct kafka_mock *mock; // of this process
+  struct tokens *tokens;   // NULL unless the cluster wants tokens of ours
   struct producer *producer;
   struct feed *feeds; // shared ones
   struct admin_client *admin;
@@ -47,9 +48,17 @@ struct cluster {
   uint32_t readers;
   enum cluster_state state;
   char error[256];
+  double error_at;   // seconds since 1970
   int64_t logged_us; // when its last trouble was logged: once a second is enough
   double produced, delivered, failed, refused, consumed, consumed_bytes;
 };
+
+// The token of a cluster, and the handles that have it. From kafka_token.c.
+struct tokens;
+struct tokens *tokens_new(int wake_fd);
+void tokens_free(struct tokens *tokens);
+// Whether a handle came since the last call that has no token.
+bool tokens_wanted(struct tokens *tokens);
 
 // A librdkafka queue whose becoming non-empty makes an eventfd readable in the loop. `on_readable` drains it.
 struct queue_watch {
@@ -78,6 +87,8 @@ struct kafka {
   struct kafka_member *members; // also those that are leaving
   struct kafka_reader *waking;  // to be resumed in this turn, or the next one
   double serial;
+  void (*on_token)(void *context, const char *cluster);
+  void *token_context;
   struct kafka_result last;   // that on_done was called with
   struct kafka_answer answer; // that on_answer is being called with
 };
@@ -93,16 +104,23 @@ void queue_watch_stop(struct queue_watch *watch);
 // Closes the descriptor: after the queue's handle is destroyed, since librdkafka writes to it until then.
 void queue_watch_close(struct queue_watch *watch);
 
+// Each handle of a cluster, on any thread: after rd_kafka_new, and before rd_kafka_destroy.
+void cluster_join(struct cluster *cluster, rd_kafka_t *rk);
+void cluster_leave(struct cluster *cluster, rd_kafka_t *rk);
+
 struct cluster *cluster_find(struct kafka *kafka, const char *name);
 void cluster_hold(struct cluster *cluster);
 void cluster_release(struct cluster *cluster);
 void cluster_up(struct cluster *cluster);
+void cluster_error(struct cluster *cluster, const char *text);
 // Notes the error, and logs it unless one was logged this second.
 void cluster_trouble(struct cluster *cluster, const char *text);
 // Notes what librdkafka reports on a handle's main queue: errors, logs and statistics.
 void cluster_on_event(struct cluster *cluster, rd_kafka_event_t *event);
 // A configuration with our defaults, then the cluster's properties. NULL: `error` names the property.
 rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t type, struct error *error);
+// Which events its queue has beside those that cluster_on_event takes; RD_KAFKA_EVENT_DR unless told.
+void cluster_conf_events(const struct cluster *cluster, rd_kafka_conf_t *conf, int more);
 // One property more. 0 or ERROR_INVALID.
 int cluster_conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, struct error *error);
 bool topic_name_valid(const char *topic);

@@ -30,7 +30,8 @@ enum phase_event {
   EVENT_GENERATION_END, // number = generation whose last exchange ended: cancel its timers, forget it
   EVENT_TIMER,          // number = id given to bridge_timer
   EVENT_STATUS,         // number = request id: report "status ID {json}"
-  EVENT_STOP            // the worker drains: plugins' last chance; no new timers
+  EVENT_STOP,           // the worker drains: plugins' last chance; no new timers
+  EVENT_KAFKA_TOKEN     // text = a cluster's name: see bridge_kafka_token
 };
 
 // Runs `phase` of the plan of `route` (0: the plan for no route) in `generation` for an exchange. Called by exchange

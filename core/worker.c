@@ -88,10 +88,15 @@ struct objects *worker_objects(struct worker *worker) {
   return worker->objects;
 }
 
+static void on_kafka_token(void *worker, const char *cluster) {
+  phase_event(worker, EVENT_KAFKA_TOKEN, 0, slice_of(cluster));
+}
+
 struct kafka *worker_kafka(struct worker *worker) {
   const struct worker_options *options = &worker->options;
   if (worker->kafka) return worker->kafka;
   worker->kafka = kafka_new(&worker->loop);
+  if (worker->kafka) kafka_on_token(worker->kafka, on_kafka_token, worker);
   for (uint32_t i = 0; worker->kafka && i < options->embedded_count; i++)
     kafka_embedded(worker->kafka, options->embedded[i].name, options->embedded[i].servers);
   return worker->kafka;

@@ -481,11 +481,13 @@ end
 
 -- ---- Events -------------------------------------------------------------------------------------------------------
 
-local EVENTS = { [0] = "start", "stage", "generation_end", "timer", "status", "stop" } -- enum phase_event
-local handlers = { start = {}, stage = {}, generation_end = {}, timer = {}, status = {}, stop = {} }
+-- enum phase_event
+local EVENTS = { [0] = "start", "stage", "generation_end", "timer", "status", "stop", "kafka_token" }
+local handlers = { start = {}, stage = {}, generation_end = {}, timer = {}, status = {}, stop = {},
+  kafka_token = {} }
 
--- Has `fn(number, text)` called at an event: "start", "stage", "generation_end", "timer", "status" or "stop". It may
--- wait. Handlers run in the order of their registration, one after the other.
+-- Has `fn(number, text)` called at an event: "start", "stage", "generation_end", "timer", "status", "stop" or
+-- "kafka_token". It may wait. Handlers run in the order of their registration, one after the other.
 ---@param event string
 ---@param fn fun(number: number, text: string)
 function runtime.on(event, fn)

@@ -2,6 +2,7 @@
 -- Kafka in one worker, against librdkafka's mock brokers in this process.
 local ffi = require "ffi"
 local client = require "spec.kafka.client"
+local posix = require "spec.support.posix"
 
 local C = client.C
 
@@ -31,6 +32,16 @@ describe("kafka", function()
       kafka:produce { value = "x", forget = true }
       kafka:await("the state", function() return ffi.string(kafka:status().state) == "down" end)
       assert.matches("127.0.0.1:1", ffi.string(kafka:status().error), 1, true)
+    end)
+
+    it("ends in the time that it has, however many are away", function()
+      local other, before = client.new(), posix.now()
+      for i = 1, 20 do
+        other:cluster("away" .. i, { ["bootstrap.servers"] = "127.0.0.1:1" })
+        other:produce { cluster = "away" .. i, value = "x", forget = true }
+      end
+      other:close(500)
+      assert.is_true(posix.now() - before < 9, "each had its own time") -- which would be 10 s
     end)
 
     it("keeps a cluster that is defined the same again", function()

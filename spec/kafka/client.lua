@@ -27,8 +27,9 @@ function client.new()
   return self
 end
 
-function client:close()
-  C.kafka_close(self.kafka, 0)
+-- With so many milliseconds for what is queued.
+function client:close(flush_ms)
+  C.kafka_close(self.kafka, flush_ms or 0)
   C.timers_close(self.loop.raw.timers)
   self.loop:close()
 end

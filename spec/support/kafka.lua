@@ -43,22 +43,32 @@ num.network.threads=2
 num.io.threads=2
 ]]
 
-local function java(class, ...)
-  return { "java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", JARS .. "/*", class, ... }
+local function java(self, class, ...)
+  local command = { "java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1" }
+  for _, word in ipairs(self.more.java or {}) do command[#command + 1] = word end
+  for _, word in ipairs({ "-cp", JARS .. "/*", class, ... }) do command[#command + 1] = word end
+  return command
 end
 
 local function prepare(self)
   local path = self.directory .. "/server.properties"
-  process.write_file(path, properties:format(self.controller_port, self.port, self.controller_port, self.port,
-    self.directory))
-  local status, out, err = process.run(java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", path),
-    { seconds = START_SECONDS })
+  local ours = properties:format(self.controller_port, self.port, self.controller_port, self.port, self.directory)
+  for name, port in pairs(self.ports) do
+    local listener, kind = ("%s://127.0.0.1:%d"):format(name, port), self.more.listeners[name]
+    ours = ours:gsub("\n(listeners=[^\n]*)", "\n%1," .. listener)
+      :gsub("\n(advertised.listeners=[^\n]*)", "\n%1," .. listener)
+      :gsub("\n(listener.security.protocol.map=[^\n]*)", "\n%1," .. name .. ":" .. kind)
+  end
+  process.write_file(path, ours .. (self.more.properties or ""))
+  local command = java(self, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", path,
+    unpack(self.more.format or {}))
+  local status, out, err = process.run(command, { seconds = START_SECONDS })
   assert(status == 0, out .. err)
   return path
 end
 
 local function launch(self)
-  self.process = process.start(java("kafka.Kafka", self.properties), { directory = self.directory })
+  self.process = process.start(java(self, "kafka.Kafka", self.properties), { directory = self.directory })
   process.wait_until(function()
     if not self.process:is_running() then error("Kafka ended: " .. self:log()) end
     local ok, why = self:create_topic("spec-ready")
@@ -67,12 +77,15 @@ local function launch(self)
 end
 
 -- A broker of the spec's own, for those that stop it. Most want kafka.shared().
-function kafka.start()
+-- more: listeners (name to protocol; broker.ports has where they are), properties (text), format (words for the storage
+-- tool), java (words for java).
+function kafka.start(more)
   local jars = io.open(JARS .. "/../fetched")
   assert(jars, "no Kafka here yet: run `make kafka`")
   jars:close()
-  local self = setmetatable({ directory = posix.temporary_directory() }, broker)
+  local self = setmetatable({ directory = posix.temporary_directory(), more = more or {}, ports = {} }, broker)
   self.port, self.controller_port = process.free_port(), process.free_port()
+  for name in pairs(self.more.listeners or {}) do self.ports[name] = process.free_port() end
   self.servers = "127.0.0.1:" .. self.port
   self.properties = prepare(self)
   launch(self)

@@ -126,16 +126,17 @@ local function put_functions(out, worker)
     { [2] = true, [3] = true, [4] = true, [5] = true })
 end
 
-local function put_kafka(out, worker)
+local function put_kafka(out, worker, now)
   local rows = {}
   for _, cluster in ipairs(list(worker.kafka)) do
     rows[#rows + 1] = {
       cluster.name, cluster.embedded and "embedded" or present(cluster.brokers) or "", present(cluster.state) or "",
-      present(cluster.queued) or "", present(cluster.readers) or "", present(cluster.last_error) or "",
+      present(cluster.queued) or "", present(cluster.readers) or "",
+      present(cluster.last_error_at) and ago(now, cluster.last_error_at) or "", present(cluster.last_error) or "",
     }
   end
   if #rows == 0 then return end
-  out[#out + 1] = "\n" .. columns.format({ "KAFKA", "BROKERS", "STATE", "QUEUED", "READERS", "LAST ERROR" }, rows,
+  out[#out + 1] = "\n" .. columns.format({ "KAFKA", "BROKERS", "STATE", "QUEUED", "READERS", "", "LAST ERROR" }, rows,
     { [4] = true, [5] = true })
 end
 
@@ -153,7 +154,7 @@ function status.screen(state)
     put_targets(out, worker)
     put_circuits(out, worker, now)
     put_functions(out, worker)
-    put_kafka(out, worker)
+    put_kafka(out, worker, now)
   else
     out[#out + 1] = "\nNo worker answered: plugins and targets are not known.\n"
   end

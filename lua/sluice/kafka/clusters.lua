@@ -19,17 +19,34 @@ local stage = 0       -- counts generations that went live
 local defined = {}    -- of plugins: canonical text to { name, stage }
 local numbers = {}    -- by servers: how many clusters have been named so
 
+local oauth -- loaded for the first cluster that wants tokens
+
+local function set_tokens(name, properties, texts)
+  if properties["sasl.oauthbearer.method"] == "oidc" then
+    oauth = oauth or require "sluice.kafka.oauth"
+    oauth.define(name, properties, table.concat(texts, "\0"))
+  elseif oauth then
+    oauth.drop(name)
+  end
+end
+
 local function set_cluster(name, properties)
   local array, count, texts = pairs_of(properties)
-  if C.bridge_kafka_cluster(worker, name, array, count) == OK and texts then return true end
-  return nil, core.reason(INVALID)
+  if C.bridge_kafka_cluster(worker, name, array, count) ~= OK then return nil, core.reason(INVALID) end
+  set_tokens(name, properties, texts)
+  return true
+end
+
+local function drop_cluster(name)
+  C.bridge_kafka_cluster_drop(worker, name)
+  if oauth then oauth.drop(name) end
 end
 
 -- Clusters that plugins define are kept as long as the running generation or the one before defines them.
 local function drop_unused()
   for text, cluster in pairs(defined) do
     if cluster.stage < stage - 1 then
-      C.bridge_kafka_cluster_drop(worker, cluster.name)
+      drop_cluster(cluster.name)
       defined[text] = nil
     end
   end
@@ -47,7 +64,7 @@ function clusters.configure(wanted)
     if not ok then error({ entity = "gateway.kafka." .. name, message = err }, 0) end
   end
   for name in pairs(configured) do
-    if not wanted[name] then C.bridge_kafka_cluster_drop(worker, name) end
+    if not wanted[name] then drop_cluster(name) end
   end
   configured = {}
   for name in pairs(wanted) do configured[name] = true end
@@ -108,6 +125,7 @@ function clusters.status()
     list[#list + 1] = {
       name = ffi_string(it.name), brokers = ffi_string(it.servers), state = ffi_string(it.state),
       embedded = it.embedded, last_error = error_text ~= "" and error_text or nil,
+      last_error_at = error_text ~= "" and it.error_at or nil,
       produced = it.produced, delivered = it.delivered, failed = it.failed, refused = it.refused,
       consumed = it.consumed, consumed_bytes = it.consumed_bytes,
       queued = it.queued, readers = it.readers, consumers = it.consumers,

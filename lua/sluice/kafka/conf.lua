@@ -97,6 +97,13 @@ end
 
 -- ---- Properties of librdkafka -------------------------------------------------------------------------------------
 
+local function extensions_of(map)
+  local list = {}
+  for name, value in pairs(map or {}) do list[#list + 1] = name .. "=" .. value end
+  table.sort(list)
+  return list[1] and table.concat(list, ",") or nil
+end
+
 local function put_login(properties, login)
   if not login or login.strategy ~= "sasl" then return false end
   properties["sasl.mechanism"] = login.mechanism
@@ -108,6 +115,8 @@ local function put_login(properties, login)
     properties["sasl.oauthbearer.client.secret"] = oauth.client_secret
     properties["sasl.oauthbearer.token.endpoint.url"] = oauth.token_endpoint_url
     properties["sasl.oauthbearer.scope"] = oauth.scopes and table.concat(oauth.scopes, " ") or nil
+    properties["sasl.oauthbearer.token.endpoint.verify"] = oauth.token_endpoint_tls_verify ~= false
+    properties["sasl.oauthbearer.extensions"] = extensions_of(oauth.extensions)
   end
   return true
 end

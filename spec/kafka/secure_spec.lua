@@ -1,0 +1,219 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Clusters that ask who comes: TLS, client certificates, SASL PLAIN, SCRAM and OAUTHBEARER, with a real broker.
+local cjson = require "cjson"
+local ffi = require "ffi"
+local client = require "spec.kafka.client"
+local gateway = require "spec.support.gateway"
+local process = require "spec.support.process"
+local secure = require "spec.support.kafka_secure"
+
+-- Runs the Lua code that a request brings, and answers with what it returned.
+local RUNS = [[
+return { version = "1", priority = 1, access = function(_, exchange)
+  local chunk = assert(loadstring(exchange.request:get_raw_body()))
+  exchange.response:exit(200, { said = { chunk(require("sluice").kafka, require("sluice")) } })
+end }
+]]
+
+-- Out and back: the producer logs in, and so does the consumer.
+local THERE_AND_BACK = [[
+local kafka, sluice = ...
+local at, err, code = kafka.produce { cluster = %q, topic = %q, value = %q, timeout = 10 }
+if not at then return err, code end
+local reader = assert(kafka.reader { cluster = %q, topic = at.topic, from = { [at.partition] = at.offset } })
+local record = assert(reader:next(10))
+reader:close()
+return record.value
+]]
+
+local PRODUCE = [[
+local kafka, sluice = ...
+local at, err, code = kafka.produce { cluster = %q, topic = %q, value = "x", timeout = %f }
+return code or "ok", err
+]]
+
+-- A librdkafka that Kafka 4 lets in by SCRAM, from `make peers`.
+local NEWER = ".cache/peers/librdkafka"
+local SCRAM_SINCE = 0x02060100
+
+pcall(ffi.cdef, "int rd_kafka_version(void);")
+
+describe("a cluster", function()
+  local own, tokens, gw, topic
+
+  local function clusters()
+    local function sasl(mechanism, more)
+      local properties = { ["bootstrap.servers"] = own:servers "SASL", ["security.protocol"] = "sasl_plaintext",
+        ["sasl.mechanism"] = mechanism, ["sasl.username"] = secure.USER, ["sasl.password"] = secure.PASSWORD }
+      for name, value in pairs(more or {}) do properties[name] = value end
+      return properties
+    end
+    local function token(path, more)
+      local properties = { ["bootstrap.servers"] = own:servers "TOKENS", ["security.protocol"] = "sasl_plaintext",
+        ["sasl.mechanism"] = "OAUTHBEARER", ["sasl.oauthbearer.method"] = "oidc",
+        ["sasl.oauthbearer.client.id"] = "gateway", ["sasl.oauthbearer.client.secret"] = "s3cret/+&",
+        ["sasl.oauthbearer.scope"] = "kafka:all", ["sasl.oauthbearer.extensions"] = "logicalCluster=spec,pool=one",
+        ["sasl.oauthbearer.token.endpoint.url"] = tokens:url() .. path,
+        ["https.ca.location"] = own.ca.certificate }
+      for name, value in pairs(more or {}) do properties[name] = value end
+      return properties
+    end
+    local tls = { ["bootstrap.servers"] = own:servers "TLS", ["security.protocol"] = "ssl",
+      ["ssl.ca.location"] = own.ca.certificate }
+    local function mutual(certificate)
+      return { ["bootstrap.servers"] = own:servers "MUTUAL", ["security.protocol"] = "ssl",
+        ["ssl.ca.location"] = own.ca.certificate, ["ssl.certificate.location"] = certificate.certificate,
+        ["ssl.key.location"] = certificate.key }
+    end
+    local all = {
+      tls = tls, mutual = mutual(own.client), stranger = mutual(own.stranger),
+      distrusting = { ["bootstrap.servers"] = own:servers "TLS", ["security.protocol"] = "ssl" },
+      trusting = { ["bootstrap.servers"] = own:servers "TLS", ["security.protocol"] = "ssl",
+        ["enable.ssl.certificate.verification"] = false },
+      plain = sasl "PLAIN", scram256 = sasl "SCRAM-SHA-256", scram512 = sasl "SCRAM-SHA-512",
+      both = sasl("SCRAM-SHA-512", { ["bootstrap.servers"] = own:servers "BOTH", ["security.protocol"] = "sasl_ssl",
+        ["ssl.ca.location"] = own.ca.certificate }),
+      wrong = sasl("SCRAM-SHA-256", { ["sasl.password"] = "guess" }),
+      tokens = token "/token/600", brief = token "/token/2", refused = token "/refuse", broken = token "/broken",
+      foreign = token("/token/600", { ["https.ca.location"] = own.stranger.certificate }),
+      unverified = token("/token/600", { ["https.ca.location"] = own.stranger.certificate,
+        ["sasl.oauthbearer.token.endpoint.verify"] = false }),
+    }
+    -- What cannot be sent is not to hold up the gateway's end.
+    for _, name in ipairs { "stranger", "distrusting", "wrong", "refused", "broken", "foreign" } do
+      all[name]["message.timeout.ms"] = 1000
+    end
+    return all
+  end
+
+  local function start(env)
+    return gateway.start({ _format_version = "3.0", gateway = { kafka = clusters() },
+      plugins = { { name = "runs" } }, routes = { { name = "all", paths = { "/" } } } },
+      { plugins = { runs = RUNS }, env = env })
+  end
+
+  setup(function()
+    own = secure.start()
+    topic = own.broker:topic(1)
+    tokens = own:token_server { tls = { certificate = own.server.certificate, key = own.server.key } }
+    gw = start()
+  end)
+
+  teardown(function()
+    if gw then gw:stop() end
+    if tokens then tokens:stop() end
+    if own then own:stop() end
+  end)
+
+  local function run(code, seconds)
+    local response = gw:request { path = "/", body = code, timeout = seconds or 20 }
+    assert.equal(200, response.status, gw:log())
+    return unpack(cjson.decode(response.body).said)
+  end
+
+  local function status(name)
+    local _, out = gw:command("status", "--json")
+    for _, cluster in ipairs(cjson.decode(out).worker.kafka) do
+      if cluster.name == name then return cluster end
+    end
+  end
+
+  local function reaches(name)
+    local value = "through " .. name
+    local said = run(THERE_AND_BACK:format(name, topic, value, name))
+    assert.equal(value, said, cjson.encode(status(name)))
+    assert.equal("up", status(name).state)
+  end
+
+  local function fails(name, pattern)
+    assert.equal("timeout", (run(PRODUCE:format(name, topic, 0.5))))
+    process.wait_until(function()
+      local it = status(name)
+      return it.state == "down" and (it.last_error or ""):find(pattern)
+    end, 10, function() return pattern .. " in " .. cjson.encode(status(name)) end)
+    assert.is_true(math.abs(status(name).last_error_at - os.time()) < 60)
+  end
+
+  it("is reached by TLS", function() reaches "tls" end)
+  it("is reached by TLS with a client certificate", function() reaches "mutual" end)
+  it("is reached by TLS without verification, where that is wanted", function() reaches "trusting" end)
+  it("takes a password by PLAIN", function() reaches "plain" end)
+  it("takes a token, of a member of a group too", function()
+    reaches "tokens"
+    reaches "unverified"
+    assert.same({ "through tokens" }, { run(([[
+      local kafka = ...
+      local member = assert(kafka.group { cluster = "tokens", group = "spec", topics = { %q },
+        from = "earliest" })
+      local value
+      repeat value = assert(member:next(15)).value until value == "through tokens"
+      member:close()
+      return value
+    ]]):format(topic)) })
+  end)
+
+  it("says that the broker's certificate is nobody's that is trusted", function()
+    fails("distrusting", "certificate verify failed")
+  end)
+
+  it("says that the broker does not know our certificate", function() fails("stranger", "SSL") end)
+  it("says that the password is wrong", function() fails("wrong", "[Aa]uthentication failed") end)
+
+  it("says when it is librdkafka that cannot log in by SCRAM", function()
+    if client.C.rd_kafka_version() >= SCRAM_SINCE then return reaches "scram256" end
+    fails("scram256", "^librdkafka %S+ cannot log in by SCRAM at Kafka 4")
+  end)
+
+  it("says why there is no token", function()
+    fails("refused", "the token server answers 401: who is that%?")
+    fails("broken", "the token server's answer has no access_token")
+    fails("foreign", "the token server: .*certificate")
+  end)
+
+  it("is given new tokens before the old ones end, while one produces", function()
+    assert.same({ 40, 0 }, { run(([[
+      local kafka, sluice = ...
+      local good, bad = 0, 0
+      for _ = 1, 40 do
+        if kafka.produce { cluster = "brief", topic = %q, value = "x", timeout = 5 } then
+          good = good + 1
+        else
+          bad = bad + 1
+        end
+        sluice.sleep(0.1)
+      end
+      return good, bad
+    ]]):format(topic)) })
+    local asked = 0
+    for _, request in ipairs(tokens:stats().log) do
+      if request.target == "/token/2" then asked = asked + 1 end
+    end
+    assert.is_true(asked >= 2, asked .. " tokens")
+  end)
+
+  describe("with a newer librdkafka", function()
+    local before
+
+    setup(function()
+      local file = assert(io.open(NEWER .. "/librdkafka.so.1"), "no newer librdkafka here yet: run `make peers`")
+      file:close()
+      local pipe = io.popen("pwd")
+      local here = pipe:read("*l")
+      pipe:close()
+      before, gw = gw, start { LD_LIBRARY_PATH = here .. "/" .. NEWER }
+    end)
+
+    teardown(function()
+      if before then
+        gw:stop()
+        gw = before
+      end
+    end)
+
+    it("takes a password by SCRAM-SHA-256", function() reaches "scram256" end)
+    it("takes a password by SCRAM-SHA-512", function() reaches "scram512" end)
+    it("takes a password by SCRAM inside TLS", function() reaches "both" end)
+    it("says that the password is wrong", function() fails("wrong", "^sasl.*[Aa]uthentication failed") end)
+    it("takes a token", function() reaches "tokens" end)
+  end)
+end)
