@@ -7,6 +7,7 @@ local prefer = require "kafka-request-reply.prefer"
 local replies = require "kafka-request-reply.replies"
 local sluice = require "sluice"
 local ticket = require "kafka-request-reply.ticket"
+local traces = require "sluice.record_traces"
 
 local metrics, time = sluice.metrics, sluice.time
 
@@ -93,7 +94,9 @@ end
 -- Has the record in the topic, or the reply already: one that came while the acknowledgement did not says that it is.
 local function send(state, conf, exchange, record, waiter, seconds)
   record.cluster, record.timeout = state.cluster, seconds
+  local sending = traces.send(exchange, record)
   local at, err, code = kafka.produce(record)
+  sending:done(at, err, code)
   if not at and not waiter.reply then refuse(exchange, conf, "the request was not passed on", err, code) end
 end
 

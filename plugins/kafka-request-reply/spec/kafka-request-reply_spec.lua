@@ -56,6 +56,13 @@ describe("kafka-request-reply", function()
         { asked().headers.method, asked().headers.path, asked().headers["content-type"] })
     end)
 
+    it("with the trace of the request", function()
+      start()
+      local context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+      post { traceparent = context, tracestate = "a=1" }
+      assert.same({ context, "a=1" }, { asked().headers.traceparent, asked().headers.tracestate })
+    end)
+
     it("with header names of the configuration, as other clients of the topics have them", function()
       start { correlation_id_header = "kafka_correlationId", reply_topic_header = "kafka_replyTopic" }
       local pending = post()
