@@ -192,8 +192,9 @@ end
 local function open_span(self, items)
   local list = {}
   for i, item in ipairs(items) do list[i] = item.record end
+  local service = calls.service(self.conf) -- whose tracers are told
   return record_traces.process(self.conf.batch_size == 1 and list[1] or list,
-    { topic = list[1].topic, cluster = self.cluster, group = self.conf.group })
+    { topic = list[1].topic, cluster = self.cluster, group = self.conf.group, service = service and service.id })
 end
 
 local function put_context(headers, parent, state)

@@ -84,6 +84,23 @@ describe("kafka-sink", function()
       assert.matches("^00%-" .. ("a"):rep(32), request.headers.traceparent)
     end)
 
+    it("in a span of the record's trace, which the service's tracer is told", function()
+      local json = require "sluice.json"
+      start({}, { plugins = { { name = "kafka-sink", service = "billing", config = { topics = { "orders" },
+        group = "billing" } }, { name = "zipkin", service = "billing", config = { sample_ratio = 1,
+        http_endpoint = "http://zipkin.example/spans", propagation = { extract = { "w3c" }, inject = { "w3c" },
+        default_format = "w3c" } } } } })
+      produce("k", "v", { headers = { traceparent = "00-" .. ("a"):rep(32) .. "-" .. ("b"):rep(16) .. "-01" } })
+      gateway:advance(5)
+      local by_name = {}
+      for _, request in ipairs(gateway:requests("zipkin.example")) do
+        for _, span in ipairs(json.decode(request.body)) do by_name[span.name] = span end
+      end
+      local process, call = by_name["process orders"], by_name["POST"]
+      assert.same({ "CONSUMER", ("a"):rep(32), ("b"):rep(16) }, { process.kind, process.traceId, process.parentId })
+      assert.same({ ("a"):rep(32), process.id }, { call.traceId, call.parentId })
+    end)
+
     it("as JSON with all of it, whatever its bytes are", function()
       start { body = "record" }
       produce("k", '{"n":1}', { partition = 0, timestamp = 5, headers = { a = "1" } })
