@@ -39,6 +39,15 @@ local function assert_shows(gw, entry)
   assert.matches(to_pattern(entry.expected), (out:gsub("\r", "")))
 end
 
+-- The demo's functions, by their paths beside its configuration.
+local function demo_files()
+  local files = {}
+  for path in io.popen("cd bin/demo && find shop -name '*.lua'"):lines() do
+    files[path] = process.read_file("bin/demo/" .. path)
+  end
+  return files
+end
+
 describe("the README", function()
   local gw
 
@@ -48,6 +57,7 @@ describe("the README", function()
       return (text:gsub(":8000", ":" .. self.port):gsub("([: ])9000", "%1" .. stream_port))
     end, {
       env = { SLUICE_STREAM_LISTEN = "127.0.0.1:" .. stream_port },
+      files = demo_files(),
       plugins = { echo = {
         ["handler.lua"] = process.read_file("bin/demo/plugins/echo/handler.lua"),
         ["schema.lua"] = process.read_file("bin/demo/plugins/echo/schema.lua"),
