@@ -32,7 +32,7 @@ end
 ---@param refusal table see sources.refuse
 function answers.refused(refusal)
   local text = refusal.message .. (refusal.error and ": " .. refusal.error or "")
-  return { error = text, status = refusal.status, field = refusal.field }
+  return { error = text, status = refusal.status, field = refusal.field, path = refusal.path }
 end
 
 -- ---- Whole answers -------------------------------------------------------------------------------------------------
@@ -64,8 +64,9 @@ end
 ---@param dead_letter? table where the record was set aside
 ---@param status? integer in place of the refusal's
 function answers.no_record(exchange, refusal, dead_letter, status)
-  return status or refusal.status, { message = refusal.message, error = refusal.error, field = refusal.field,
-    dead_letter = dead_letter, request_id = exchange.id }
+  status = status or refusal.status
+  return status, { message = refusal.message, error = refusal.error, field = refusal.field, path = refusal.path,
+    dead_letter = dead_letter, request_id = exchange.id }, answers.headers(status)
 end
 
 return answers

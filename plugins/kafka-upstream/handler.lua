@@ -5,6 +5,7 @@ local kafka = require "sluice.kafka"
 local record = require "kafka-upstream.record"
 local records = require "sluice.records"
 local sender = require "kafka-upstream.sender"
+local schemas = require "kafka-upstream.schemas"
 local several = require "kafka-upstream.several"
 local sources = require "kafka-upstream.sources"
 
@@ -19,7 +20,7 @@ local function plan_of(conf, cluster)
   return {
     cluster = cluster, topic = conf.topic, timeout = conf.timeout / 1000, wait = conf.wait, traced = conf.trace_headers,
     make = record.compile(conf, cluster), dead_letter_topic = conf.dead_letter_topic,
-    dead_letter_status = conf.dead_letter_status,
+    dead_letter_status = conf.dead_letter_status, schemas = schemas.of(conf),
   }
 end
 

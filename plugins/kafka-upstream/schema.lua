@@ -2,6 +2,7 @@
 -- Kong's fields with Kong's defaults, and what Sluice adds.
 local code = require "sluice.code"
 local kafka = require "sluice.kafka"
+local schema_registry = require "sluice.schema_registry"
 local template = require "sluice.template"
 
 local fields = kafka.schema { producer = true }
@@ -92,6 +93,8 @@ fields.dead_letter_topic = { type = "string", match = TOPIC, len_max = 249,
   about = "where requests and records go that cannot go where they should; not when Kafka is away" }
 fields.dead_letter_status = { type = "integer", between = { 200, 599 },
   about = "status of the answer to one that was set aside there; that of the failure unless told" }
+
+fields.schema_registry = schema_registry.fields.record { schemas = true }
 
 fields.wait = { type = "boolean", default = true,
   about = "answer after the broker's acknowledgement, with partition and offset; false: answer 202 at once" }

@@ -6,6 +6,7 @@ local dead_letters = require "kafka-upstream.dead_letters"
 local kafka = require "sluice.kafka"
 local record = require "kafka-upstream.record"
 local records = require "sluice.records"
+local schemas = require "kafka-upstream.schemas"
 local sources = require "kafka-upstream.sources"
 local traces = require "sluice.record_traces"
 
@@ -44,9 +45,10 @@ local function set_aside(plan, exchange, entry, made, text)
   return (kafka.produce(letter))
 end
 
--- The answer to a request that cannot be a record.
-function sender.refuse(plan, exchange, refusal, text)
-  local at = set_aside(plan, exchange, answers.refused(refusal), nil, text)
+-- The answer to a request that cannot be a record, or is one that its schema refuses.
+---@param made? table
+function sender.refuse(plan, exchange, refusal, text, made)
+  local at = set_aside(plan, exchange, answers.refused(refusal), made, text)
   return answers.no_record(exchange, refusal, at, at and plan.dead_letter_status)
 end
 
@@ -65,6 +67,8 @@ end
 ---@return table body
 ---@return table|nil headers
 function sender.produce(plan, exchange, made, text)
+  local refusal = plan.schemas and schemas.encode(plan.schemas, made)
+  if refusal then return sender.refuse(plan, exchange, refusal, text, made) end
   local sending = plan.traced and traces.send(exchange, made)
   if not plan.wait then
     local queued, err, code = kafka.send(made)
@@ -138,6 +142,8 @@ end
 ---@param made table
 ---@param text string
 function Sender:add(place, made, text)
+  local refusal = self.plan.schemas and schemas.encode(self.plan.schemas, made)
+  if refusal then return put_aside(self, place, answers.refused(refusal), made, text) end
   if self.sending then self.sending:put(made) end
   if not self.batch then
     local queued, err, code = kafka.send(made)

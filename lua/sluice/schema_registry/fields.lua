@@ -85,7 +85,8 @@ local function subject(about)
 end
 
 -- The field, for a plugin's schema.
----@param options? { schemas: boolean } schemas: with key_schema and value_schema, for those who produce
+---@param options? { schemas: boolean, decodes: boolean } schemas: with key_schema and value_schema, for those who
+---  produce; decodes: for those who consume
 ---@return table
 function fields.record(options)
   local confluent = {
@@ -97,9 +98,16 @@ function fields.record(options)
     { ssl_verify = { type = "boolean", default = true, about = "verify the registry's certificate" } },
     { authentication = authentication() },
   }
+  if options and (options.schemas or options.decodes) then
+    confluent[#confluent + 1] = { avro_form = { type = "string", default = "plain", one_of = { "plain", "avro" },
+      about = "JSON of Avro values: plain: a value of a union stands alone, and dates, times and decimals are as "
+        .. "people write them; avro: as Avro's JSON encoding has it" } }
+  end
   if options and options.schemas then
-    confluent[#confluent + 1] = { key_schema = subject("schema of keys; keys are not encoded unless set") }
-    confluent[#confluent + 1] = { value_schema = subject("schema of values; values are not encoded unless set") }
+    confluent[#confluent + 1] = { key_schema = subject(
+      "schema of keys, which are not encoded unless it is set") }
+    confluent[#confluent + 1] = { value_schema = subject(
+      "schema of values; the latest of subject TOPIC-value where neither it nor key_schema is set") }
   end
   return { type = "record", about = "Confluent's Schema Registry, or one that speaks as it does", fields = {
     { confluent = { type = "record", about = "how the registry is reached", fields = confluent } },

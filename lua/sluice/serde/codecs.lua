@@ -12,13 +12,20 @@ local json = require "sluice.json"
 local json_schema = require "sluice.json_schema"
 local protobuf_texts = require "sluice.serde.protobuf_texts"
 
-local format, gsub, match, sub = string.format, string.gsub, string.match, string.sub
+local find, format, gsub, match, sub = string.find, string.format, string.gsub, string.match, string.sub
 local ipairs, setmetatable = ipairs, setmetatable
 
 local codecs = {}
 
 local BYTES = framing.BYTES
 local EXACT = { exact = true }
+
+local LONG_NUMBER = ("%d"):rep(16) -- digits that a double may not keep; reading exactly takes four times as long
+
+local function decoded(text)
+  local value, err = json.decode(text, find(text, LONG_NUMBER) and EXACT or nil)
+  return value, err
+end
 
 local function wrong(message, path)
   return { code = "value", message = message, path = path or "" }
@@ -50,7 +57,7 @@ function Avro:encode(value, target)
 end
 
 function Avro:encode_json(text, target)
-  local value, err = json.decode(text, EXACT)
+  local value, err = decoded(text)
   if err then return nil, no_json(err) end
   return self:encode(value, target)
 end
@@ -104,7 +111,7 @@ end
 
 -- What is in the topic was checked by whoever put it there.
 function Json.decode(_, bytes)
-  local value, err = json.decode(sub(bytes, BYTES + 1), EXACT)
+  local value, err = decoded(sub(bytes, BYTES + 1))
   if err then return nil, no_json(err) end
   return value
 end
@@ -182,7 +189,7 @@ end
 function Protobuf:decode(bytes)
   local text, err = self:decode_json(bytes)
   if not text then return nil, err end
-  return (json.decode(text, EXACT))
+  return (decoded(text))
 end
 
 local function compile_protobuf(schema)
