@@ -225,6 +225,8 @@ double bridge_number(struct worker *worker, double handle, int what) {
   case NUMBER_CONNECTION: return (double)exchange->peer.number;
   case NUMBER_BUFFERED_MOST: return (double)exchange->generation->limits.max_buffered_body_bytes;
   case NUMBER_TLS: return exchange->peer.tls;
+  case NUMBER_FROM_PEER:
+    return exchange->stream && exchange->stream->listener && exchange->stream->listener->kind == LISTEN_PEERS;
   case NUMBER_HEDGED: return exchange->hedged;
   case NUMBER_GRPC_STATUS: return grpc_status(exchange);
   case NUMBER_BROKEN: return is_broken(exchange);

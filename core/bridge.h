@@ -124,6 +124,7 @@ enum exchange_number {
   NUMBER_BUFFERED_MOST,       // bytes of a body that may be held for a plugin
   NUMBER_GRPC_STATUS,         // as the service sent it, in its head or behind the content; NaN: not a call, or none yet
   NUMBER_BROKEN,              // 1 when the service's response broke off in the middle
+  NUMBER_FROM_PEER,           // 1: another worker of this gateway asks, see bridge_peers_open
   NUMBER_HEDGED, // 0: no second try was made beside the first; 1: for want of budget; 2: it lost; 3: it won
   NUMBER_COUNT
 };
@@ -377,6 +378,12 @@ double bridge_mono(struct worker *worker);                         // seconds, m
 double bridge_mono_fresh(struct worker *worker);                   // the same, read anew: for measuring slices
 int bridge_random(struct worker *worker, char *out, uint32_t len); // cryptographic, or seeded by a spec
 int bridge_worker_id(struct worker *worker);                       // from 1
+int bridge_worker_count(struct worker *worker);
+// Has this worker answer HTTP of the other workers, at bridge_peer_path of its own id: requests with NUMBER_FROM_PEER.
+// Opening twice is no error. NONE: there is no state_dir.
+int bridge_peers_open(struct worker *worker);
+// "unix:/path" of worker `id`, as much as fits.
+void bridge_peer_path(struct worker *worker, int id, char *out, uint32_t size);
 void bridge_log(struct worker *worker, int level, const char *message, const char *const *pairs, uint32_t pair_count);
 
 // ---- Client sockets for http, redis and the like -----------------------------------------------------------------

@@ -217,7 +217,7 @@ static void exchange_rewrite(struct exchange *exchange) {
     exchange_after_phase(exchange, result, exchange_route);
 }
 
-// The status listener knows no routes: one handler answers.
+// The status listener, and that for other workers, know no routes: one handler answers.
 static void exchange_status(struct exchange *exchange) {
   exchange_move(exchange, EXCHANGE_REWRITE);
   exchange_move(exchange, EXCHANGE_ACCESS);
@@ -331,7 +331,8 @@ void exchange_on_head(struct exchange *exchange) {
   if (exchange->grpc && !exchange_take_deadline(exchange)) return;
   if (!check_request(exchange) || !read_target(exchange)) return;
   forward_mark_hop_by_hop(&exchange->request.headers);
-  if (exchange->stream->listener && exchange->stream->listener->kind == LISTEN_STATUS)
+  const struct listener *listener = exchange->stream->listener;
+  if (listener && (listener->kind == LISTEN_STATUS || listener->kind == LISTEN_PEERS))
     exchange_status(exchange);
   else
     exchange_rewrite(exchange);

@@ -11,7 +11,7 @@ struct board;     // bridge.h
 struct counters;  // counters.h
 struct endpoints; // endpoint.h
 
-enum listen_kind { LISTEN_PROXY, LISTEN_STATUS, LISTEN_STREAM };
+enum listen_kind { LISTEN_PROXY, LISTEN_STATUS, LISTEN_STREAM, LISTEN_PEERS };
 
 enum {
   LISTEN_ADDRESS_BYTES = 128,

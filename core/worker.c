@@ -370,6 +370,13 @@ static void listener_init(struct listener *listener, struct worker *worker, cons
   listener->watcher.data = listener;
 }
 
+void worker_listen_peers(struct worker *worker, int fd) {
+  struct listen_socket socket = {.fd = fd, .kind = LISTEN_PEERS};
+  worker->peers = &worker->listeners[worker->listener_count++];
+  listener_init(worker->peers, worker, &socket);
+  if (worker->listening && !worker->draining) ev_io_start(worker->loop.ev, &worker->peers->watcher);
+}
+
 static void start_listening(struct worker *worker) {
   if (worker->listening) return;
   worker->listening = true;
@@ -626,6 +633,7 @@ void worker_free(struct worker *worker) {
   h2_memory_close(&worker->h2_memory);
   for (uint32_t i = 0; i < worker->field_name_count; i++) free((char *)worker->field_names[i].text.data);
   free(worker->field_names);
+  if (worker->peers) close(worker->peers->fd);
   free(worker->listeners);
   timers_close(&worker->loop.timers);
   chunk_pool_close(&worker->chunks);

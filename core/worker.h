@@ -68,8 +68,9 @@ struct worker {
   struct board *board;
   struct board own_board; // where there is no master
   struct chunk_pool chunks;
-  struct listener *listeners;
+  struct listener *listeners; // room for one more than the master gave: that for other workers
   uint32_t listener_count;
+  struct listener *peers; // among them; NULL: not opened
   struct server *servers; // all downstream connections, but for those of streams
   struct tcp_server *tcp_servers;
   uint32_t server_count;
@@ -153,6 +154,8 @@ static inline const struct limits *worker_limits(const struct worker *worker) {
   return worker->generation ? &worker->generation->limits : &worker->first_limits;
 }
 
+// Takes connections of other workers from this socket, which it then owns.
+void worker_listen_peers(struct worker *worker, int fd);
 // A worker without master or sockets, for the spec kit; worker_main uses it too.
 struct worker *worker_new(const struct worker_options *options, struct error *error);
 void worker_free(struct worker *worker);

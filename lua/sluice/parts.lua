@@ -77,6 +77,7 @@ return {
     json_schema
     limits
     logging
+    peers
     record_schema
     record_traces
     records

@@ -9,6 +9,7 @@ local json = require "sluice.json"
 local metrics = require "sluice.metrics"
 local node = require "sluice.node"
 local node_metrics = require "sluice.node_metrics"
+local peers = require "sluice.peers"
 local sleep = require "sluice.sleep"
 local vitals = require "sluice.vitals"
 
@@ -77,6 +78,7 @@ local ROUTES = { ["/status"] = status, ["/metrics"] = metrics_text }
 
 ---@param exchange sluice.exchange
 function status_api.handle(exchange)
+  if peers.is_asked(exchange) then return peers.handle(exchange) end
   local path = exchange.request:get_path()
   local upstream = path:match("^/upstreams/([^/]+)/health$")
   local route = upstream and upstream_health or ROUTES[path]
