@@ -27,15 +27,23 @@ local together = {}
 local Group = {}
 local group_mt = { __index = Group, __metatable = false }
 
+local function runtime()
+  return require "sluice.runtime"
+end
+
 local function apply(call)
   call.result, call.err = call.fn(unpack(call, 1, call.count))
 end
 
--- In a coroutine of its own. What it raises is its error, with a traceback; budgets end here, too.
+-- In a coroutine of its own. What it raises is its error, with a traceback; budgets end here, too. Where it was started
+-- for an exchange, what it logs and traces is of that exchange.
 local function run(group, call)
+  local job = runtime().job()
+  job.exchange, job.route = call.exchange, call.route
   if group.memory then C.bridge_limit_memory(worker, math.ceil(group.memory / 1024)) end
   local ok, raised = xpcall(apply, on_error, call)
   if group.memory then C.bridge_limit_memory(worker, 0) end
+  job.exchange, job.route = nil, nil
   if not ok then call.result, call.err = nil, raised end
   group.running = group.running - 1
   group.done[#group.done + 1] = call
@@ -50,7 +58,9 @@ end
 ---@return string|nil err
 function Group:start(key, fn, ...)
   check.callable("together:start", "fn", fn)
-  local ok, err = self.at(0, run, self, { key = key, fn = fn, count = select("#", ...), ... })
+  local job = runtime().job()
+  local ok, err = self.at(0, run, self, { key = key, fn = fn, count = select("#", ...), exchange = job and job.exchange,
+    route = job and job.route, ... })
   if not ok then return nil, err end
   self.running = self.running + 1
   return true
@@ -71,7 +81,7 @@ function Group:next(seconds)
   if self.running == 0 then return nil, nil, "nothing runs" end
   self.waiter = C.bridge_self(worker)
   local status = C.bridge_wait(worker, seconds)
-  if status == 1 then require("sluice.runtime").yield() end
+  if status == 1 then runtime().yield() end
   self.waiter = nil
   if self.done[1] then return first_done(self) end
   return nil, nil, "timeout"

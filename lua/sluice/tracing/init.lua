@@ -205,6 +205,12 @@ function Span:set_status(status, message)
   self.status, self.status_message = status, message
 end
 
+-- `traceparent` for a request that is made within the span; nil where nothing is traced.
+---@return string|nil
+function Span:traceparent()
+  return "00-" .. self.trace.id .. "-" .. self.id .. "-01"
+end
+
 ---@param time_ns? number since 1970; this moment unless told
 function Span:finish(time_ns)
   if self.end_us then return end
@@ -218,7 +224,7 @@ end
 local NOWHERE = setmetatable({ attributes = {}, events = {}, is_recording = false }, { __metatable = false, __index = {
   set_attribute = function() end, add_event = function() end, add_link = function() end,
   record_error = function() end,
-  set_status = function() end, finish = function() end,
+  set_status = function() end, finish = function() end, traceparent = function() return nil end,
 } })
 
 local function exchange_at_hand()
@@ -280,7 +286,7 @@ end
 local function untold_plan(exchange)
   local held, job = exchange.generation, require("sluice.runtime").job()
   local plan = held and job and job.exchange == exchange and held.plans[job.route]
-  if not plan or not plan.tracer or C.bridge_trace(worker, exchange.handle, cell) == OK then return nil end
+  if not plan or not plan.tracer or C.bridge_trace(worker, exchange.handle, cell) ~= NONE then return nil end
   return plan
 end
 

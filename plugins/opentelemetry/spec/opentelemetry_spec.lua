@@ -123,6 +123,35 @@ describe("opentelemetry", function()
       assert.is_true(tonumber(access.endTimeUnixNano) >= tonumber(plugin.endTimeUnixNano))
     end)
 
+    it("that plugins make in coroutines of their own, with a context for whoever they ask", function()
+      start({}, { plugins_code = { maker = [[
+        local together, tracing = require "sluice.together", require "sluice.tracing"
+        local function ask()
+          local span = tracing.start_span("ask")
+          span:finish()
+          return span:traceparent() or "none"
+        end
+        return { version = "1", priority = 5, access = function(_, exchange)
+          local group = together.new()
+          group:start("a", ask)
+          local _, parent = group:next(1)
+          exchange.response:exit(200, parent)
+        end }
+      ]] }, plugins = { { name = "opentelemetry", config = { traces_endpoint = "http://collector.example/v1/traces",
+        sampling_rate = 1 } }, { name = "maker" } } })
+      local body = gateway:get("/").body
+      local ask = named(spans(), "ask")
+      assert.equal("00-" .. ask.traceId .. "-" .. ask.spanId .. "-01", body)
+      gateway:close()
+      start({}, { plugins = {}, plugins_code = { maker = [[
+        return { version = "1", priority = 5, access = function(_, exchange)
+          local span = require("sluice.tracing").start_span("ask")
+          exchange.response:exit(200, tostring(span:traceparent()))
+        end }
+      ]] }, routes = { { name = "r", paths = { "/" }, plugins = { { name = "maker" } } } } })
+      assert.equal("nil", gateway:get("/").body)
+    end)
+
     it("that plugins make, whatever their turn", function()
       start({}, { plugins_code = { maker = [[
         local tracing = require "sluice.tracing"

@@ -5,12 +5,14 @@ local json = require "sluice.json"
 local sluice = require "sluice"
 
 local function tell(exchange, path, event)
-  local request = exchange.request
-  return sluice.http.request {
+  local request, span = exchange.request, sluice.tracing.start_span("tell of it", { kind = "client" })
+  local response, err = sluice.http.request {
     url = ("http://127.0.0.1:%d%s"):format(request:get_port(), path), method = "POST", body = json.encode(event),
     headers = { ["Content-Type"] = "application/json", ["Correlation-Id"] = request:get_header("correlation-id"),
-      traceparent = request:get_header("traceparent") },
+      traceparent = span:traceparent() or request:get_header("traceparent") },
   }
+  span:finish()
+  return response, err
 end
 
 return { POST = function(exchange)
