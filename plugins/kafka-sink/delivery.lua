@@ -287,6 +287,7 @@ local function send_all(self)
     if self.gathering then return end
     gather(self)
     local batch = self.lanes:take(self.conf.batch_size)
+    for _, item in ipairs(batch) do item.partition:set_out(item) end
     if #batch > 0 then
       if self.lanes:has_ready() then self:start() end
       deliver(self, batch)

@@ -22,7 +22,7 @@ local PULSE_S = 1
 local SILENT_S = 10        -- without a pulse the code of this sink has been replaced
 local AGAIN_S, AGAIN_MOST_S = 1, 30
 local COMMIT_S = 5         -- that a commit may take
-local LAG_EVERY_S = 10
+local LAG_EVERY_S = 5
 local HANDOVER_S = 15      -- that records on their way have, when their partition goes to another member
 local RECORD_BYTES = 512   -- that a record takes beside its texts
 
@@ -107,16 +107,22 @@ end
 
 -- ---- Partitions that go ---------------------------------------------------------------------------------------------
 
--- Waits for what is on its way of partitions that are lost.
-local function let_arrive(self, how_long)
+-- Lets what was begun in some partitions arrive, and forgets the rest of them. Not when the service is away.
+local function wind_up(self, list, how_long)
+  for _, partition in ipairs(list) do partition:cut() end
+  local leaving = {}
+  for _, partition in ipairs(list) do leaving[partition] = true end
+  self.delivery.lanes:drop(function(item) return leaving[item.partition] and item.offset > item.partition.furthest end)
   local deadline = time.monotonic() + how_long
-  while self.delivery.lanes.under_way > 0 do
-    local waits = false
-    for item in pairs(self.delivery.lanes.out) do waits = waits or item.partition.lost end
-    local left = deadline - time.monotonic()
-    if not waits or left <= 0 then return end
-    self.room:wait(math.min(left, LOOK_S))
+  for _, partition in ipairs(list) do
+    while not partition:is_through() and not self.delivery.away do
+      local left = deadline - time.monotonic()
+      if left <= 0 then break end
+      self.room:wait(math.min(left, LOOK_S))
+    end
+    partition.lost = true
   end
+  self.delivery.lanes:drop(function(item) return item.partition.lost end)
 end
 
 local function is_lost(partition)
@@ -125,19 +131,17 @@ end
 
 -- Others go on behind what is committed before the next look at the topic.
 local function hand_over(self)
+  local list = {}
   for _, place in ipairs(self.consumer:lost()) do
     local of_topic = self.partitions[place.topic]
-    if of_topic and of_topic[place.partition] then of_topic[place.partition].lost = true end
+    list[#list + 1] = of_topic and of_topic[place.partition]
   end
-  self.delivery.lanes:drop(function(item) return item.partition.lost end)
-  let_arrive(self, HANDOVER_S - 1)
+  wind_up(self, list, HANDOVER_S - 1)
   commit(self, is_lost)
-  each_partition(self, function(partition)
-    if partition.lost then
-      self.partitions[partition.topic][partition.number] = nil
-      lag:set(0, self.conf.group, partition.topic, ("%d"):format(partition.number))
-    end
-  end)
+  for _, partition in ipairs(list) do
+    self.partitions[partition.topic][partition.number] = nil
+    lag:set(0, self.conf.group, partition.topic, ("%d"):format(partition.number))
+  end
 end
 
 -- ---- Reading --------------------------------------------------------------------------------------------------------
@@ -172,10 +176,10 @@ end
 
 -- What is on its way may arrive; the rest is for others.
 local function finish(self)
+  local list = {}
+  each_partition(self, function(partition) list[#list + 1] = partition end)
+  wind_up(self, list, self.conf.timeout / 1000)
   self.delivery.stopping = true
-  self.delivery.lanes:drop(function() return true end)
-  local deadline = time.monotonic() + self.conf.timeout / 1000
-  while self.delivery.senders > 0 and time.monotonic() < deadline do self.room:wait(LOOK_S) end
   commit(self)
 end
 
