@@ -149,11 +149,11 @@ function sources.looks_at_body(text)
   return sources.is_template(text) and names_in(text).body == true
 end
 
--- Calls `fn(...)`; nil and a refusal when the request cannot be told in the way the configuration wants it.
+-- Calls `fn(values)`; nil and a refusal when the request cannot be told in the way the configuration wants it.
 ---@return any
 ---@return table|nil refusal
-function sources.try(fn, values, ...)
-  local ok, result = pcall(fn, values, ...)
+function sources.try(fn, values)
+  local ok, result = pcall(fn, values)
   if ok then return result end
   if type(result) == "table" and result.refusal then return nil, result end
   if type(result) ~= "string" or not values.field then error(result, 0) end
