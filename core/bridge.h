@@ -308,6 +308,23 @@ int bridge_channel_wait(struct worker *worker, double channel, double seconds);
 int32_t bridge_channel_seats(struct worker *worker, double channel); // -1: it has been closed
 int bridge_channel_close(struct worker *worker, double channel);     // its answers end behind what has been put
 
+// ---- A WebSocket whose other end is the plugin itself, in access; a coroutine may send while another receives ---------
+
+struct talk_message {
+  int32_t opcode;    // 1 text, 2 binary
+  struct bytes data; // live until the next bridge_talk_receive
+};
+
+// Answers the handshake, with the fields of MESSAGE_RESPONSE: AGAIN, then resumed with OK. INVALID: the request is none.
+int bridge_talk_accept(struct worker *worker, double exchange);
+// `opcode` also 9 (ping) and 10. AGAIN: back-pressure. INVALID: a text must be UTF-8, a control frame at most 125 bytes.
+int bridge_talk_send(struct worker *worker, double exchange, int opcode, const char *data, uint32_t len);
+// OK: a message. AGAIN: resumed with OK to ask again, or with TIMEOUT. NONE: `seconds` is 0, and there is none.
+int bridge_talk_receive(struct worker *worker, double exchange, double seconds, struct talk_message *out);
+int bridge_talk_close(struct worker *worker, double exchange, int code, const char *reason, uint32_t len);
+int bridge_talk_end_code(struct worker *worker, double exchange); // what the client has closed with; 0: it has not
+bool bridge_talk_asked(struct worker *worker, double exchange);   // whether the request asks for a WebSocket
+
 // A WebSocket whose messages pass through frame phases. `side`: 0 the client's, 1 the service's. What the side is told
 // when the running frame phase ends, which then closes both; one that nothing is asked for gets 1000 (client) or 1001.
 int bridge_websocket_close(struct worker *worker, double exchange, int side, int code, const char *reason,

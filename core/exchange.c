@@ -10,6 +10,7 @@
 #include "balance.h"
 #include "channel.h"
 #include "exchange_parts.h"
+#include "exchange_talk.h"
 #include "lease.h"
 #include "stream.h"
 #include "trace.h"
@@ -27,7 +28,7 @@ static const uint32_t legal_moves[] = {
     [EXCHANGE_HEAD] = STATE(PREREAD) | STATE(REWRITE) | STATE(SENDING) | STATE(LOG),
     [EXCHANGE_PREREAD] = STATE(SERVICE) | STATE(SENDING) | STATE(LOG),
     [EXCHANGE_REWRITE] = STATE(ACCESS) | STATE(SENDING) | STATE(LOG),
-    [EXCHANGE_ACCESS] = STATE(SERVICE) | STATE(STREAM) | STATE(SENDING) | STATE(LOG),
+    [EXCHANGE_ACCESS] = STATE(SERVICE) | STATE(STREAM) | STATE(TUNNEL) | STATE(SENDING) | STATE(LOG),
     [EXCHANGE_SERVICE] = STATE(RESPONSE) | STATE(SENDING) | STATE(TUNNEL) | STATE(LOG),
     [EXCHANGE_RESPONSE] = STATE(SENDING) | STATE(LOG),
     [EXCHANGE_STREAM] = STATE(LOG),
@@ -215,6 +216,7 @@ void exchange_finish(struct exchange *exchange) {
   exchange_wake(exchange, &exchange->body_waiter, BRIDGE_CLOSED);
   exchange_wake(exchange, &exchange->stream_waiter, BRIDGE_CLOSED);
   if (exchange->seat) seat_leave(exchange->seat);
+  if (exchange->talk) talk_end(exchange);
   if (exchange->websocket) {
     websocket_end(exchange);
     exchange->waiting = websocket_waits(exchange);

@@ -165,6 +165,7 @@ struct exchange {
   struct try *try;
   struct lease *leases;        // that it holds, the latest first
   struct websocket *websocket; // NULL: none, or a tunnel
+  struct talk *talk;           // a WebSocket whose other end is a plugin (exchange_talk.h)
   struct seat *seat;           // of a channel (channel.h) that its streamed answer comes from
   uint32_t message_most[2];    // bytes of a message of the client's and the service's, set by plugins; 0: not set
   struct budget *retry_budget; // NULL: none

@@ -37,6 +37,10 @@ void exchange_send_end(struct exchange *exchange);
 // Content for the client, through the content coding that a plugin chose; `chunk` (may be NULL) holds the bytes. `flush`:
 // what has come so far is to be readable at the other end.
 void exchange_put_body(struct exchange *exchange, struct chunk *chunk, struct slice piece, bool flush);
+// An answer that a plugin gives piece by piece: its fields are those that plugins have set so far.
+void exchange_begin_answer(struct exchange *exchange, int status);
+// header_filter. False: a plugin failed.
+bool exchange_filter_head(struct exchange *exchange);
 // The streamed answer ends in the next step of the loop.
 int exchange_stream_finish(struct exchange *exchange);
 // Content of exchange->answer, as it is.

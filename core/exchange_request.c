@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "exchange_parts.h"
+#include "exchange_talk.h"
 #include "forward.h"
 #include "grpc.h"
 #include "router.h"
@@ -44,6 +45,10 @@ void exchange_after_phase(struct exchange *exchange, enum phase_result result, v
       exchange_rest(exchange);
     else
       exchange_send_end(exchange);
+    return;
+  }
+  if (exchange->state == EXCHANGE_TUNNEL) { // it had been the other end of a WebSocket
+    talk_on_phase_end(exchange, result == PHASE_FAILED);
     return;
   }
   if (exchange->broken)
@@ -402,6 +407,10 @@ void exchange_on_body(struct exchange *exchange, struct chunk *chunk, struct sli
     websocket_on_client(exchange, chunk, piece);
     return;
   }
+  if (exchange->talk) {
+    talk_on_client(exchange, chunk, piece);
+    return;
+  }
   if (exchange->copy) exchange_copy_piece(exchange, piece);
   if (!body_is_wanted(exchange)) return;
   if (buffer_append_piece(&exchange->request_body, chunk, piece.data, piece.len) < 0) {
@@ -431,6 +440,10 @@ void exchange_distrust_trailers(struct exchange *exchange) {
 void exchange_on_request_end(struct exchange *exchange) {
   if (exchange->websocket && exchange->state == EXCHANGE_TUNNEL) {
     websocket_on_client_end(exchange);
+    return;
+  }
+  if (exchange->talk) {
+    talk_on_client_end(exchange);
     return;
   }
   exchange->request_complete = true;

@@ -157,8 +157,7 @@ int exchange_encode(struct exchange *exchange, int coding, int level) {
   return BRIDGE_OK;
 }
 
-// header_filter. False: a plugin failed, and the answer is now another one.
-static bool filter_head(struct exchange *exchange) {
+bool exchange_filter_head(struct exchange *exchange) {
   if (!(exchange->phases & (1u << PHASE_HEADER_FILTER))) return true;
   enum phase_result result;
   exchange_run(exchange, exchange->route_index, PHASE_HEADER_FILTER, &result);
@@ -248,7 +247,7 @@ static void answer_bare(struct exchange *exchange) {
 }
 
 void exchange_answer(struct exchange *exchange) {
-  if (!filter_head(exchange) || !filter_answer(exchange)) answer_bare(exchange);
+  if (!exchange_filter_head(exchange) || !filter_answer(exchange)) answer_bare(exchange);
   if (exchange->broken)
     exchange_break_off(exchange);
   else
@@ -256,7 +255,7 @@ void exchange_answer(struct exchange *exchange) {
 }
 
 bool exchange_answer_head(struct exchange *exchange, int64_t length) {
-  bool good = filter_head(exchange);
+  bool good = exchange_filter_head(exchange);
   if (!good || !exchange->caching->answering) {
     if (!good || !filter_answer(exchange)) answer_bare(exchange);
     if (exchange->broken)
@@ -363,7 +362,7 @@ int exchange_early_hints(struct exchange *exchange) {
 
 // header_filter over the service's head. False: the client has been answered otherwise.
 static bool head_passes(struct exchange *exchange) {
-  if (!filter_head(exchange)) {
+  if (!exchange_filter_head(exchange)) {
     try_abandon(exchange);
     headers_init(&exchange->preset, PRESET_MOST);
     exchange->coder = NULL;
@@ -542,15 +541,20 @@ void exchange_on_service_failed(struct exchange *exchange, int status, const cha
 
 // ---- Streamed answers ------------------------------------------------------------------------------------------------
 
+void exchange_begin_answer(struct exchange *exchange, int status) {
+  headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
+  exchange->status = status;
+  exchange->has_response = true;
+  exchange_merge_preset(exchange);
+}
+
 // The head of a streamed answer goes in the next step of the loop: header_filter may not run inside a call from Lua.
 static void stream_start(struct worker *worker, double handle) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange || exchange->state != EXCHANGE_ACCESS) return;
   bool waited = exchange->waiting;
-  headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
-  exchange->has_response = true;
-  exchange_merge_preset(exchange);
-  bool good = filter_head(exchange);
+  exchange_begin_answer(exchange, exchange->status);
+  bool good = exchange_filter_head(exchange);
   exchange->waiting = waited;
   if (!good || !exchange->stream) {
     exchange_wake(exchange, &exchange->stream_waiter, good ? BRIDGE_CLOSED : BRIDGE_FAILED);

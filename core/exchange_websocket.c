@@ -14,6 +14,7 @@
 
 #include "crypto.h"
 #include "exchange_parts.h"
+#include "exchange_talk.h"
 #include "forward.h"
 #include "try.h"
 #include "websocket.h"
@@ -594,6 +595,10 @@ static void on_timer(struct timer *timer) {
 // The tunnel ends: behind the messages that have begun, at the latest in `ms`; 0: now.
 static void drain_tunnel(struct exchange *exchange, int64_t ms) {
   struct websocket *ws = exchange->websocket;
+  if (exchange->talk) {
+    talk_drain(exchange);
+    return;
+  }
   if (!ws || !ws->exchange) {
     if (ms == 0) exchange_send_end(exchange);
     return;
@@ -613,8 +618,8 @@ void exchange_end_tunnels(struct worker *worker, const struct generation *genera
   for (uint32_t slot = 0; slot < worker->slot_count; slot++) {
     struct exchange *exchange = worker->slots[slot];
     if (!exchange || exchange->state != EXCHANGE_TUNNEL || exchange->tcp) continue; // a stream goes on
-    bool meant =
-        generation ? exchange->generation == generation && exchange->route->ended : exchange->websocket != NULL;
+    bool meant = generation ? exchange->generation == generation && exchange->route->ended
+                            : exchange->websocket || exchange->talk;
     if (meant) drain_tunnel(exchange, ms);
   }
 }

@@ -10,6 +10,7 @@ local json = require "sluice.json"
 local log = require "sluice.log"
 local phases = require "sluice.phases"
 local stream = require "sluice.api.stream"
+local talk = require "sluice.api.talk"
 
 local E, C, worker = core.E, core.C, core.worker
 local check_phase, must = core.check_phase, core.must
@@ -384,6 +385,35 @@ function Response:stream(status, headers)
   if begun ~= E.BRIDGE_CLOSED and begun ~= E.BRIDGE_STALE then must(begun, "exchange.response:stream") end
   exchange.answered = true
   return stream.new(handle, begun ~= 0)
+end
+
+---@return boolean whether the request asks for a WebSocket (RFC 6455), which `websocket` can answer
+function Response:may_be_websocket()
+  check_phase(STREAM, self.handle, "exchange.response:may_be_websocket")
+  return (C.bridge_talk_asked(worker, self.handle))
+end
+
+-- Answers the handshake of a WebSocket, whose other end the plugin is from here on; waits until its head has been sent.
+-- The plugin goes on in access; when it returns, the WebSocket is closed.
+---@param headers? table<string, string|number|boolean|(string|number|boolean)[]> such as Sec-WebSocket-Protocol
+---@return sluice.talk|nil
+---@return "closed"|nil err the client has left
+function Response:websocket(headers)
+  local exchange, handle = of(self.handle), self.handle
+  check_phase(STREAM, handle, "exchange.response:websocket")
+  check.table_or_nil("exchange.response:websocket", "headers", headers)
+  if not C.bridge_talk_asked(worker, handle) then
+    check.fail("exchange.response:websocket", "the request asks for no WebSocket")
+  end
+  if headers then
+    fields.check_all(headers, "exchange.response:websocket")
+    must(fields.set_all(handle, MESSAGE_RESPONSE, without_framing(headers)), "exchange.response:websocket")
+  end
+  local begun = core.wait(C.bridge_talk_accept(worker, handle))
+  exchange.answered = true
+  if begun == E.BRIDGE_CLOSED or begun == E.BRIDGE_STALE then return nil, "closed" end
+  must(begun, "exchange.response:websocket")
+  return talk.new(handle)
 end
 
 return core.plain_part(Response)
