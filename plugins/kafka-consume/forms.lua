@@ -25,6 +25,17 @@ local function positions_by_label(source, positions)
   return found
 end
 
+-- Positions by slot as clients are told them. The slot of the record that they are told with comes first: a reader of
+-- the id sees where it was.
+---@param slot integer|nil
+function forms.place(positions, labels, slot)
+  local parts = slot and { labels[slot] .. ("%d"):format(positions[slot] - 1) } or {}
+  for other, label in ipairs(labels) do
+    if other ~= slot then parts[#parts + 1] = label .. ("%d"):format(positions[other] - 1) end
+  end
+  return table.concat(parts, ",")
+end
+
 -- ---- Server-sent events ------------------------------------------------------------------------------------------
 
 local events = { ids = true, name = "server-sent events",
@@ -45,14 +56,8 @@ function events.render(conf, record)
   return data(value == nil and "null" or tostring(value))
 end
 
--- The record's own partition first: a reader of the id sees where it was.
 function events.id(source, slot)
-  local positions, labels = source:positions(), source.labels
-  local parts = slot and { labels[slot] .. ("%d"):format(positions[slot] - 1) } or {}
-  for other, label in ipairs(labels) do
-    if other ~= slot then parts[#parts + 1] = label .. ("%d"):format(positions[other] - 1) end
-  end
-  return "id: " .. table.concat(parts, ",") .. "\n"
+  return "id: " .. forms.place(source:positions(), source.labels, slot) .. "\n"
 end
 
 -- Records were lost to this reader: where it goes on.

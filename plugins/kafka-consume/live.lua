@@ -177,7 +177,7 @@ local function follow_from(self, answer, starts, key)
     local next_one = live.of(self.state, self.form)
     if not next_one then answer:finish() return end
     if not next_one.channel:join(answer, positions, key, true) then
-      follow_from(next_one, answer, source.starts(self.state, reader.partitions, positions), key)
+      follow_from(next_one, answer, source.starts(reader.partitions, positions), key)
     end
   end
 end
@@ -196,7 +196,7 @@ end
 local POLICIES = {}
 
 POLICIES["catch up"] = function(self, answer, positions, key)
-  live.catch_up(self, answer, source.starts(self.state, self.source.partitions, positions), key)
+  live.catch_up(self, answer, source.starts(self.source.partitions, positions), key)
 end
 
 function POLICIES.skip(self, answer, _, key)

@@ -5,6 +5,9 @@ local crypto = require "sluice.crypto"
 local json = require "sluice.json"
 local kafka = require "sluice.kafka"
 local log = require "sluice.log"
+local serde = require "sluice.serde"
+local sleep = require "sluice.sleep"
+local time = require "sluice.time"
 
 local message = {}
 
@@ -78,7 +81,7 @@ local function set_aside(state, record, err)
   log.err("a record was left out", { topic = record.topic, partition = record.partition, offset = record.offset,
     error = err })
   local conf = state.conf
-  if not conf.enable_dlq then return end
+  if not conf.enable_dlq or not conf.dlq_topic then return end
   local headers = {}
   for i, header in ipairs(record.headers) do headers[i] = { header[1], header[2] } end
   headers[#headers + 1] = { "dlq.error", tostring(err) }
@@ -90,22 +93,52 @@ local function set_aside(state, record, err)
   if not ok then log.err("a record could not be set aside", { topic = conf.dlq_topic, error = why }) end
 end
 
--- A function from a record to what clients see of it; nil: nothing.
+-- ---- Schemas -----------------------------------------------------------------------------------------------------
+
+local REGISTRY_S = 30 -- a registry that is away is asked for so long
+local AWAY = { unavailable = true, unauthorized = true }
+
+-- Codecs by topic: its own registry, else that of all.
+local function codecs_of(conf)
+  local codecs, common = {}, serde.new(conf.schema_registry)
+  for _, topic in ipairs(conf.topics) do codecs[topic.name] = serde.new(topic.schema_registry) or common end
+  return next(codecs) and codecs or nil
+end
+
+-- The record with its value as JSON; nil and why, where the value is none of its schema. A registry that is away says
+-- nothing about the record: then this waits, and raises in the end.
+local function decoded(codec, record)
+  if not record.value then return record end
+  local deadline = time.monotonic() + REGISTRY_S
+  while true do
+    local text, err = codec:decode_json(record.value)
+    if text then
+      local made = copy_of(record)
+      made.value = text
+      return made
+    end
+    if not AWAY[err.code] then return nil, err.message end
+    if time.monotonic() >= deadline then error("the schema registry cannot be asked: " .. err.message, 0) end
+    sleep(1)
+  end
+end
+
+-- A function from a record to what clients see of it; nil: nothing. It may wait.
 ---@param state table of the configuration
 function message.preparer(state)
-  local passes, functions = filter_of(state.conf), compile(state.conf)
-  if #functions == 0 then
-    return function(record)
-      if passes and not passes(record) then return nil end
-      return record
-    end
-  end
+  local passes, functions, codecs = filter_of(state.conf), compile(state.conf), codecs_of(state.conf)
+  local plain = #functions == 0
   return function(record)
     if passes and not passes(record) then return nil end
-    local ok, made = pcall(apply, functions, record)
-    if ok then return made end
-    set_aside(state, record, made)
-    return nil
+    local codec, err = codecs and codecs[record.topic], nil
+    local made = record
+    if codec then made, err = decoded(codec, record) end
+    if made and not plain then
+      local ok, result = pcall(apply, functions, made)
+      if ok then made = result else made, err = nil, result end
+    end
+    if err then set_aside(state, record, err) end
+    return made
   end
 end
 
@@ -120,12 +153,20 @@ local function field(name, text)
   return '"' .. name .. '_base64":"' .. crypto.base64_encode(text) .. '"'
 end
 
+local function has_registry(conf)
+  for _, topic in ipairs(conf.topics) do
+    if topic.schema_registry then return true end
+  end
+  return false
+end
+
 local function value_field(conf, value)
   if type(value) ~= "string" and value ~= nil then -- of a function
     local text, err = encode(value)
     return text and '"value":' .. text, err
   end
-  if value and conf.message_deserializer == "json" and json.decode(value) ~= nil then
+  if value and (conf.message_deserializer == "json" or conf.schema_registry or has_registry(conf))
+    and json.decode(value) ~= nil then
     -- As it came, digit by digit, but in one line.
     return '"value":' .. (value:find("[\r\n]") and encode(json.decode(value)) or value)
   end

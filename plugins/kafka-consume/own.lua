@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- A stream for one client alone: where plugins of its route look at each record (phase consume), what it gets is nobody
--- else's.
+-- A stream for one client alone: where plugins of its route look at each record (phase consume), or a group hands out
+-- each record once, what it gets is nobody else's.
 local records = require "sluice.records"
 local time = require "sluice.time"
 
@@ -15,7 +15,7 @@ local function text_of(state, form, exchange, reader, record)
   if made then made, err = records.run(exchange, "consume", made) end
   if not made then return nil, err end
   local text = form.render(state.conf, made)
-  if text and form.ids then text = form.id(reader, reader:slot_of(record)) .. text end
+  if text and form.ids and reader.slots then text = form.id(reader, reader:slot_of(record)) .. text end
   return text
 end
 
@@ -31,15 +31,19 @@ local function step(self, record, err)
     if self.key and record.key ~= self.key then return true end
     local text, failed = text_of(self.state, form, self.exchange, self.reader, record)
     if failed then return end_with(answer, form.failure(failed)) end
-    if not text then return true end
-    self.spoke = time.monotonic()
-    return answer:send(text)
+    if text then
+      self.spoke = time.monotonic()
+      if not answer:send(text) then return false end
+    end
+    self.reader:pass(record)
+    return true
   end
   if err == "timeout" then
     if time.monotonic() - self.spoke < self.heartbeat_s then return answer:is_open() end
     self.spoke = time.monotonic()
     return answer:send(form.heartbeat)
   end
+  if err == "rebalance" then return true end
   if err == "gap" then return answer:send(form.gap(self.reader, self.reader:positions())) end
   return end_with(answer, err ~= "closed" and form.failure(err)) -- closed: this worker drains, the client comes back
 end

@@ -2,6 +2,7 @@
 -- Streams of records: what each client gets, whoever else reads.
 local cjson = require "cjson"
 local spec = require "sluice.spec"
+local schema_registry = require "spec.support.schema_registry"
 
 describe("kafka-consume, streams", function()
   local gateway
@@ -225,6 +226,54 @@ describe("kafka-consume, streams", function()
       gateway:produce("news", { value = "fail", partition = 0 })
       local lines = client:receive(5).body
       assert.same({ error = { message = "a plugin failed in phase consume" } }, cjson.decode(lines))
+    end)
+  end)
+
+  describe("values by schemas of a registry", function()
+    local registry, away
+
+    local function open_with(config, topics)
+      registry = schema_registry.new()
+      registry:add("news-value", { text = '{"type":"record","name":"n","fields":[{"name":"id","type":"int"}]}' })
+      away = false
+      config.schema_registry = topics and nil or { confluent = { url = "http://registry.test:8081" } }
+      config.topics = topics
+      open_gateway(config, nil, { dns = { ["registry.test"] = "10.0.0.8" }, upstreams = {
+        ["registry.test"] = function(request)
+          if away then return { status = 503 } end
+          return registry.answer(request)
+        end } })
+    end
+
+    it("are told as JSON, and those that fit none are set aside", function()
+      open_with { event = "record", enable_dlq = true, dlq_topic = "dead" }
+      local client = open()
+      gateway:produce("news", { value = "no schema", partition = 0 })
+      gateway:produce("news", { value = "\0\0\0\0\1\14", partition = 0 })
+      gateway:produce("news", { partition = 0 })
+      local text = await(client, '"value":null', true)
+      assert.matches('"value":{"id":7}', text, 1, true)
+      assert.is_nil(text:find("no schema", 1, true))
+      assert.equal("no schema", gateway:records("dead")[1].value)
+    end)
+
+    it("may have a registry for each topic", function()
+      open_with({ mode = "ndjson" }, { { name = "news", schema_registry = { confluent = {
+        url = "http://registry.test:8081" } } } })
+      local client = open()
+      gateway:produce("news", { value = "\0\0\0\0\1\14", partition = 0 })
+      assert.matches('"value":{"id":7}', await(client, "}\n", true), 1, true)
+    end)
+
+    it("wait for a registry that is away", function()
+      open_with {}
+      local client = open()
+      away = true
+      gateway:produce("news", { value = "\0\0\0\0\1\14", partition = 0 })
+      gateway:advance(3)
+      assert.is_nil(seen(client):find("data", 1, true))
+      away = false
+      assert.matches('data: {"id":7}', await(client, "data", true), 1, true)
     end)
   end)
 end)
