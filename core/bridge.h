@@ -1149,6 +1149,15 @@ double bridge_cache_purge_in(const char *folder, double bytes, int kind, const c
                              char *why, uint32_t why_bytes);
 int bridge_cache_usage(struct worker *worker, struct store_usage *out);
 
+// ---- Spools: texts that wait in order, outside of Lua's memory ----------------------------------------------------------
+
+double bridge_spool_new(struct worker *worker); // its number, from 1, or negative
+// OK, FULL: no memory, STALE: no such spool.
+int bridge_spool_put(struct worker *worker, double spool, const char *data, uint32_t len);
+// The oldest, which stays good until the spool's next call. OK, NONE, STALE.
+int bridge_spool_take(struct worker *worker, double spool, struct bytes *out);
+void bridge_spool_free(struct worker *worker, double spool);
+
 // ---- Files ---------------------------------------------------------------------------------------------------------------
 
 // Puts a line (a line feed is added) at the end of a file; it is written with what else comes in the next moment. OK, or

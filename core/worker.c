@@ -29,6 +29,7 @@
 #include "passwords.h"
 #include "phase.h"
 #include "server.h"
+#include "spool.h"
 #include "store.h"
 #include "store_objects.h"
 #include "tcp_server.h"
@@ -614,6 +615,7 @@ void worker_free(struct worker *worker) {
   channels_close(worker);
   waits_close(worker);
   budgets_close(worker);
+  spools_close(worker);
   flights_close(worker);
   free(worker->last_report);
   free(worker->self_certificate);

@@ -102,6 +102,8 @@ struct worker {
   struct store *store;
   struct budget **budgets; // by their numbers from 1
   uint32_t budget_count;
+  struct spool **spools; // by their numbers from 1, NULL: that one is closed
+  uint32_t spool_count;
   struct objects *objects; // cached responses
   struct call *calls;      // of exchange_call.c
   uint32_t call_count;

@@ -3,13 +3,14 @@
 -- in batches, and are sent again, later and later, while the sink does not take them. One queue a plugin instance and
 -- worker; its parameters are Kong's.
 --
---   add -> ring of entries, bounded -> gather (a whole batch, or long enough) -> handler -> gone
---            full: the oldest goes       ^ senders: 1, or as many as there are batches    not taken: wait, again
+--   add -> spool of entries, bounded -> gather (a whole batch, or long enough) -> handler -> gone
+--            full: the oldest goes        ^ senders: 1, or as many as there are batches    not taken: wait, again
 --
 -- A queue belongs to an instance's configuration: while that is the same, a reload (of plugin code, too) keeps what
 -- waits in it. One whose instance changed or went sends what it has and ends. A worker that drains waits for its
 -- queues, and gives up on a sink that does not take entries then.
 
+local ffi = require "ffi"
 local cjson = require "cjson"
 local core = require "sluice.api.core"
 local log = require "sluice.log"
@@ -20,6 +21,7 @@ local timer = require "sluice.timer"
 
 local C, worker = core.C, core.worker
 local on_error = native.on_error -- not pcall, which would swallow the end of the CPU budget
+local ffi_string = ffi.string
 local min, tostring, type, xpcall = math.min, tostring, type, xpcall
 
 ---@class sluice.queue
@@ -82,15 +84,24 @@ local function lose(self, count, why)
   self.untold, self.told_at = 0, now
 end
 
--- ---- The ring ----
+-- ---- What waits: in the core's memory, for a full queue would make the collector's several times as large ----
 
+local function free_spool(cell)
+  C.bridge_spool_free(worker, cell[0])
+end
+
+local function new_spool()
+  local number = C.bridge_spool_new(worker)
+  if number < 0 then error("no memory for a queue") end
+  return ffi.gc(ffi.new("double[1]", number), free_spool)
+end
+
+local oldest = ffi.new("struct bytes")
+
+-- Into `oldest`, good until the spool's next call.
 local function take_oldest(self)
-  local entry = self.entries[self.head]
-  self.entries[self.head] = false
-  self.head = self.head < self.max_entries and self.head + 1 or 1
-  self.count = self.count - 1
-  self.bytes = self.bytes - #entry
-  return entry
+  assert(C.bridge_spool_take(worker, self.spool[0], oldest) == 0)
+  self.count, self.bytes = self.count - 1, self.bytes - oldest.len
 end
 
 local function has_room(self, size)
@@ -111,8 +122,8 @@ local function take_batch(self)
   local batch, size = {}, 0
   local count = min(self.count, self.max_batch_size)
   for i = 1, count do
-    local entry = take_oldest(self)
-    batch[i], size = entry, size + #entry
+    take_oldest(self)
+    batch[i], size = ffi_string(oldest.data, oldest.len), size + oldest.len
   end
   self.under_way, self.bytes_under_way = self.under_way + count, self.bytes_under_way + size
   return batch, count, size
@@ -244,13 +255,11 @@ end
 ---@return string|nil err it had no room, which is counted and told in the log
 function Queue:add(entry)
   local size = #entry
-  if not has_room(self, size) and not make_room(self, size) then
+  if not has_room(self, size) and not make_room(self, size)
+    or C.bridge_spool_put(worker, self.spool[0], entry, size) ~= 0 then
     lose(self, 1, "no room in the queue")
     return nil, "no room in the queue"
   end
-  local at = self.head + self.count
-  if at > self.max_entries then at = at - self.max_entries end
-  self.entries[at] = entry
   self.count, self.bytes = self.count + 1, self.bytes + size
   if not self.gathering then
     start(self)
@@ -293,7 +302,7 @@ end
 local function new_queue(owner, conf, params)
   return setmetatable({
     plugin = owner.name, instance = conf.__plugin_id or "", params = params,
-    entries = {}, head = 1, count = 0, bytes = 0, under_way = 0, bytes_under_way = 0,
+    spool = new_spool(), count = 0, bytes = 0, under_way = 0, bytes_under_way = 0,
     senders = 0, gathering = false, waiting = false, retrying = {},
     max_entries = params.max_entries, max_bytes = params.max_bytes or DEFAULT_MAX_BYTES,
     max_batch_size = min(params.max_batch_size, params.max_entries),

@@ -11,8 +11,8 @@ local function setting(name, default)
   return value and value ~= "" and value or default
 end
 
-local ROUNDS = tonumber(setting("ROUNDS", 5))
-local SECONDS = tonumber(setting("SECONDS", 4))
+local ROUNDS = tonumber(setting("ROUNDS", 20))
+local SECONDS = tonumber(setting("SECONDS", 1))
 local WANTED = " " .. setting("CASES", "") .. " "
 
 local function chosen()
