@@ -690,6 +690,7 @@ enum kafka_status {
   KAFKA_REBALANCE = 4 // partitions were taken from this member of a group
 };
 
+enum { KAFKA_LATENCY_BUCKETS = 15 };
 enum { KAFKA_LATEST = -1, KAFKA_EARLIEST = -2, KAFKA_NOWHERE = -3, KAFKA_ANY_PARTITION = -1 };
 
 // A record to produce. A `data` of NULL is Kafka's null, which differs from the empty text.
@@ -776,8 +777,28 @@ struct kafka_cluster_status {
   double error_at;                             // when it was, seconds since 1970; 0: never
   double produced, delivered, failed, refused; // records: accepted, acknowledged, lost to an error, queue full
   double consumed, consumed_bytes;
+  double latency[KAFKA_LATENCY_BUCKETS]; // acknowledgements by how long they took: see bridge_kafka_latency_bound
+  double latency_s;                      // the sum
   uint32_t queued, readers, consumers;
   bool embedded;
+};
+
+struct kafka_topic_status {
+  const char *name; // "" stands for those that are too many to be counted one by one
+  double delivered, delivered_bytes, failed, consumed, consumed_bytes;
+};
+
+struct kafka_broker {
+  int32_t id; // -1: not known yet
+  char name[128], state[24];
+};
+
+// How many records stand behind the last one that was read.
+struct kafka_lag {
+  char group[128]; // "": the readers of this worker
+  const char *topic;
+  int32_t partition;
+  double records; // -1: not known yet
 };
 
 // For SASL OAUTHBEARER.
@@ -832,6 +853,13 @@ int bridge_kafka_check(const char *const *pairs, uint32_t pair_count, char *erro
 int bridge_kafka_cluster_drop(struct worker *worker, const char *name);
 int bridge_kafka_cluster_at(struct worker *worker, uint32_t index,
                             struct kafka_cluster_status *out); // from 0, then NONE
+// Topics of cluster `cluster`, and its brokers, from 0, then NONE.
+int bridge_kafka_topic_at(struct worker *worker, uint32_t cluster, uint32_t index, struct kafka_topic_status *out);
+int bridge_kafka_broker_at(struct worker *worker, uint32_t cluster, uint32_t index, struct kafka_broker *out);
+// Seconds up to which latency[index] counts; 0: without end.
+double bridge_kafka_latency_bound(uint32_t index);
+// How many lags were put into `out`, which has room for `most`.
+uint32_t bridge_kafka_lags(struct worker *worker, uint32_t cluster, struct kafka_lag *out, uint32_t most);
 // The token that all clients of a cluster show from now on. NONE: no such cluster, or it wants none of ours. INVALID:
 // librdkafka does not take it. Event "kafka_token" (the cluster's name) says that one is wanted.
 int bridge_kafka_token(struct worker *worker, const char *cluster, const struct kafka_token *token);

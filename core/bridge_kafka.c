@@ -27,6 +27,22 @@ int bridge_kafka_cluster_at(struct worker *worker, uint32_t index, struct kafka_
   return kafka_cluster_at(worker_kafka(worker), index, out);
 }
 
+int bridge_kafka_topic_at(struct worker *worker, uint32_t cluster, uint32_t index, struct kafka_topic_status *out) {
+  return kafka_topic_at(worker_kafka(worker), cluster, index, out);
+}
+
+int bridge_kafka_broker_at(struct worker *worker, uint32_t cluster, uint32_t index, struct kafka_broker *out) {
+  return kafka_broker_at(worker_kafka(worker), cluster, index, out);
+}
+
+double bridge_kafka_latency_bound(uint32_t index) {
+  return kafka_latency_bound(index);
+}
+
+uint32_t bridge_kafka_lags(struct worker *worker, uint32_t cluster, struct kafka_lag *out, uint32_t most) {
+  return kafka_lags(worker_kafka(worker), cluster, out, most);
+}
+
 int bridge_kafka_token(struct worker *worker, const char *cluster, const struct kafka_token *token) {
   return kafka_token(worker_kafka(worker), cluster, token, &worker->error);
 }

@@ -127,13 +127,11 @@ static void delivery_end(struct kafka *kafka, struct kafka_delivery *delivery, c
 static void on_report(struct cluster *cluster, const rd_kafka_message_t *message) {
   struct kafka_ticket *ticket = message->_private;
   rd_kafka_resp_err_t code = message->err;
-  if (code) {
-    cluster->failed++;
+  count_report(cluster, message);
+  if (code)
     cluster_error(cluster, rd_kafka_err2str(code));
-  } else {
-    cluster->delivered++;
+  else
     cluster_up(cluster);
-  }
   if (!ticket) return;
   struct kafka_result result = {.status = result_status(code),
                                 .partition = message->partition,
@@ -400,6 +398,8 @@ int kafka_cluster_at(struct kafka *kafka, uint32_t index, struct kafka_cluster_s
                                        .readers = cluster->readers,
                                        .consumers = cluster->consumers,
                                        .embedded = cluster->embedded};
+  memcpy(out->latency, cluster->latency, sizeof out->latency);
+  out->latency_s = cluster->latency_s;
   // Not rd_kafka_outq_len, which counts pending logs and errors too.
   out->queued = (uint32_t)(cluster->produced - cluster->delivered - cluster->failed);
   return BRIDGE_OK;

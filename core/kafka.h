@@ -38,6 +38,12 @@ int kafka_cluster_at(struct kafka *kafka, uint32_t index, struct kafka_cluster_s
 // without it an embedded cluster is this process's own.
 int kafka_embedded(struct kafka *kafka, const char *name, const char *servers);
 
+// See the functions of the bridge.
+int kafka_topic_at(struct kafka *kafka, uint32_t cluster, uint32_t index, struct kafka_topic_status *out);
+int kafka_broker_at(struct kafka *kafka, uint32_t cluster, uint32_t index, struct kafka_broker *out);
+double kafka_latency_bound(uint32_t index);
+uint32_t kafka_lags(struct kafka *kafka, uint32_t cluster, struct kafka_lag *out, uint32_t most);
+
 // ---- Tokens: clusters with sasl.oauthbearer.method = oidc ----
 
 // Has `on_token` called, from the loop, when a handle came that needs a token and there is none; kafka_token then gives

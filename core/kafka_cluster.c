@@ -37,6 +37,7 @@ void cluster_release(struct cluster *cluster) {
   }
   kafka_mock_free(cluster->mock);
   tokens_free(cluster->tokens);
+  counts_free(cluster);
   free(cluster);
 }
 
@@ -370,6 +371,7 @@ static void on_error(struct cluster *cluster, rd_kafka_event_t *event) {
 // Each statistics document names every broker with its state; one that is up is enough.
 static void on_stats(struct cluster *cluster, rd_kafka_event_t *event) {
   const char *json = rd_kafka_event_stats(event);
+  count_brokers(cluster, json);
   if (strstr(json, "\"state\":\"UP\""))
     cluster_up(cluster);
   else if (cluster->state == CLUSTER_UP)

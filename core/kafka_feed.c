@@ -89,8 +89,7 @@ static void on_record(struct feed *feed, const rd_kafka_message_t *message) {
   enum record_gap gap = gap_before(feed, message);
   if (gap > partition->ahead) partition->ahead = gap;
   partition->next = message->offset + 1;
-  feed->cluster->consumed++;
-  feed->cluster->consumed_bytes += (double)(message->key_len + message->len);
+  count_consumed(feed->cluster, feed->topic, message);
   struct record *record = record_new(feed->cluster->kafka, feed->topic, message);
   if (!record) {
     partition->ahead = GAP_LOST;

@@ -143,8 +143,7 @@ static void on_message(struct kafka_member *member, const rd_kafka_message_t *me
     member_fail(member, RD_KAFKA_RESP_ERR__FAIL, "out of memory");
     return;
   }
-  member->cluster->consumed++;
-  member->cluster->consumed_bytes += (double)(message->key_len + message->len);
+  count_consumed(member->cluster, topic, message);
   records_push(&member->fetched, record);
 }
 

@@ -15,6 +15,7 @@ enum {
   TOPIC_NAME_BYTES = 250, // Kafka's limit is 249
   PROPERTIES_MAX = 128,
   READERS_MAX = 65536,
+  BROKERS_MOST = 32,      // that are told of
   MEMBERS_MAX = 4096,     // of groups, in a worker; a cluster's own limit is a setting
   FEEDS_PRIVATE_MAX = 64, // readers that catch up at one time, each with a consumer and up to 16 MB
   HELPERS = 8
@@ -51,7 +52,20 @@ struct cluster {
   double error_at;   // seconds since 1970
   int64_t logged_us; // when its last trouble was logged: once a second is enough
   double produced, delivered, failed, refused, consumed, consumed_bytes;
+  struct topic_counts *topics;
+  uint32_t topic_count;
+  double latency[KAFKA_LATENCY_BUCKETS], latency_s;
+  struct kafka_broker brokers[BROKERS_MOST]; // of the last statistics that came
+  uint32_t broker_count;
 };
+
+// ---- kafka_counts.c ----
+
+void count_report(struct cluster *cluster, const rd_kafka_message_t *message);
+void count_consumed(struct cluster *cluster, const char *topic, const rd_kafka_message_t *message);
+// The brokers that a statistics document names.
+void count_brokers(struct cluster *cluster, const char *json);
+void counts_free(struct cluster *cluster);
 
 // The token of a cluster, and the handles that have it. From kafka_token.c.
 struct tokens;

@@ -182,6 +182,18 @@ function Histogram:observe(value, a, b, c, d, e, f, g, h)
   if series.sum then counters.add_at(series.sum, floor(value * self.scale + 0.5)) end
 end
 
+-- Adds values that were observed elsewhere, in the core: so many in one bucket.
+---@param index integer of the bucket, from 1; the one behind the last has no bound
+---@param count integer
+---@param sum number of the values
+---@param ... string|number values of the labels, in their order
+function Histogram:add(index, count, sum, a, b, c, d, e, f, g, h)
+  local series = series_of(self, a, b, c, d, e, f, g, h)
+  if series.refused then return end
+  counters.add_at(series.buckets[index] or series.handle, count)
+  if series.sum then counters.add_at(series.sum, floor(sum * self.scale + 0.5)) end
+end
+
 local METHODS = { c = Counter, g = Gauge, x = Gauge, h = Histogram }
 local METATABLES = {}
 for kind, methods in pairs(METHODS) do METATABLES[kind] = { __index = methods, __metatable = false } end

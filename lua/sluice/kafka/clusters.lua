@@ -4,6 +4,7 @@
 
 local ffi = require "ffi"
 local kafka_conf = require "sluice.kafka.conf"
+local reporting = require "sluice.kafka.metrics"
 local core = require "sluice.api.core"
 
 local C, worker = core.C, core.worker
@@ -34,6 +35,7 @@ local function set_cluster(name, properties)
   local array, count, texts = pairs_of(properties)
   if C.bridge_kafka_cluster(worker, name, array, count) ~= OK then return nil, core.reason(INVALID) end
   set_tokens(name, properties, texts)
+  reporting.start()
   return true
 end
 
@@ -114,6 +116,18 @@ function clusters.cluster_of(conf)
 end
 
 local cluster_status = ffi.new("struct kafka_cluster_status")
+local broker = ffi.new("struct kafka_broker")
+
+-- Brokers as librdkafka's statistics last named them.
+local function brokers_of(index)
+  local list = {}
+  while C.bridge_kafka_broker_at(worker, index, #list, broker) == OK do
+    local id = tonumber(broker.id)
+    list[#list + 1] = { id = id >= 0 and id or nil, address = ffi_string(broker.name),
+      state = ffi_string(broker.state) }
+  end
+  return list[1] and list or nil
+end
 
 -- One entry a cluster, for `sluice status` and metrics.
 ---@return table[]
@@ -128,7 +142,7 @@ function clusters.status()
       last_error_at = error_text ~= "" and it.error_at or nil,
       produced = it.produced, delivered = it.delivered, failed = it.failed, refused = it.refused,
       consumed = it.consumed, consumed_bytes = it.consumed_bytes,
-      queued = it.queued, readers = it.readers, consumers = it.consumers,
+      seen = brokers_of(index), queued = it.queued, readers = it.readers, consumers = it.consumers,
     }
     index = index + 1
   end

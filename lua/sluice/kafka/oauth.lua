@@ -26,7 +26,6 @@ local TEXT_MOST = 200                   -- of a server's words in an error
 local oauth = {}
 
 local clusters = {} -- by name: { properties, text, busy, tries }, of those that want tokens
-local timers        -- bound late: this module loads before the worker runs
 
 -- ---- Asking -------------------------------------------------------------------------------------------------------
 
@@ -123,8 +122,7 @@ end
 local run
 
 local function later(name, entry, seconds)
-  timers = timers or timer.bind()
-  if not timers.at(seconds, run, name, entry) then entry.busy = false end
+  if not timer.at(seconds, run, name, entry) then entry.busy = false end
 end
 
 -- One fetch, and the next one's time. Ends when nobody uses the cluster, or its properties are others now.
