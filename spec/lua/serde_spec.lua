@@ -25,9 +25,9 @@ function plugin.access(conf, exchange)
     result, err = codec:encode(ask.target, ask.encode)
     result = result and sluice.crypto.base64_encode(result)
   elseif ask.decode then
-    result, err, schema = codec:decode(sluice.crypto.base64_decode(ask.decode), ask.form)
+    result, err, schema = codec:decode(sluice.crypto.base64_decode(ask.decode), ask.how)
   else
-    result, err, schema = codec:decode_json(sluice.crypto.base64_decode(ask.decode_json), ask.form)
+    result, err, schema = codec:decode_json(sluice.crypto.base64_decode(ask.decode_json), ask.how)
   end
   if result ~= nil then return exchange.response:exit(200, { result = result, type = schema and schema.type }) end
   exchange.response:exit(serde.status(err), { code = err.code, message = err.message, path = err.path })
@@ -91,8 +91,8 @@ describe("serde", function()
   end
 
   -- Bytes to a value of JSON.
-  local function decode(bytes, form)
-    return ask { decode = crypto.base64_encode(bytes), form = form }
+  local function decode(bytes, how)
+    return ask { decode = crypto.base64_encode(bytes), how = how }
   end
 
   local AT = "2026-03-01T08:15:00.250Z"
@@ -143,6 +143,22 @@ describe("serde", function()
     it("decodes to Avro's own JSON when asked", function()
       local answer = decode(encode("orders-value", { id = 7, at = 0, note = "soon" }), "avro")
       assert.same({ id = 7, at = 0, note = { string = "soon" } }, answer.result)
+    end)
+
+    it("gives values as another version has them", function()
+      local old = encode("orders-value", { id = 7, at = 0, note = "a" })
+      registry:add("orders-value", { text = [[{"type":"record","name":"Order","namespace":"shop","fields":[
+        {"name":"id","type":"double"},{"name":"state","type":"string","default":"new"}]}]] })
+      registry:add("bad", { text = '{"type":"record","name":"Order","fields":[{"name":"x","type":"int"}]}' })
+      local newest = { as = { subject = "orders-value", version = 2 } }
+      assert.same({ id = 7, state = "new" }, decode(old, newest).result)
+      local text = ask({ decode_json = crypto.base64_encode(old), how = newest }).result
+      assert.same({ id = 7, state = "new" }, require("sluice.json").decode(text))
+      assert.same({ id = 7, at = 0, note = { string = "a" } }, decode(old, { form = "avro", as = { id = 2 } }).result)
+      local answer, status = decode(old, { as = "bad" })
+      assert.same({ "schema", 502 }, { answer.code, status })
+      assert.matches("the writer has no field x", answer.message, 1, true)
+      assert.equal("not_found", decode(old, { as = "nothing" }).code)
     end)
 
     it("uses the types of other subjects that a schema refers to", function()

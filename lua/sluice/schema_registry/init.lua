@@ -27,7 +27,7 @@ local ACCEPT = MEDIA_TYPE .. ", application/json"
 local TTL_S, TIMEOUT_MS = 60, 5000   -- of a configuration that does not say
 local REFUSED_S = 10                 -- how long "there is none" is believed
 local FOREVER_S = 1e9
-local MOST_KEPT, MOST_BYTES = 2000, 8 * 1024 * 1024
+local MOST_KEPT, MOST_BYTES = 2000, 2 * 1024 * 1024
 local MOST_REFERENCES, REFERENCE_DEPTH = 200, 20
 local MAX_ID = 2147483647
 

@@ -2,8 +2,9 @@
 -- What a schema is compiled to, by its type. A codec has
 --
 --   encode(value, target) -> bytes behind the id | nil, err         encode_json(text, target): the same of a JSON text
---   decode(bytes, form)   -> value | nil, err                       decode_json(bytes, form) -> JSON text | nil, err
+--   decode(bytes, form, as) -> value | nil, err                     decode_json: the same as JSON text
 --
+-- `as` is the codec of the schema that values are wanted by, where that is another: Avro resolves the two.
 -- `bytes` of decode are whole, with magic byte and id. An err is { code, message, path }.
 
 local avro = require "sluice.avro"
@@ -62,14 +63,35 @@ function Avro:encode_json(text, target)
   return self:encode(value, target)
 end
 
-function Avro:decode(bytes, form)
-  local value, err = self.schema:decode(bytes, form, BYTES)
+-- What reads this schema's values as those of the other. Kept as long as that one.
+local function resolved(self, as)
+  local reader = self.readers[as]
+  if not reader then
+    local why
+    reader, why = as.schema:reader(self.schema)
+    if not reader then
+      return nil, { code = "schema", message = "the schema it was written with cannot be read as the wanted one: "
+        .. why.message }
+    end
+    self.readers[as] = reader
+  end
+  return reader
+end
+
+function Avro:decode(bytes, form, as)
+  local reader = self.schema
+  if as and as ~= self and as.readers then
+    local refused
+    reader, refused = resolved(self, as)
+    if not reader then return nil, refused end
+  end
+  local value, err = reader:decode(bytes, form, BYTES)
   if err then return nil, of_failure(err) end
   return value
 end
 
-function Avro:decode_json(bytes, form)
-  local value, err = self:decode(bytes, form)
+function Avro:decode_json(bytes, form, as)
+  local value, err = self:decode(bytes, form, as)
   if err then return nil, err end
   return encoded(value)
 end
@@ -79,7 +101,7 @@ local function compile_avro(schema)
   for i, reference in ipairs(schema.references) do references[i] = reference.text end
   local compiled, err = avro.parse(schema.text, { references = references, lenient = true })
   if not compiled then return nil, err end
-  return setmetatable({ schema = compiled }, Avro)
+  return setmetatable({ schema = compiled, readers = setmetatable({}, { __mode = "k" }) }, Avro)
 end
 
 -- ---- JSON Schema: the value is the JSON text ----

@@ -136,39 +136,68 @@ end
 
 -- ---- Decoding ----
 
-local function decode_by(self, method, bytes, form)
+local NO_OPTIONS = {}
+
+local function options_of(name, how)
+  if how == nil then return NO_OPTIONS end
+  if type(how) == "string" then return { form = how } end
+  check.table(name, "how", how)
+  return how
+end
+
+-- The codec of the schema that values are wanted by.
+local function wanted(self, as)
+  local schema, err = found(self, target_of("codec:decode", as))
+  if not schema then return nil, err end
+  local codec, refused = codecs.of(schema)
+  return codec, refused
+end
+
+local function decode_by(self, method, bytes, how)
   local id, wrong = framing.id(bytes)
   if not id then return nil, described(wrong, "framing") end
   local schema, err, code = self.registry:by_id(id)
   if not schema then return nil, described(code == "not_found" and "schema " .. id .. ": " .. err or err, code) end
   local codec, refused = codecs.of(schema)
   if not codec then return nil, refused end
-  local value, why = codec[method](codec, bytes, form)
+  local as
+  if how.as then
+    as, refused = wanted(self, how.as)
+    if not as then return nil, refused end
+  end
+  local value, why = codec[method](codec, bytes, how.form, as)
   if why then return nil, why end
   return value, nil, schema
 end
 
+---@class sluice.serde.how
+---@field form? "plain"|"avro" of Avro: "plain" unless told
+---@field as? string|sluice.serde.target of Avro: values are wanted as this schema has them, whatever they were written
+---  with: fields that it does not have are left out, those that were not written have their defaults
+
 -- The value of bytes that name their schema. May wait for the registry.
 ---@param bytes string
----@param form? "plain"|"avro"
+---@param how? "plain"|"avro"|sluice.serde.how
 ---@return any value as sluice.json has values: null is json.null
 ---@return sluice.serde.error|nil
 ---@return sluice.schema_registry.schema|nil
-function Codec:decode(bytes, form)
+function Codec:decode(bytes, how)
   check.string("codec:decode", "bytes", bytes)
-  local value, err, schema = decode_by(self, "decode", bytes, form)
+  how = options_of("codec:decode", how)
+  local value, err, schema = decode_by(self, "decode", bytes, how)
   return value, err, schema
 end
 
 -- The same as JSON text.
 ---@param bytes string
----@param form? "plain"|"avro"
+---@param how? "plain"|"avro"|sluice.serde.how
 ---@return string|nil text
 ---@return sluice.serde.error|nil
 ---@return sluice.schema_registry.schema|nil
-function Codec:decode_json(bytes, form)
+function Codec:decode_json(bytes, how)
   check.string("codec:decode_json", "bytes", bytes)
-  local text, err, schema = decode_by(self, "decode_json", bytes, form)
+  how = options_of("codec:decode_json", how)
+  local text, err, schema = decode_by(self, "decode_json", bytes, how)
   return text, err, schema
 end
 
