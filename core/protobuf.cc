@@ -466,7 +466,8 @@ int protobuf_to_json(protobuf *protobuf, const char *message, bytes in, unsigned
 static const char *put_in_order(protobuf *protobuf, const Descriptor *type) {
   Arena arena;
   Message *message = protobuf->factory->GetPrototype(type)->New(&arena);
-  if (!message->ParseFromString(protobuf->scratch)) return "a required field is missing";
+  if (!message->ParsePartialFromString(protobuf->scratch)) return "an object where a single value is expected";
+  if (!message->IsInitialized()) return "a required field is missing";
   protobuf->scratch.clear();
   io::StringOutputStream output(&protobuf->scratch);
   io::CodedOutputStream coded(&output);

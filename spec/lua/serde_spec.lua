@@ -234,6 +234,34 @@ describe("serde", function()
       assert.matches("colour", answer.message)
     end)
 
+    it("says it of all that JSON can get wrong", function()
+      registry:add("all", { type = "PROTOBUF", text = [[syntax = "proto3"; import "google/protobuf/timestamp.proto";
+        message O { int64 id = 1; repeated L lines = 2; map<string, int32> m = 3; E e = 4; bytes b = 5; L one = 6;
+          google.protobuf.Timestamp t = 7; repeated int32 ns = 8; oneof w { int32 x = 9; int32 y = 10; } }
+        message L { int32 n = 1; L l = 2; string sku_name = 3; } enum E { A = 0; B = 1; }]] })
+      local cases = {
+        { '{"id":{}}', "/id: expected a single value, found an object" },
+        { '{"id":[1]}', "/id: expected a single value, found an array" },
+        { '{"id":1.5}', "/id: expected int64, found 1.5" }, { '{"e":"C"}', '/e: expected E, found "C"' },
+        { '{"lines":[{},{"n":{}}]}', "/lines/1/n: expected a single value, found an object" },
+        { '{"lines":[{"l":{"l":{"n":"z"}}}]}', '/lines/0/l/l/n: expected int32, found "z"' },
+        { '{"one":5}', "/one: expected L, found 5" }, { '{"one":{"colour":1}}', "/one/colour: there is no such field" },
+        { '{"one":{"sku_name":{}}}', "/one/sku_name: expected a single value, found an object" },
+        { '{"m":{"a":"x"}}', '/m: expected int32, found "x"' },
+         { '{"m":[]}', "/m: expected an object, found an array" },
+        { '{"m":{"a":{}}}', "an object where a single value is expected" },
+        { '{"t":"now"}', "/t: invalid time format: now" }, { '{"ns":[1,"x"]}', '/ns/1: expected int32, found "x"' },
+        { '{"ns":[{}]}', "/ns: expected a single value, found an object" }, { "[]", "expected an object" },
+        { '{"x":1,"y":2}', "oneof field 'w' is already set, which excludes 'y'" },
+        { '{"b":"*"}', '/b: expected bytes, found "*"' },
+      }
+      for _, case in ipairs(cases) do
+        local answer, status = ask { target = "all", encode_json = case[1] }
+        assert.same({ 422, case[2] }, { status, answer.message })
+        assert.equal(case[2]:match("^/[^:]*") or "", answer.path)
+      end
+    end)
+
     it("knows a message that the file does not have", function()
       local answer, status = ask { target = { subject = "orders-value", message = "shop.Money" }, encode = {} }
       assert.same({ "schema", 502 }, { answer.code, status })

@@ -11,9 +11,10 @@ local avro = require "sluice.avro"
 local framing = require "sluice.serde.framing"
 local json = require "sluice.json"
 local json_schema = require "sluice.json_schema"
+local protobuf_errors = require "sluice.serde.protobuf_errors"
 local protobuf_texts = require "sluice.serde.protobuf_texts"
 
-local find, format, gsub, match, sub = string.find, string.format, string.gsub, string.match, string.sub
+local find, format, sub = string.find, string.format, string.sub
 local ipairs, setmetatable = ipairs, setmetatable
 
 local codecs = {}
@@ -164,14 +165,6 @@ end
 local Protobuf = {}
 Protobuf.__index = Protobuf
 
--- libprotobuf tells a place as lines[0].price, before the reason.
-local function of_protobuf(err)
-  local place, reason = match(err, "^[^ ]*: %(([^)]*)%):? ?(.*)$")
-  if not place then return wrong((gsub(err, "^[%w_.]+: ", ""))) end
-  local path = "/" .. gsub(gsub(gsub(place, "%[(%d+)%]", ".%1"), '%["?(.-)"?%]', ".%1"), "%.", "/")
-  return wrong(path .. ": " .. reason, path)
-end
-
 local function message_of(self, target)
   local name = target.message or self.first
   local head = self.heads[name]
@@ -188,7 +181,10 @@ function Protobuf:encode_json(text, target)
   local name, head = message_of(self, target)
   if not name then return nil, head end
   local bytes, err = self.schema:to_binary(name, text, self.flags)
-  if not bytes then return nil, of_protobuf(err) end
+  if not bytes then
+    local path, why = protobuf_errors.of(self.schema, name, err)
+    return nil, wrong(why, path)
+  end
   return head .. bytes
 end
 
