@@ -4,6 +4,7 @@
 local kafka = require "sluice.kafka"
 local message = require "kafka-request-reply.message"
 local prefer = require "kafka-request-reply.prefer"
+local records = require "sluice.records"
 local replies = require "kafka-request-reply.replies"
 local sluice = require "sluice"
 local ticket = require "kafka-request-reply.ticket"
@@ -51,12 +52,17 @@ local function refuse(exchange, conf, text, err, code)
     status == 503 and { ["Retry-After"] = RETRY_S } or nil)
 end
 
+local function refuse_reply(exchange, conf, text)
+  counted:increment(conf.topic, "bad reply")
+  exchange.response:exit(502, { message = text, request_id = exchange.id })
+end
+
+-- Plugins see the reply first, in phase consume.
 local function answer(exchange, conf, record, headers)
+  record = records.run(exchange, "consume", record)
+  if not record then refuse_reply(exchange, conf, "a plugin lets the reply not pass") end
   local status, body, fields = message.response(conf, record)
-  if not status then
-    counted:increment(conf.topic, "bad reply")
-    exchange.response:exit(502, { message = body, request_id = exchange.id })
-  end
+  if not status then refuse_reply(exchange, conf, body) end
   for name, value in pairs(headers or {}) do fields[name] = value end
   exchange.response:exit(status, body, fields)
 end
@@ -91,6 +97,15 @@ local function patience(conf, exchange)
   return math.min(wanted.wait or most, most), false
 end
 
+-- The record as plugins let it pass, in phase produce.
+local function passed(conf, state, exchange, id, body)
+  local record, err = records.run(exchange, "produce", message.record(conf, state.plan, exchange, id, body))
+  if record then return record end
+  counted:increment(conf.topic, "failed")
+  exchange.response:exit(err and 500 or 403, { message = err or "a plugin lets the request not pass",
+    request_id = exchange.id })
+end
+
 -- Has the record in the topic, or the reply already: one that came while the acknowledgement did not says that it is.
 local function send(state, conf, exchange, record, waiter, seconds)
   record.cluster, record.timeout = state.cluster, seconds
@@ -103,7 +118,7 @@ end
 local function wait_and_answer(conf, state, exchange, id, waiter, body)
   local began, moment, positions = time.monotonic(), time.now(), state.hub:positions()
   local seconds, async = patience(conf, exchange)
-  local record = message.record(conf, state.plan, exchange, id, body)
+  local record = passed(conf, state, exchange, id, body)
   send(state, conf, exchange, record, waiter, async and conf.timeout / 1000 or seconds)
   local reply = state.hub:await(waiter, seconds - (time.monotonic() - began))
   if reply then

@@ -88,6 +88,40 @@ describe("kafka-request-reply", function()
     end)
   end)
 
+  describe("lets other plugins", function()
+    local function with(code)
+      start(nil, { plugins_code = { guard = code }, plugins = { { name = "guard" },
+        { name = "kafka-request-reply", config = { topic = "orders", reply_topic = "replies" } } } })
+    end
+
+    it("change the request and the reply", function()
+      with [[return { version = "1", priority = 1,
+        produce = function(_, _, record) record.value = record.value:upper() return record end,
+        consume = function(_, _, record) record.value = record.value:lower() return record end }]]
+      local pending = post()
+      assert.equal("ONE TEA", asked().value)
+      reply("DONE")
+      assert.equal("done", pending:receive().body)
+    end)
+
+    it("keep the request from the topic, or the reply from the client", function()
+      with [[return { version = "1", priority = 1,
+        produce = function(_, _, record) return record.value ~= "secret" and record or nil end,
+        consume = function() end }]]
+      assert.equal(403, post(nil, nil, "secret"):receive().status)
+      assert.equal(0, #gateway:records("orders"))
+      local pending = post()
+      reply("DONE")
+      assert.equal(502, pending:receive().status)
+    end)
+
+    it("fail, which the client is told", function()
+      with [[return { version = "1", priority = 1, produce = function() error("broken") end }]]
+      assert.equal(500, post():receive().status)
+      assert.equal(0, #gateway:records("orders"))
+    end)
+  end)
+
   describe("answers", function()
     it("with the reply whose id is the request's, whatever came between", function()
       start()
