@@ -756,7 +756,18 @@ struct kafka_group_options {
   double handover_s;        // how long a partition that is taken away stays this member's, to finish what it has begun
 };
 
-enum kafka_group_act { KAFKA_COMMIT };
+// Of no places: all that were given from (commit), or all that the member has (the others).
+enum kafka_group_act {
+  KAFKA_COMMIT,
+  KAFKA_COMMITTED, // the answer is in list KAFKA_ANSWER
+  KAFKA_SEEK,      // offset: also KAFKA_LATEST, KAFKA_EARLIEST
+  KAFKA_PAUSE,
+  KAFKA_RESUME,
+  KAFKA_SUBSCRIBE, // to the places' topics from now on, as kafka_group_options.topics; none: to nothing
+  KAFKA_ASSIGN     // has just these places, of its own choice; offset as for KAFKA_SEEK, or KAFKA_STORED: the committed
+};
+
+enum { KAFKA_STORED = -1000 };
 
 struct kafka_group_request {
   int32_t act;
@@ -767,7 +778,8 @@ struct kafka_group_request {
 
 enum kafka_group_list {
   KAFKA_ASSIGNED, // what the member has; offset: of the next record, -1: none was given yet
-  KAFKA_LOST      // what the last KAFKA_REBALANCE was about
+  KAFKA_LOST,     // what the last KAFKA_REBALANCE was about
+  KAFKA_ANSWER    // what KAFKA_COMMITTED found, until the next call for this member
 };
 
 struct kafka_cluster_status {

@@ -130,11 +130,19 @@ static void on_rebalance(struct kafka_member *member, rd_kafka_event_t *event) {
   }
   cluster_up(member->cluster);
   act_submit(member, ACT_ASSIGN, rd_kafka_topic_partition_list_copy(list));
-  if (member->stalled) act_submit(member, ACT_PAUSE, rd_kafka_topic_partition_list_copy(list));
+  if (member->stalled) act_submit(member, ACT_STALL, rd_kafka_topic_partition_list_copy(list));
   rd_kafka_event_destroy(event);
 }
 
 // ---- What arrives ----
+
+// Offsets may skip (compaction, transactions), but not over the start of the log.
+static enum record_gap gap_before(const struct kafka_member *member, const struct place *place, int64_t offset) {
+  int64_t low, high;
+  if (place->expected < 0 || offset <= place->expected) return GAP_NONE;
+  if (rd_kafka_get_watermark_offsets(member->rk, place->topic, place->partition, &low, &high)) return GAP_NONE;
+  return low > place->expected ? GAP_LOST : GAP_NONE;
+}
 
 static void on_message(struct kafka_member *member, const rd_kafka_message_t *message) {
   const char *topic = rd_kafka_topic_name(message->rkt);
@@ -144,6 +152,11 @@ static void on_message(struct kafka_member *member, const rd_kafka_message_t *me
     return;
   }
   count_consumed(member->cluster, topic, message);
+  struct place *place = place_find(member, topic, message->partition);
+  if (place) {
+    record->gap = gap_before(member, place, message->offset);
+    place->expected = message->offset + 1;
+  }
   records_push(&member->fetched, record);
 }
 
@@ -196,7 +209,7 @@ static void on_event(struct kafka_member *member, rd_kafka_event_t *event) {
 static void member_stall(struct kafka_member *member) {
   member->stalled = true;
   member->full_since_us = 0;
-  if (!act_submit(member, ACT_PAUSE, places_list(member))) member->stalled = false;
+  if (!act_submit(member, ACT_STALL, places_list(member))) member->stalled = false;
 }
 
 static void tick_set(struct kafka_member *member) {
@@ -206,8 +219,10 @@ static void tick_set(struct kafka_member *member) {
 }
 
 static bool may_poll(struct kafka_member *member) {
-  if (member->state != MEMBER_LIVE) return false;
-  if (member->stalled || !member_is_full(member)) return true;
+  if (member->state != MEMBER_LIVE || member->holds > 0) return false;
+  if (!member_is_full(member)) return true;
+  // What a paused consumer still brings is little; more is left where it is.
+  if (member->stalled) return member->fetched.count < 2 * 512 && member->fetched.bytes < 2 * 1024 * 1024;
   if (!member->full_since_us) {
     member->full_since_us = now_us(member);
     tick_set(member);
@@ -269,7 +284,7 @@ static void member_make_room(struct kafka_member *member) {
   }
   if (!member->stalled || member->fetched.count > 256 || member->fetched.bytes > 512 * 1024) return;
   member->stalled = false;
-  act_submit(member, ACT_RESUME, places_list(member));
+  act_submit(member, ACT_UNSTALL, places_flowing(member));
 }
 
 int kafka_group_next(struct kafka_member *member, const struct kafka_record **out) {
@@ -280,6 +295,10 @@ int kafka_group_next(struct kafka_member *member, const struct kafka_record **ou
   if (member->lost_state == LOST_UNTOLD) {
     member->lost_state = LOST_TOLD;
     return KAFKA_REBALANCE;
+  }
+  if (member->fetched.first && member->fetched.first->gap != GAP_NONE) {
+    member->fetched.first->gap = GAP_NONE; // told once
+    return KAFKA_GAP;
   }
   while (!member->current && (member->current = records_shift(&member->fetched))) {
     struct place *place = place_find(member, member->current->view.topic, member->current->view.partition);
@@ -324,7 +343,7 @@ int kafka_group_act(struct kafka_member *member, const struct kafka_group_reques
     member_say(member, member->trouble, member->trouble_text);
     return BRIDGE_FAILED;
   }
-  return commit_begin(member, request, wait);
+  return request->act == KAFKA_COMMIT ? commit_begin(member, request, wait) : act_begin(member, request, wait);
 }
 
 const struct kafka_result *kafka_group_result(const struct kafka_member *member) {
@@ -332,14 +351,17 @@ const struct kafka_result *kafka_group_result(const struct kafka_member *member)
 }
 
 static void place_out(const rd_kafka_topic_partition_t *one, struct kafka_place *out) {
-  *out = (struct kafka_place){
-      .topic = one->topic, .partition = one->partition, .offset = one->offset < 0 ? -1 : (double)one->offset};
+  *out = (struct kafka_place){.topic = one->topic,
+                              .metadata = one->metadata_size > 0 ? one->metadata : NULL,
+                              .offset = one->offset < 0 ? -1 : (double)one->offset,
+                              .partition = one->partition};
 }
 
 int kafka_group_place(const struct kafka_member *member, int32_t list, uint32_t index, struct kafka_place *out) {
-  if (list == KAFKA_LOST) {
-    if (!member->lost || index >= (uint32_t)member->lost->cnt) return BRIDGE_NONE;
-    place_out(&member->lost->elems[index], out);
+  if (list != KAFKA_ASSIGNED) {
+    const rd_kafka_topic_partition_list_t *places = list == KAFKA_LOST ? member->lost : member->answer;
+    if (!places || index >= (uint32_t)places->cnt) return BRIDGE_NONE;
+    place_out(&places->elems[index], out);
     return BRIDGE_OK;
   }
   if (index >= member->place_count) return BRIDGE_NONE;
@@ -393,6 +415,7 @@ void member_free(struct kafka_member *member) {
   records_purge(&member->fetched, NULL);
   record_release(member->current);
   places_clear(member);
+  if (member->answer) rd_kafka_topic_partition_list_destroy(member->answer);
   if (member->lost) rd_kafka_topic_partition_list_destroy(member->lost);
   rd_kafka_topic_partition_list_destroy(member->topics);
   member->cluster->consumers--;
@@ -486,6 +509,7 @@ static void member_begin(struct kafka_member *member, struct cluster *cluster,
   cluster->members++;
   if (cluster->state == CLUSTER_IDLE) cluster->state = CLUSTER_CONNECTING;
   member->acts_last = &member->acts;
+  member->subscribed = member->topics->cnt > 0;
   member->handover_us = options->handover_s < 1e9 ? (int64_t)(options->handover_s * 1e6) : INT64_MAX / 2;
   timer_init(&member->timer, on_wait_over);
   timer_init(&member->tick, on_tick);

@@ -46,7 +46,7 @@ void places_add(struct kafka_member *member, const rd_kafka_topic_partition_list
     char *topic = strdup(one->topic);
     if (!topic) continue;
     memmove(&places[at + 1], &places[at], (member->place_count - at) * sizeof *places);
-    places[at] = (struct place){.topic = topic, .partition = one->partition, .next = -1};
+    places[at] = (struct place){.topic = topic, .partition = one->partition, .next = -1, .expected = -1, .again = -1};
     member->place_count++;
   }
 }
@@ -71,6 +71,14 @@ rd_kafka_topic_partition_list_t *places_list(const struct kafka_member *member) 
   for (uint32_t i = 0; i < member->place_count; i++)
     rd_kafka_topic_partition_list_add(list, member->places[i].topic, member->places[i].partition)->offset =
         member->places[i].next >= 0 ? member->places[i].next : RD_KAFKA_OFFSET_INVALID;
+  return list;
+}
+
+rd_kafka_topic_partition_list_t *places_flowing(const struct kafka_member *member) {
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)member->place_count);
+  for (uint32_t i = 0; i < member->place_count; i++)
+    if (!member->places[i].paused)
+      rd_kafka_topic_partition_list_add(list, member->places[i].topic, member->places[i].partition);
   return list;
 }
 

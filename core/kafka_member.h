@@ -12,7 +12,20 @@ enum member_state {
   MEMBER_LEAVING   // has no handle; goes after its last act
 };
 
-enum act_kind { ACT_START, ACT_ASSIGN, ACT_REVOKE, ACT_PAUSE, ACT_RESUME, ACT_LEAVE };
+enum act_kind {
+  ACT_START,
+  ACT_ASSIGN, // what the group gave
+  ACT_REVOKE,
+  ACT_STALL, // by itself, because nobody asks
+  ACT_UNSTALL,
+  ACT_COMMITTED, // from here on as asked for: see kafka_group_act
+  ACT_SEEK,
+  ACT_PAUSE,
+  ACT_RESUME,
+  ACT_SUBSCRIBE,
+  ACT_CHOOSE,
+  ACT_LEAVE
+};
 
 // Something that blocks, made on a helper thread; those of a member one after the other.
 struct act {
@@ -21,6 +34,8 @@ struct act {
   struct kafka_member *member;
   enum act_kind kind;
   rd_kafka_topic_partition_list_t *places; // or NULL
+  int timeout_ms;
+  bool holds; // no record is taken from the queue until it is done
   rd_kafka_resp_err_t code;
   char text[200];               // beside the code; "": what the code says
   struct kafka_group_wait wait; // on_done NULL: nobody waits, or not any more
@@ -38,7 +53,10 @@ struct commit {
 struct place {
   char *topic;
   int32_t partition;
-  int64_t next; // offset of the next record to give, -1: none was given yet
+  int64_t next;     // offset of the next record to give, -1: none was given yet
+  int64_t expected; // offset of the next record to fetch, -1: unknown
+  int64_t again;    // of a paused one: the first record that was fetched and not given, -1: there was none
+  bool paused;      // by its user
 };
 
 struct record_list {
@@ -68,10 +86,13 @@ struct kafka_member {
   uint32_t commit_count;
   struct place *places; // sorted
   uint32_t place_count, place_hint;
+  bool subscribed; // its places come from the group, not from its user
+  rd_kafka_topic_partition_list_t *answer;
   struct record_list fetched;
   struct record *current; // what the last kafka_group_next gave
   int64_t full_since_us;  // 0: there is room
   bool stalled;           // fetching is paused, or about to be
+  uint32_t holds;         // acts under way that hold the queue
   int64_t poll_us;        // how often the queue is to be polled at least
   struct timer tick;
   rd_kafka_event_t *revocation; // that waits for the hand-over
@@ -101,6 +122,9 @@ void member_free(struct kafka_member *member);
 
 // ---- kafka_group_acts.c ----
 
+// See kafka_group_act.
+int act_begin(struct kafka_member *member, const struct kafka_group_request *request,
+              const struct kafka_group_wait *wait);
 // NULL: no memory. `places` is the act's from now on.
 struct act *act_submit(struct kafka_member *member, enum act_kind kind, rd_kafka_topic_partition_list_t *places);
 // Acts that have not begun are dropped; then the member leaves.
@@ -124,6 +148,8 @@ void places_add(struct kafka_member *member, const rd_kafka_topic_partition_list
 void places_remove(struct kafka_member *member, const rd_kafka_topic_partition_list_t *list);
 void places_clear(struct kafka_member *member);
 rd_kafka_topic_partition_list_t *places_list(const struct kafka_member *member);
+// Those that its user has not paused.
+rd_kafka_topic_partition_list_t *places_flowing(const struct kafka_member *member);
 
 void records_push(struct record_list *list, struct record *record);
 struct record *records_shift(struct record_list *list);

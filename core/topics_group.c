@@ -38,6 +38,7 @@ struct member_topic {
   uint64_t given;   // of the owned: they have been read from
   uint64_t leaving; // of the owned: they wait to be let go of
   uint64_t lost;    // what the member is told of
+  uint64_t paused;
   int64_t positions[PARTITIONS_MOST];
 };
 
@@ -49,6 +50,7 @@ struct topic_member {
   struct topic_group *group;
   char **wanted; // names, or regular expressions that begin with "^"
   uint32_t wanted_count;
+  bool chooses; // its partitions are of its own choice
   double number, from;
   double coroutine; // that waits, 0: none
   struct member_topic *parts;
@@ -56,6 +58,8 @@ struct topic_member {
   int64_t handover_us;
   struct timer handover;
   struct kafka_result result;
+  struct kafka_place *answer; // to the last question about commits; metadata are the group's
+  uint32_t answer_count;
 };
 
 static uint64_t bit_of(uint32_t partition) {
@@ -138,11 +142,12 @@ static struct topic_member *member_due(const struct topics *topics, const struct
   return NULL;
 }
 
+// A member that has chosen its partitions itself has them beside the group.
 static struct topic_member *member_owning(const struct topics *topics, const struct topic_group *group,
                                           const struct topic *topic, uint32_t partition) {
   for (struct topic_member *member = topics->members; member; member = member->next)
     for (struct member_topic *part = member->parts; part && member->group == group; part = part->next)
-      if (part->topic == topic && part->owned & bit_of(partition)) return member;
+      if (!member->chooses && part->topic == topic && part->owned & bit_of(partition)) return member;
   return NULL;
 }
 
@@ -153,6 +158,7 @@ static void partition_give(struct topic_member *member, const struct topic *topi
   int64_t begin = member->from <= KAFKA_EARLIEST ? 0 : topic->ends[partition];
   part->owned |= bit_of(partition);
   part->given &= ~bit_of(partition);
+  part->paused &= ~bit_of(partition);
   part->positions[partition] = committed->offsets[partition] >= 0 ? committed->offsets[partition] : begin;
   member_wake(member, BRIDGE_OK);
 }
@@ -204,7 +210,8 @@ static void on_handover_over(struct timer *timer) {
 
 static bool has_unread(const struct member_topic *part, const struct kafka_record *view) {
   uint64_t bit = bit_of((uint32_t)view->partition);
-  return part->owned & bit && !(part->leaving & bit) && (int64_t)view->offset >= part->positions[view->partition];
+  return part->owned & bit && !((part->leaving | part->paused) & bit) &&
+         (int64_t)view->offset >= part->positions[view->partition];
 }
 
 static const struct kafka_record *oldest_unread(const struct topic_member *member, struct member_topic **of) {
@@ -298,9 +305,118 @@ static int commit(struct topic_member *member, const struct kafka_group_request 
   return answer(member, error, *error ? "the commit was refused" : "");
 }
 
+static struct member_topic *owned_part(struct topic_member *member, const struct kafka_place *place) {
+  const struct topic *topic = topic_find(member->topics, place->topic);
+  if (!topic || place->partition < 0 || (uint32_t)place->partition >= topic->partition_count) return NULL;
+  struct member_topic *part = member_part(member, topic);
+  return part && part->owned & bit_of((uint32_t)place->partition) ? part : NULL;
+}
+
+static void place_at(struct topic_member *member, struct member_topic *part, const struct kafka_place *place) {
+  uint32_t partition = (uint32_t)place->partition;
+  const struct group_topic *committed = group_topic(member->group, part->topic);
+  int64_t begin = member->from <= KAFKA_EARLIEST ? 0 : part->topic->ends[partition];
+  int64_t at = (int64_t)place->offset;
+  if (at == KAFKA_STORED) at = committed && committed->offsets[partition] >= 0 ? committed->offsets[partition] : begin;
+  if (at == KAFKA_LATEST) at = part->topic->ends[partition];
+  if (at == KAFKA_EARLIEST) at = 0;
+  part->positions[partition] = at;
+  part->given &= ~bit_of(partition);
+  if (place->offset >= 0) part->given |= bit_of(partition);
+  member_wake(member, BRIDGE_OK);
+}
+
+static int seek(struct topic_member *member, const struct kafka_group_request *request) {
+  for (uint32_t i = 0; i < request->count; i++) {
+    struct member_topic *part = owned_part(member, &request->places[i]);
+    if (!part) return answer(member, "_UNKNOWN_PARTITION", "it does not have this partition");
+    place_at(member, part, &request->places[i]);
+  }
+  return answer(member, "", "");
+}
+
+static int set_paused(struct topic_member *member, const struct kafka_group_request *request) {
+  bool pause = request->act == KAFKA_PAUSE;
+  for (struct member_topic *part = member->parts; part && request->count == 0; part = part->next)
+    part->paused = pause ? part->owned : 0;
+  for (uint32_t i = 0; i < request->count; i++) {
+    struct member_topic *part = owned_part(member, &request->places[i]);
+    if (!part) continue;
+    uint64_t bit = bit_of((uint32_t)request->places[i].partition);
+    part->paused = pause ? part->paused | bit : part->paused & ~bit;
+  }
+  member_wake(member, BRIDGE_OK);
+  return answer(member, "", "");
+}
+
+static void answer_add(struct topic_member *member, const struct topic *topic, uint32_t partition) {
+  const struct group_topic *committed = group_topic(member->group, topic);
+  if (!committed) return;
+  member->answer[member->answer_count++] = (struct kafka_place){.topic = topic->name,
+                                                                .metadata = committed->metadata[partition],
+                                                                .offset = (double)committed->offsets[partition],
+                                                                .partition = (int32_t)partition};
+}
+
+static int committed(struct topic_member *member, const struct kafka_group_request *request) {
+  uint32_t room = request->count;
+  for (const struct member_topic *part = member->parts; part; part = part->next) room += PARTITIONS_MOST;
+  free(member->answer);
+  member->answer_count = 0;
+  member->answer = calloc(room + 1, sizeof *member->answer);
+  if (!member->answer) return BRIDGE_FULL;
+  for (uint32_t i = 0; i < request->count; i++) {
+    const struct kafka_place *place = &request->places[i];
+    const struct topic *topic = topic_find(member->topics, place->topic);
+    if (topic && place->partition >= 0 && (uint32_t)place->partition < topic->partition_count)
+      answer_add(member, topic, (uint32_t)place->partition);
+  }
+  for (const struct member_topic *part = member->parts; part && request->count == 0; part = part->next)
+    for (uint32_t i = 0; i < part->topic->partition_count; i++)
+      if (part->owned & bit_of(i)) answer_add(member, part->topic, i);
+  return answer(member, "", "");
+}
+
+static int subscribe(struct topic_member *member, const struct kafka_group_request *request) {
+  if (member->chooses) return answer(member, "_STATE", "it has partitions of its own choice: assign none first");
+  char **wanted = calloc(request->count + 1, sizeof *wanted);
+  if (!wanted) return BRIDGE_FULL;
+  while (member->wanted_count) free(member->wanted[--member->wanted_count]);
+  free(member->wanted);
+  member->wanted = wanted;
+  for (uint32_t i = 0; i < request->count; i++) {
+    if (request->places[i].topic[0] != '^') topic_take(member->topics, request->places[i].topic, 1);
+    wanted[member->wanted_count++] = strdup(request->places[i].topic);
+  }
+  groups_rebalance(member->topics);
+  return answer(member, "", "");
+}
+
+static int choose(struct topic_member *member, const struct kafka_group_request *request) {
+  if (member->wanted_count > 0)
+    return answer(member, "_STATE", "it is subscribed to topics: partitions come from the group");
+  member->chooses = request->count > 0;
+  for (struct member_topic *part = member->parts; part; part = part->next) part->owned = part->paused = 0;
+  for (uint32_t i = 0; i < request->count; i++) {
+    const struct kafka_place *place = &request->places[i];
+    const struct topic *topic = topic_take(member->topics, place->topic, 1);
+    struct member_topic *part = topic ? member_part(member, topic) : NULL;
+    if (!part || place->partition < 0 || (uint32_t)place->partition >= topic->partition_count) continue;
+    part->owned |= bit_of((uint32_t)place->partition);
+    place_at(member, part, place);
+  }
+  return answer(member, "", "");
+}
+
 int topics_group_act(struct topics *topics, double number, const struct kafka_group_request *request) {
+  static int (*const acts[])(struct topic_member *, const struct kafka_group_request *) = {
+      [KAFKA_COMMIT] = commit,     [KAFKA_COMMITTED] = committed, [KAFKA_SEEK] = seek,     [KAFKA_PAUSE] = set_paused,
+      [KAFKA_RESUME] = set_paused, [KAFKA_SUBSCRIBE] = subscribe, [KAFKA_ASSIGN] = choose,
+  };
   struct topic_member *member = *member_at(topics, number);
-  return member ? commit(member, request) : BRIDGE_STALE;
+  if (!member) return BRIDGE_STALE;
+  if (request->act < 0 || (size_t)request->act >= sizeof acts / sizeof *acts) return BRIDGE_INVALID;
+  return acts[request->act](member, request);
 }
 
 int topics_group_result(struct topics *topics, double number, struct kafka_result *out) {
@@ -317,6 +433,11 @@ static bool is_listed(const struct member_topic *part, int32_t list, uint32_t pa
 int topics_group_place(struct topics *topics, double number, int32_t list, uint32_t index, struct kafka_place *out) {
   const struct topic_member *member = *member_at(topics, number);
   if (!member) return BRIDGE_STALE;
+  if (list == KAFKA_ANSWER) {
+    if (index >= member->answer_count) return BRIDGE_NONE;
+    *out = member->answer[index];
+    return BRIDGE_OK;
+  }
   for (const struct member_topic *part = member->parts; part; part = part->next)
     for (uint32_t i = 0; i < part->topic->partition_count; i++) {
       if (!is_listed(part, list, i) || index-- > 0) continue;
@@ -338,6 +459,7 @@ static void member_free(struct topic_member *member) {
   }
   while (member->wanted_count) free(member->wanted[--member->wanted_count]);
   free(member->wanted);
+  free(member->answer);
   free(member);
 }
 

@@ -29,6 +29,8 @@ describe("a member of a consumer group", function()
   local function join(fields)
     fields = fields or {}
     fields.group, fields.topics = fields.group or group, fields.topics or { topic }
+    fields.properties = fields.properties or {}
+    fields.properties["heartbeat.interval.ms"] = "200" -- rebalances are heard of by these
     return assert(members.join(kafka, fields))
   end
 
@@ -110,7 +112,7 @@ describe("a member of a consumer group", function()
     second:await_assigned(2) -- although nobody asks `first` for anything
     assert.equal("rebalance", (first:read()))
     assert.is_nil(first:try())
-    assert.equal(2, #first:assigned())
+    first:await_assigned(2)
     first:leave()
     second:await_assigned(4)
     second:leave()
@@ -130,6 +132,163 @@ describe("a member of a consumer group", function()
     assert.is_nil(member:try())
     send { value = "next", partition = 0 }
     assert.equal("next", (member:read()))
+    member:leave()
+  end)
+
+  local function fill(count, partition, size)
+    local before, value = tonumber(kafka:status().delivered), ("x"):rep(size or 1)
+    for i = 1, count do
+      kafka:produce { topic = topic, value = i .. " " .. value, partition = partition or 0, forget = true }
+    end
+    kafka:await("all acknowledged", function() return kafka:status().delivered == before + count end)
+  end
+
+  local function number(text)
+    return tonumber(text:match("^%d+"))
+  end
+
+  it("says what is committed, with what was stored beside it", function()
+    local member = join()
+    member:await_assigned(4)
+    assert.is_true(member:commit { { topic, 2, 7, "note" } })
+    assert.is_true(member:act(C.KAFKA_COMMITTED, {}, 10))
+    local _, offsets, metadata = member:list(C.KAFKA_ANSWER)
+    assert.same({ [topic .. "/0"] = -1, [topic .. "/1"] = -1, [topic .. "/2"] = 7, [topic .. "/3"] = -1 }, offsets)
+    assert.same({ [topic .. "/2"] = "note" }, metadata)
+    assert.is_true(member:act(C.KAFKA_COMMITTED, { { topic, 2 } }, 10))
+    assert.same({ topic .. "/2" }, (member:list(C.KAFKA_ANSWER)))
+    member:leave()
+  end)
+
+  it("goes on from other places, whatever was fetched", function()
+    fill(300, 0)
+    local member = join()
+    for i = 1, 10 do assert.equal(i, number((member:read()))) end
+    for _, at in ipairs { 250, 3, 120, 0 } do
+      assert.is_true(member:act(C.KAFKA_SEEK, { { topic, 0, at } }, 10))
+      for i = 1, 20 do assert.equal(at + i, number((member:read()))) end
+    end
+    assert.is_true(member:act(C.KAFKA_SEEK, { { topic, 0, C.KAFKA_LATEST } }, 10))
+    fill(1, 0)
+    assert.equal(1, number((member:read())))
+    assert.is_true(member:act(C.KAFKA_SEEK, { { topic, 0, C.KAFKA_EARLIEST } }, 10))
+    assert.equal(1, number((member:read())))
+    assert.equal(2, number((member:read())))
+    assert.is_nil((member:act(C.KAFKA_SEEK, { { topic, 99, 0 } }, 1)))
+    for i = 3, 20 do assert.equal(i, number((member:read()))) end
+    member:leave()
+  end)
+
+  it("stops partitions and goes on with them without loss or repetition", function()
+    fill(1000, 0, 2000)
+    fill(1000, 1, 2000)
+    local member, at = join(), { [0] = 0, [1] = 0 }
+    local function take(count)
+      for _ = 1, count do
+        local value, record = member:read()
+        at[record.partition] = at[record.partition] + 1
+        assert.equal(at[record.partition], number(value))
+      end
+    end
+    take(300)
+    for turn = 1, 6 do
+      local paused = turn % 2
+      assert.is_true(member:act(C.KAFKA_PAUSE, { { topic, paused } }, 10))
+      local before = at[paused]
+      take(math.min(100, 1000 - at[1 - paused]))
+      assert.equal(before, at[paused])
+      assert.is_true(member:act(C.KAFKA_RESUME, { { topic, paused } }, 10))
+      take(100)
+    end
+    take(2000 - at[0] - at[1])
+    assert.same({ [0] = 1000, [1] = 1000 }, at)
+    assert.is_nil(member:try())
+    member:leave()
+  end)
+
+  it("stays stopped where its user said so when it goes on by itself", function()
+    fill(100, 0, 20000)
+    fill(100, 1, 20000)
+    local member = join()
+    kafka:await("the pause", function() return C.kafka_group_stalled(member.raw) end)
+    assert.is_true(member:act(C.KAFKA_PAUSE, { { topic, 1 } }, 10))
+    for i = 1, 100 do
+      local value, record = member:read()
+      assert.same({ 0, i }, { record.partition, number(value) })
+    end
+    assert.is_true(member:act(C.KAFKA_RESUME, { { topic, 1 } }, 10))
+    for i = 1, 100 do
+      local value, record = member:read()
+      assert.same({ 1, i }, { record.partition, number(value) })
+    end
+    member:leave()
+  end)
+
+  it("takes other topics, a pattern, or none", function()
+    local other = shared:topic(2)
+    local member = join()
+    member:await_assigned(4)
+    assert.is_true(member:act(C.KAFKA_SUBSCRIBE, { { other } }, 10))
+    kafka:await("the other", function()
+      member:try()
+      return #member:assigned() == 2 and member:assigned()[1] == other .. "/0"
+    end, 30)
+    send { topic = other, value = "x", partition = 1 }
+    assert.equal("x", (member:read()))
+    assert.is_true(member:act(C.KAFKA_SUBSCRIBE, {}, 10))
+    kafka:await("nothing", function()
+      member:try()
+      return #member:assigned() == 0
+    end, 30)
+    assert.is_true(member:act(C.KAFKA_SUBSCRIBE, { { "^" .. topic:gsub("%-", "[-]") .. "$" } }, 10))
+    member:await_assigned(4)
+    member:leave()
+  end)
+
+  it("has partitions of its own choice, from places of its own choice, and commits for the group", function()
+    fill(10, 0)
+    fill(10, 3)
+    local member = join { topics = {} }
+    assert.is_true(member:act(C.KAFKA_ASSIGN, { { topic, 0, 6 }, { topic, 3, C.KAFKA_STORED } }, 10))
+    assert.same({ topic .. "/0", topic .. "/3" }, member:assigned())
+    local at = { [0] = 6, [3] = 0 }
+    for _ = 1, 14 do
+      local value, record = member:read()
+      at[record.partition] = at[record.partition] + 1
+      assert.equal(at[record.partition], number(value))
+    end
+    assert.is_true(member:commit())
+    local _, name = member:act(C.KAFKA_SUBSCRIBE, { { topic } }, 10)
+    assert.equal("_STATE", name)
+    assert.is_true(member:act(C.KAFKA_ASSIGN, {}, 10))
+    assert.same({}, member:assigned())
+    member:leave()
+    member = join()
+    _, name = member:act(C.KAFKA_ASSIGN, { { topic, 0, 0 } }, 10)
+    assert.equal("_STATE", name)
+    send { value = "11", partition = 3 }
+    assert.equal("11", (member:read(30)))
+    member:leave()
+  end)
+
+  it("is told when records went before it could read them", function()
+    fill(200, 0, 20000)
+    local member = join { properties = { ["queued.max.messages.kbytes"] = "64",
+      ["fetch.message.max.bytes"] = "20000" } }
+    assert.equal(1, number((member:read())))
+    kafka:await("the pause", function() return C.kafka_group_stalled(member.raw) end)
+    shared:delete_records(topic, 0, 150)
+    local at, gaps = 1, 0
+    while at < 200 do
+      local value = member:read()
+      if value == "gap" then
+        gaps = gaps + 1
+      else
+        assert.is_true(number(value) == at + 1 or gaps == 1)
+        at = number(value)
+      end
+    end
+    assert.equal(1, gaps)
     member:leave()
   end)
 
@@ -172,10 +331,10 @@ describe("a member of a consumer group", function()
 
   it("is found by its number while it lives, and not after", function()
     local member = join()
-    local number = C.kafka_group_handle(member.raw)
-    assert.is_true(C.kafka_group_find(kafka.kafka, number) == member.raw)
+    local handle = C.kafka_group_handle(member.raw)
+    assert.is_true(C.kafka_group_find(kafka.kafka, handle) == member.raw)
     member:leave()
-    assert.is_true(C.kafka_group_find(kafka.kafka, number) == nil)
+    assert.is_true(C.kafka_group_find(kafka.kafka, handle) == nil)
   end)
 
   it("ends while it starts, and with the worker", function()

@@ -76,7 +76,7 @@ end
 function member:act(kind, places, timeout)
   local cells = ffi.new("struct kafka_place[?]", #places + 1)
   for i, place in ipairs(places) do
-    cells[i - 1] = { topic = place[1], partition = place[2], offset = place[3] or -1, metadata = place[4] }
+    cells[i - 1] = { topic = place[1], partition = place[2] or 0, offset = place[3] or -1, metadata = place[4] }
   end
   local request = ffi.new("struct kafka_group_request", { act = kind, count = #places, places = cells,
     timeout_s = timeout or 0 })
@@ -93,14 +93,15 @@ function member:commit(places, timeout)
   return self:act(C.KAFKA_COMMIT, places or {}, timeout)
 end
 
--- A list's entries as "topic/partition" in order, and their offsets.
+-- A list's entries as "topic/partition" in order, and their offsets and metadata.
 function member:list(which)
-  local out, names, offsets = ffi.new("struct kafka_place"), {}, {}
+  local out, names, offsets, metadata = ffi.new("struct kafka_place"), {}, {}, {}
   while C.kafka_group_place(self.raw, which, #names, out) == C.BRIDGE_OK do
     names[#names + 1] = ffi.string(out.topic) .. "/" .. out.partition
     offsets[names[#names]] = tonumber(out.offset)
+    metadata[names[#names]] = out.metadata ~= nil and ffi.string(out.metadata) or nil
   end
-  return names, offsets
+  return names, offsets, metadata
 end
 
 function member:assigned()

@@ -131,6 +131,69 @@ describe("kafka.group", function()
     ]])
   end)
 
+  local TAKE = [[
+    local function take(consumer, count)
+      local said = {}
+      for i = 1, count do
+        local record, err = consumer:next(0)
+        said[i] = record and record.value or err
+      end
+      return table.concat(said, " ")
+    end
+  ]]
+
+  it("goes on from other places", function()
+    produce("orders", 8)
+    assert.same({ "orders1 orders2 orders5 orders6 timeout", "_UNKNOWN_PARTITION" }, run(TAKE .. [[
+      local consumer = kafka.group { group = "g", topics = { "orders" }, from = "earliest" }
+      take(consumer, 8)
+      assert(consumer:seek { orders = { [0] = 0, [1] = "earliest", [2] = "latest" } })
+      return { take(consumer, 5), (select(3, consumer:seek { bills = { [0] = 0 } })) }
+    ]]))
+  end)
+
+  it("stops partitions and goes on with them where they were", function()
+    produce("orders", 8)
+    local said = run(TAKE .. [[
+      local consumer, said = kafka.group { group = "g", topics = { "orders" }, from = "earliest" }, {}
+      assert(consumer:pause { { topic = "orders", partition = 1 } })
+      said[1], said[2] = take(consumer, 3), take(consumer, 4)
+      assert(consumer:pause())
+      assert(consumer:resume { { topic = "orders", partition = 1 } })
+      said[3] = take(consumer, 3)
+      return said
+    ]])
+    assert.same({ "orders1 orders3 orders4", "orders5 orders7 orders8 timeout", "orders2 orders6 timeout" }, said)
+  end)
+
+  it("says what is committed, with what was stored beside it", function()
+    local noted = { topic = "orders", partition = 2, offset = 7, metadata = "note" }
+    assert.same({ { topic = "orders", partition = 0 }, noted, noted, 4 }, run [[
+      local consumer = kafka.group { group = "g", topics = { "orders" } }
+      assert(consumer:commit { orders = { [2] = { offset = 7, metadata = "note" } } })
+      local all = consumer:committed()
+      return { all[1], all[3], consumer:committed({ { topic = "orders", partition = 2 } })[1], #all }
+    ]])
+  end)
+
+  it("takes other topics, and partitions of its own choice, but not both", function()
+    produce("orders", 4)
+    gateway:produce("bills", { value = "b1" })
+    assert.same({ "rebalance b1 timeout", "_STATE", "rebalance timeout", true, "orders2 orders3 timeout", "_STATE", 2 },
+      run(TAKE .. [[
+        local consumer, said = kafka.group { group = "g", topics = { "orders" }, from = "earliest" }, {}
+        assert(consumer:subscribe { "bills" })
+        said[1], said[2] = take(consumer, 3), (select(3, consumer:assign { orders = { [1] = 0 } }))
+        assert(consumer:subscribe {})
+        said[3] = take(consumer, 2)
+        said[4] = consumer:assign { orders = { [1] = "earliest", [2] = "committed", [3] = "latest" } }
+        said[5], said[6] = take(consumer, 3), (select(3, consumer:subscribe "^b"))
+        local other = kafka.group { group = "g", topics = { "orders" }, from = "earliest" }
+        said[7] = #other:assignment() - #consumer:assignment() + 1
+        return said
+      ]]))
+  end)
+
   it("refuses a cluster that is not there, and says what is wrong with its arguments", function()
     assert.same({ 'no Kafka cluster named "nowhere"', "cluster" }, run [[
       local _, err, code = kafka.group { cluster = "nowhere", group = "g", topics = {} }

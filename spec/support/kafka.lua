@@ -15,6 +15,7 @@ local JARS = ".cache/kafka/jars"
 local CLUSTER_ID = "c2x1aWNlLXNwZWMta2Fmaw" -- any 16 bytes in base64
 local START_SECONDS = 60
 local CREATE_TOPICS, CREATE_TOPICS_VERSION = 19, 4
+local DELETE_RECORDS, DELETE_RECORDS_VERSION = 21, 1
 local TOPIC_ALREADY_EXISTS = 36
 
 local properties = [[
@@ -135,20 +136,35 @@ local function create_topic_request(name, partitions, configs)
   return int(4, #body) .. body
 end
 
--- True, or nil and Kafka's error code (or why there was no answer).
-function broker:create_topic(name, partitions, configs)
+-- The answer behind its length, or nil and why there is none.
+local function ask(self, request)
   local socket, why = net.connect("127.0.0.1", self.port)
   if not socket then return nil, why end
-  socket:send(create_topic_request(name, partitions, configs))
+  socket:send(request)
   local head
   head, why = socket:receive_exact(4)
   local answer = head and socket:receive_exact(head:byte(3) * 256 + head:byte(4), 15)
   socket:close()
-  if not answer then return nil, why or "closed" end
+  return answer, why or "closed"
+end
+
+-- True, or nil and Kafka's error code (or why there was no answer).
+function broker:create_topic(name, partitions, configs)
+  local answer, why = ask(self, create_topic_request(name, partitions, configs))
+  if not answer then return nil, why end
   -- correlation id, throttle time, number of topics, name, error code
   local code = signed16(answer, 4 + 4 + 4 + 2 + #name + 1)
   if code ~= 0 then return nil, code end
   return true
+end
+
+-- Deletes the records of a partition before an offset.
+function broker:delete_records(topic, partition, offset)
+  local body = int(2, DELETE_RECORDS) .. int(2, DELETE_RECORDS_VERSION) .. int(4, 1) .. text("spec")
+    .. int(4, 1) .. text(topic) .. int(4, 1) .. int(4, partition) .. int(8, offset) .. int(4, 10000)
+  local answer = assert(ask(self, int(4, #body) .. body))
+  -- correlation id, throttle time, number of topics, name, number of partitions, partition, low watermark, error code
+  assert(signed16(answer, 4 + 4 + 4 + 2 + #topic + 4 + 4 + 8 + 1) == 0, "records were not deleted")
 end
 
 local topics = 0

@@ -29,8 +29,9 @@ local OK, AGAIN, NONE = 0, 1, 2
 local GAP, REBALANCE = 3, 4
 local STALE, FULL, CLOSED, TIMEOUT, FAILED = -1, -3, -4, -5, -6
 local LATEST, EARLIEST = -1, -2
-local COMMIT = 0
-local ASSIGNED, LOST = 0, 1
+local COMMIT, COMMITTED, SEEK, PAUSE, RESUME, SUBSCRIBE, ASSIGN = 0, 1, 2, 3, 4, 5, 6
+local ASSIGNED, LOST, ANSWER = 0, 1, 2
+local PLACES = { latest = -1, earliest = -2, committed = -1000 }
 local HANDOVER_SECONDS = 5
 
 local group = {}
@@ -87,7 +88,7 @@ local function places_of(self, list)
     index = index + 1
     local offset = tonumber(place.offset)
     places[index] = { topic = ffi_string(place.topic), partition = place.partition,
-      offset = offset >= 0 and offset or nil }
+      offset = offset >= 0 and offset or nil, metadata = place.metadata ~= nil and ffi_string(place.metadata) or nil }
   end
   return places
 end
@@ -125,9 +126,10 @@ local function count_of(positions)
   return count
 end
 
-local function lay_place(name, cell, topic, partition, position)
+local function lay_place(name, cell, topic, partition, position, words)
   local offset, metadata = position, nil
   if type(position) == "table" then offset, metadata = position.offset, position.metadata end
+  offset = words and PLACES[offset] or offset
   if type(topic) ~= "string" or type(partition) ~= "number" or type(offset) ~= "number"
     or (metadata ~= nil and type(metadata) ~= "string") then
     check.fail(name, "positions must be offsets by topic and partition", 5)
@@ -136,16 +138,29 @@ local function lay_place(name, cell, topic, partition, position)
 end
 
 -- Cells for C; the texts in them are the caller's, who holds `positions` meanwhile.
-local function lay_positions(name, positions)
+local function lay_positions(name, positions, words)
   local count = count_of(positions)
   local cells, index = ffi.new("struct kafka_place[?]", count), 0
   for topic, offsets in pairs(positions) do
     for partition, position in pairs(offsets) do
-      lay_place(name, cells[index], topic, partition, position)
+      lay_place(name, cells[index], topic, partition, position, words)
       index = index + 1
     end
   end
   return cells, count
+end
+
+-- Cells for partitions; nil: all that the member has. The texts are the caller's.
+local function lay_places(name, places)
+  check.table_or_nil(name, "places", places)
+  if not places then return nil end
+  local cells = ffi.new("struct kafka_place[?]", #places)
+  for i, one in ipairs(places) do lay_place(name, cells[i - 1], one.topic, one.partition, one.offset or 0) end
+  return cells
+end
+
+local function pattern_of(pattern)
+  return { pattern:sub(1, 1) == "^" and pattern or "^" .. pattern }
 end
 
 local function act(self, kind, cells, count, timeout)
@@ -181,6 +196,79 @@ end
 ---@return boolean
 function Consumer:is_draining()
   return self.holds
+end
+
+-- What the group has committed, of these partitions or of those that this member has.
+---@param places? { topic: string, partition: integer }[]
+---@param timeout? number seconds to wait
+---@return { topic: string, partition: integer, offset: integer|nil, metadata: string|nil }[]|nil without an offset:
+--- nothing is committed
+---@return string|nil err
+---@return string|nil code
+function Consumer:committed(places, timeout)
+  local ok, err, code = act(self, COMMITTED, lay_places("consumer:committed", places), places and #places or 0, timeout)
+  if not ok then return nil, err, code end
+  return places_of(self, ANSWER)
+end
+
+-- Goes on from other places in partitions that it has.
+---@param positions table<string, table<integer, integer|"earliest"|"latest">> by topic and partition
+---@param timeout? number seconds to wait
+---@return boolean|nil done
+---@return string|nil err
+---@return string|nil code
+function Consumer:seek(positions, timeout)
+  check.table("consumer:seek", "positions", positions)
+  local cells, count = lay_positions("consumer:seek", positions, true)
+  if count == 0 then return true end
+  return act(self, SEEK, cells, count, timeout)
+end
+
+-- Gives no more records of these partitions, or of all that it has, until they are resumed; it stays a member. A
+-- partition that goes to another member and comes back is not paused any more.
+---@param places? { topic: string, partition: integer }[]
+---@return boolean|nil done
+---@return string|nil err
+---@return string|nil code
+function Consumer:pause(places)
+  return act(self, PAUSE, lay_places("consumer:pause", places), places and #places or 0)
+end
+
+-- Goes on with partitions that were paused, where they were.
+---@param places? { topic: string, partition: integer }[]
+---@return boolean|nil done
+---@return string|nil err
+---@return string|nil code
+function Consumer:resume(places)
+  return act(self, RESUME, lay_places("consumer:resume", places), places and #places or 0)
+end
+
+-- Other topics from now on, or a pattern, or none (`{}`). What it had goes as in any rebalance: see next.
+---@param topics string[]|string names, or one regular expression
+---@return boolean|nil done
+---@return string|nil err
+---@return string|nil code
+function Consumer:subscribe(topics)
+  topics = type(topics) == "string" and pattern_of(topics) or topics
+  check.table("consumer:subscribe", "topics", topics)
+  local cells = ffi.new("struct kafka_place[?]", #topics)
+  for i, topic in ipairs(topics) do
+    check.string("consumer:subscribe", "topics", topic)
+    cells[i - 1].topic = topic
+  end
+  return act(self, SUBSCRIBE, cells, #topics)
+end
+
+-- Partitions of its own choice, beside what the group's members share: for a consumer that was opened without topics.
+-- `{}`: none any more.
+---@param positions table<string, table<integer, integer|"earliest"|"latest"|"committed">> by topic and partition
+---@return boolean|nil done
+---@return string|nil err
+---@return string|nil code "_STATE": it is subscribed to topics
+function Consumer:assign(positions)
+  check.table("consumer:assign", "positions", positions)
+  local cells, count = lay_positions("consumer:assign", positions, true)
+  return act(self, ASSIGN, cells, count)
 end
 
 -- Leaves the group, whose other members take over its partitions. Closing twice is no error.
@@ -225,7 +313,7 @@ local function topics_of(options)
     return options.topics
   end
   check.string("kafka.group", "pattern", options.pattern)
-  return { options.pattern:sub(1, 1) == "^" and options.pattern or "^" .. options.pattern }
+  return pattern_of(options.pattern)
 end
 
 -- What C reads, with the texts that it points to.
@@ -248,11 +336,12 @@ local CODES = { [FULL] = "full", [NONE] = "cluster", [FAILED] = "failed" }
 
 -- Joins a group; its partitions come later, when the group has agreed on them.
 ---@param options { cluster?: string, group: string, topics?: string[], pattern?: string, from?: "latest"|"earliest",
---- properties?: table<string, string|number|boolean>, handover?: number, through_drain?: boolean } `pattern`: a regular
---- expression instead of `topics`, for those that exist and those to come. `from`: where to begin where the group has
---- committed nothing, "latest" unless told. `properties`: librdkafka's, over the cluster's. `handover`: seconds that a
---- partition which is taken away stays with this member, 5 unless told. `through_drain`: when the worker ends, the
---- member stays until it is closed, which its user does as soon as `consumer:is_draining()`
+--- properties?: table<string, string|number|boolean>, handover?: number, through_drain?: boolean } `topics`: none, for
+--- one that is to `subscribe` or `assign`. `pattern`: a regular expression instead, for topics that exist and those to
+--- come. `from`: where to begin where the group has committed nothing, "latest" unless told. `properties`:
+--- librdkafka's, over the cluster's. `handover`: seconds that a partition which is taken away stays with this member, 5
+--- unless told. `through_drain`: when the worker ends, the member stays until it is closed, which its user does as soon
+--- as `consumer:is_draining()`
 ---@return sluice.kafka.consumer|nil
 ---@return string|nil err
 ---@return "full"|"cluster"|"invalid"|"failed"|nil code "full": `consumers_max` of the cluster is reached
@@ -274,6 +363,7 @@ function group.group(options)
   return consumer
 end
 
-assert(E.KAFKA_REBALANCE == REBALANCE and E.KAFKA_COMMIT == COMMIT and E.KAFKA_LOST == LOST)
+assert(E.KAFKA_REBALANCE == REBALANCE and E.KAFKA_COMMIT == COMMIT and E.KAFKA_ASSIGN == ASSIGN)
+assert(E.KAFKA_LOST == LOST and E.KAFKA_ANSWER == ANSWER and E.KAFKA_STORED == PLACES.committed)
 
 return group
