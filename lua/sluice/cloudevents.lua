@@ -13,7 +13,6 @@
 local crypto = require "sluice.crypto"
 local elements = require "sluice.json_elements"
 local json = require "sluice.json"
-local native = require "sluice.ffi"
 local time = require "sluice.time"
 local uuid = require "sluice.uuid"
 
@@ -206,7 +205,7 @@ local function data_member(event)
     if err then return nil, "data: no JSON, as datacontenttype says it is: " .. err end
     return '"data":' .. data
   end
-  local is_text = is_text_type(kind) and native.C.bridge_websocket_is_text(data, #data) ~= 0
+  local is_text = is_text_type(kind) and json.is_text(data)
   if is_text then return '"data":' .. json.encode(data) end
   return '"data_base64":"' .. crypto.base64_encode(data) .. '"'
 end

@@ -47,7 +47,7 @@ forms.events = events
 
 -- A record as an event without the id; nil: it cannot be told.
 function events.render(conf, record)
-  if conf.event == "record" then
+  if conf.event ~= "value" then
     local text = message.encode(conf, record)
     return text and data(text)
   end

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- What becomes of a record on its way to clients, the same for all of them: filters, the configuration's functions,
 -- and its form as JSON. What a client's own plugins do to it (phase consume) comes behind that.
+local cloudevent = require "kafka-consume.cloudevent"
 local crypto = require "sluice.crypto"
 local json = require "sluice.json"
 local kafka = require "sluice.kafka"
@@ -181,14 +182,23 @@ local function headers_field(headers)
   return '"headers":[' .. table.concat(list, ",") .. "]"
 end
 
+local function cannot(record, err)
+  log.err("a record cannot be told as JSON", { topic = record.topic, error = err })
+end
+
 -- The whole record as JSON, in one line; nil when a function made of its value what JSON cannot say.
 ---@param conf table
 ---@param record table
 ---@return string|nil
 function message.encode(conf, record)
+  if conf.event == "cloudevent" then
+    local text, err = cloudevent.encode(record)
+    if not text then cannot(record, err) end
+    return text
+  end
   local value, err = value_field(conf, record.value)
   if not value then
-    log.err("a record cannot be told as JSON", { topic = record.topic, error = err })
+    cannot(record, err)
     return nil
   end
   return ('{"topic":%s,"partition":%d,"offset":%d,"timestamp":%d,%s,%s,%s}'):format(encode(record.topic),

@@ -3,6 +3,7 @@
 -- `partition` with `offset`, `since`), or the consumer group's that all clients of the route share.
 --
 --   {"orders":{"partitions":{"0":{"errcode":0,"high_watermark":7,"records":[...]}}}}
+local cloudevent = require "kafka-consume.cloudevent"
 local forms = require "kafka-consume.forms"
 local group = require "kafka-consume.group"
 local json = require "sluice.json"
@@ -233,13 +234,22 @@ local function body_of(conf, got, ends)
   return "{" .. table.concat(topics, ",") .. "}"
 end
 
-local function lines_of(conf, got)
+local function texts_of(conf, got, behind)
   local texts = {}
   for _, made in ipairs(got.list) do
     local text = message.encode(conf, made)
-    if text then texts[#texts + 1] = text .. "\n" end
+    if text then texts[#texts + 1] = text .. behind end
   end
-  return table.concat(texts)
+  return texts
+end
+
+-- The answer, and its type.
+local function content_of(conf, got, ends, as_lines)
+  if as_lines then return table.concat(texts_of(conf, got, "\n")), "application/x-ndjson" end
+  if conf.event == "cloudevent" then
+    return "[" .. table.concat(texts_of(conf, got, ""), ",") .. "]", cloudevent.BATCHED
+  end
+  return body_of(conf, got, ends), "application/json; charset=utf-8"
 end
 
 -- Where to go on: behind all that the client has been given. A range goes on as one.
@@ -290,12 +300,13 @@ function poll.answer(state, exchange, as_lines, refuse)
   if key then leases.give_back(exchange, key) end
   if not ok then error(got, 0) end
   if not got then refuse(ends, why) end
-  local headers = { ["Content-Type"] = as_lines and "application/x-ndjson" or "application/json; charset=utf-8",
+  local body, kind = content_of(state.conf, got, ends, as_lines)
+  local headers = { ["Content-Type"] = kind,
     ["Cache-Control"] = "no-store", Link = not wish.group and next_link(exchange, wish, got) or nil }
   if wish.wait > 0 and exchange.request:get_header("prefer") then
     headers["Preference-Applied"] = ("wait=%d"):format(wish.wait)
   end
-  exchange.response:exit(200, as_lines and lines_of(state.conf, got) or body_of(state.conf, got, ends), headers)
+  exchange.response:exit(200, body, headers)
 end
 
 return poll

@@ -51,8 +51,8 @@ fields.slow_clients = { type = "string", default = "catch up", one_of = { "catch
   about = "of a stream whose client does not take the events as fast as they come: it gets them all, later; it loses "
     .. "some, and is told by an event `gap`; it is disconnected, to come back with Last-Event-ID" }
 fields.schema_registry = serde.fields.record()
-fields.event = { type = "string", default = "value", one_of = { "value", "record" },
-  about = "data of an event: the record's value, or a JSON object with the whole record" }
+fields.event = { type = "string", default = "value", one_of = { "value", "record", "cloudevent" },
+  about = "data of an event: the record's value, a JSON object with the whole record, or the CloudEvent that it is" }
 fields.websocket = { type = "record", required = true, about = "WebSockets", fields = {
   { acknowledge = { type = "boolean", default = false,
     about = "clients acknowledge records; a group goes on behind what was acknowledged" } },
