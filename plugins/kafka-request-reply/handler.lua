@@ -71,7 +71,7 @@ end
 local function location_of(conf, exchange, id, moment, positions)
   local base = conf.location
   if not base then base = exchange.request:get_raw_path():gsub("/+$", "") .. "/replies" end
-  return base:gsub("/+$", "") .. "/" .. ticket.write(id, moment, positions)
+  return base:gsub("/+$", "") .. "/" .. ticket.write(id, moment, positions, conf.secret)
 end
 
 local function answer_later(exchange, conf, id, location)
@@ -143,11 +143,11 @@ end
 
 -- ---- The status resource --------------------------------------------------------------------------------------------
 
-local function ticket_of(exchange)
+local function ticket_of(conf, exchange)
   local method = exchange.request:get_method()
   if method ~= "GET" and method ~= "HEAD" then return nil end
   local last = exchange.request:get_raw_path():match("/([%w_-]+)$")
-  return last and ticket.read(last)
+  return last and ticket.read(last, conf.secret)
 end
 
 local NOT_STORED = { ["Cache-Control"] = "no-store" }
@@ -193,7 +193,9 @@ end
 
 function request_reply.access(conf, exchange)
   local state = states[conf]
-  local wanted = conf.respond_async ~= "never" and ticket_of(exchange)
+  local wanted
+  if conf.respond_async ~= "never" then wanted = ticket_of(conf, exchange) end
+  if wanted == false then exchange.response:exit(404, { message = "no such reply", request_id = exchange.id }) end
   local ready, err, code = state.hub:ready(conf.timeout / 1000)
   if not ready then refuse(exchange, conf, "the reply topic cannot be read", err, code) end
   if wanted then return tell(conf, state, exchange, wanted) end

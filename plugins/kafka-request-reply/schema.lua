@@ -38,6 +38,8 @@ fields.respond_async = { type = "string", default = "prefer", one_of = { "prefer
   about = "answer 202 and where the reply will be: to clients that `Prefer: respond-async`, to all, to none" }
 fields.location = { type = "string", match = "^[/%w][^%s%c?#]*$",
   about = "path or URL that the status resources stand below; the request's path and `/replies` unless told" }
+fields.secret = { type = "string", len_min = 16, referenceable = true, encrypted = true,
+  about = "signs the locations of status resources; the same in all gateways that are to answer for each other" }
 fields.expire = { type = "integer", default = 86400, between = { 1, 31536000 },
   about = "seconds after which a status resource without a reply answers 410" }
 fields.status_header = record_header("status", "record header of a reply that is the response's status")

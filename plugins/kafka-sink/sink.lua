@@ -17,6 +17,7 @@ local log, metrics, time = sluice.log, sluice.metrics, sluice.time
 local sink = {}
 
 local LOOK_S = 0.5         -- how often it looks whether it is still wanted
+local WAIT_S = 0.1         -- the same before
 local LIVE_S = 60          -- a configuration that has not come into use by then will not
 local PULSE_S = 1
 local SILENT_S = 10        -- without a pulse the code of this sink has been replaced
@@ -147,7 +148,7 @@ end
 -- ---- Reading --------------------------------------------------------------------------------------------------------
 
 local function is_wanted(self)
-  return time.monotonic() - self.pulse < SILENT_S and calls.is_live(self.conf) and not self.consumer:is_draining()
+  return calls.is_live(self.conf) and not self.consumer:is_draining() and time.monotonic() - self.pulse < SILENT_S
 end
 
 -- One look. False: the consumer is of no more use.
@@ -231,27 +232,46 @@ local function join(self)
     handover = HANDOVER_S, through_drain = true }
 end
 
+local function has_pulse(self)
+  return time.monotonic() - self.pulse < SILENT_S
+end
+
+-- Whether the instance comes into use, or is back soon, as when its service was disabled for a moment.
+local function comes_live(self)
+  local deadline = time.monotonic() + LIVE_S
+  while not calls.is_live(self.conf) and has_pulse(self) and time.monotonic() < deadline do sluice.sleep(WAIT_S) end
+  return calls.is_live(self.conf) and has_pulse(self)
+end
+
+-- One membership, to its end. True: the worker ends; nil and why: it could not be had, or failed.
+local function serve(self)
+  local consumer, err = join(self)
+  if not consumer then return nil, err end
+  self.consumer = consumer
+  begin(self)
+  local ok, why = pcall(read, self)
+  self.consumer = nil
+  self.delivery.stopping = true
+  local draining = consumer:is_draining()
+  consumer:close()
+  self.delivery:unpublish()
+  if not ok then log.err("a sink failed, and begins anew", { group = self.conf.group, error = why }) end
+  return draining, why
+end
+
 -- As long as the instance is one of the running configuration.
 local function run(self)
-  local deadline, pause = time.monotonic() + LIVE_S, AGAIN_S
-  while not calls.is_live(self.conf) and time.monotonic() < deadline do sluice.sleep(0.1) end
-  while calls.is_live(self.conf) and time.monotonic() - self.pulse < SILENT_S do
-    local consumer, err = join(self)
-    if consumer then
-      self.consumer, pause = consumer, AGAIN_S
-      begin(self)
-      local ok, why = pcall(read, self)
-      self.consumer = nil
-      self.delivery.stopping = true
-      consumer:close()
-      self.delivery:unpublish()
-      if not ok then log.err("a sink failed, and begins anew", { group = self.conf.group, error = why }) end
-      err = ok and why or nil
-      if ok and not why then break end
+  local pause = AGAIN_S
+  while comes_live(self) do
+    local draining, err = serve(self)
+    if draining then break end
+    if err then
+      log.warn("a group cannot be joined, trying again", { group = self.conf.group, error = err })
+      sluice.sleep(pause)
+      pause = math.min(pause * 2, AGAIN_MOST_S)
+    else
+      pause = AGAIN_S
     end
-    if err then log.warn("a group cannot be joined, trying again", { group = self.conf.group, error = err }) end
-    sluice.sleep(pause)
-    pause = math.min(pause * 2, AGAIN_MOST_S)
   end
   self.pulses:cancel()
   self.lags:cancel()

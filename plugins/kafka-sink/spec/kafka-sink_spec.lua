@@ -402,6 +402,45 @@ describe("kafka-sink", function()
     end)
   end)
 
+  it("delivers all in the order of their keys, whatever the service does and however long it takes", function()
+    local random, failures = 7, {}
+    local function roll(most)
+      random = (random * 1103515245 + 12345) % 2147483648
+      return math.floor(random / 65536) % most
+    end
+    local done, last = 0, {}
+    answer = function(request)
+      local key, number = request.headers["kafka-key"], tonumber(request.body)
+      local what = roll(6)
+      if what == 0 then return { status = 503, delay = 0.01 * roll(30) } end
+      if what == 1 then return { close = true } end
+      if what == 2 and (failures[number] or 0) < 3 then
+        failures[number] = (failures[number] or 0) + 1
+        return { status = 500 }
+      end
+      assert(number > (last[key] or 0), key .. ": " .. number .. " behind " .. tostring(last[key]))
+      last[key], done = number, done + 1
+      return { status = 200, delay = 0.01 * roll(30) }
+    end
+    start { concurrency = 4, backoff_initial = 20, backoff_max = 200, max_tries = 1000, max_pending = 50 }
+    for i = 1, 200 do produce("k" .. roll(9), tostring(i)) end
+    gateway:run_until(function() return done == 200 end, 600)
+    assert.equal(200, done)
+  end)
+
+  it("comes back with its service", function()
+    start()
+    local service = { name = "billing", url = "http://billing.example/hook", retries = 0 }
+    gateway:reload { services = { { name = "billing", url = service.url, retries = 0, enabled = false } } }
+    gateway:advance(3)
+    produce("k", "v1")
+    gateway:advance(3)
+    assert.equal(0, #sent())
+    gateway:reload { services = { service } }
+    gateway:advance(3)
+    assert.same({ "v1" }, bodies())
+  end)
+
   it("stops when its instance is gone", function()
     start()
     gateway:reload { plugins = {} }
