@@ -5,6 +5,7 @@ local gateway = require "spec.support.gateway"
 local greeter = require "spec.support.greeter"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
+local upstream = require "spec.support.upstream"
 
 local home = os.getenv("SLUICE_HOME") or assert(io.popen("pwd")):read("*l")
 local stream_port = process.free_port() -- for what the demo has at 9000
@@ -111,14 +112,25 @@ describe("a README of a plugin", function()
   end)
 end)
 
+local function echo(_, connection)
+  require("spec.support.websocket").echo(connection)
+end
+
+-- What a configuration's service at port 9000 has to be.
+local function service_for(config)
+  if config:find("grpc://localhost:9000", 1, true) then return greeter.start() end
+  if config:find("http://localhost:9000", 1, true) then return upstream.start(echo) end
+end
+
 describe("the README of", function()
   for path in io.popen("ls plugins/*/README.md"):lines() do
     local text = process.read_file(path)
     local config, commands = text:match("```yaml\n(.-)```"), console_lines(text)
     if config and #commands > 0 then
       it(path:match("plugins/([^/]+)") .. " shows what comes of its commands", function()
-        local service = config:find("grpc://localhost:9000", 1, true) and greeter.start()
+        local service = service_for(config)
         if service then config = config:gsub("localhost:9000", "127.0.0.1:" .. service.port) end
+        config = config:gsub("([ :])9000", "%1" .. stream_port)
         local gw = gateway.start(function(self)
           return (config:gsub("localhost:8000", "127.0.0.1:" .. self.port))
         end, { files = files_of(text) })
@@ -126,7 +138,7 @@ describe("the README of", function()
           for _, entry in ipairs(commands) do assert_shows(gw, entry) end
         end)
         gw:stop()
-        if service then service.stop() end
+        if service then service:stop() end
         if not ok then error(why, 0) end
       end)
     end
