@@ -18,6 +18,7 @@ enum {
   WINDOW_MOST = 1 << 20,
   SEATS_A_TURN = 128,   // before other work of the loop
   MESSAGES_A_TURN = 64, // of one seat before the others'
+  COPY_MOST = 4096,
   HANDLE_SLOTS = 4096
 };
 
@@ -333,11 +334,15 @@ static void seat_send(struct seat *seat, const struct news *news) {
     put_whole(seat, news);
     return;
   }
+  // A small event is copied behind its id, to go as one piece.
+  const struct segment *only = news->text.count == 1 ? &news->text.segments[news->text.head] : NULL;
+  bool copies = only && only->len <= COPY_MOST;
   struct text id = {0};
   put_id(&id, seat->channel, seat->positions, news->slot);
+  if (copies) text_put(&id, only->data, only->len);
   exchange_put_body(seat->exchange, NULL, (struct slice){id.data, (uint32_t)id.len}, true);
   text_free(&id);
-  if (seat->exchange) put_buffer(seat, &news->text);
+  if (!copies && seat->exchange) put_buffer(seat, &news->text);
 }
 
 // At the window's end: is all that it has had told by the channel's own positions?

@@ -18,23 +18,27 @@ local source = require "kafka-consume.source"
 
 local consume = { version = "1.1.0", priority = 753 }
 
-local states = setmetatable({}, { __mode = "k" }) -- by configuration
+-- By configuration, of the generation that was built last and the one before, in which exchanges may still run. Not in
+-- a weak table: a state knows its configuration.
+local states, earlier = {}, {}
 
 local function state_of(conf)
   local cluster, err = kafka.cluster_of(conf)
   if not cluster then error(err, 0) end
+  local state = states[conf] or earlier[conf]
+  if state then return state end
   local topics, names = {}, {}
   for i, topic in ipairs(conf.topics) do topics[topic.name], names[i] = true, topic.name end
-  local state = { conf = conf, cluster = cluster, topics = topics, names = names,
-    only = not names[2] and names[1] or nil, topic = table.concat(names, ", "), lives = {}, starting = {} }
+  state = { conf = conf, cluster = cluster, topics = topics, names = names, only = not names[2] and names[1] or nil,
+    topic = table.concat(names, ", "), lives = {}, starting = {} }
   state.prepare = message.preparer(state)
   return state
 end
 
 function consume.configure(confs)
-  for _, conf in ipairs(confs or {}) do
-    if not states[conf] then states[conf] = state_of(conf) end
-  end
+  local made = {}
+  for _, conf in ipairs(confs or {}) do made[conf] = state_of(conf) end
+  states, earlier = made, states
 end
 
 local function refuse(exchange, state, status, text)
@@ -125,7 +129,7 @@ local function answer_once(state, form, exchange, method)
 end
 
 function consume.access(conf, exchange)
-  local state = states[conf]
+  local state = states[conf] or earlier[conf] or state_of(conf)
   local method = exchange.request:get_method()
   if conf.mode == "newest" then
     newest.answer(state, exchange, method, function(status, text) refuse(exchange, state, status, text) end)

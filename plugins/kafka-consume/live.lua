@@ -3,12 +3,19 @@
 -- once into a channel. A client that begins earlier, or has fallen behind, is served by a coroutine of its own until it
 -- can take its seat there.
 local channel = require "sluice.channel"
+local metrics = require "sluice.metrics"
 local sleep = require "sluice.sleep"
 local time = require "sluice.time"
 local timer = require "sluice.timer"
 local source = require "kafka-consume.source"
 
 local live = {}
+
+local LABELS = { "topic", "form" }
+local clients = metrics.gauge("sluice_kafka_consume_clients", "Streams that a worker's one reader of a topic serves",
+  LABELS)
+local caught_up = metrics.counter("sluice_kafka_consume_catch_ups_total",
+  "Streams that were read for on their own: they began earlier, or were too slow", LABELS)
 
 local LOOK_S = 1     -- how often one looks whether there is anybody to write for
 local LINGER_S = 2   -- a channel without clients ends after that
@@ -61,9 +68,15 @@ local function put_heartbeat(self)
   self.channel:flush()
 end
 
+local function tell_seats(self, seats)
+  self.told = time.monotonic()
+  clients:set(seats, self.state.topic, self.form.name)
+end
+
 -- The next record, once all that was put is on its way.
 local function await(self)
   self.channel:flush()
+  if time.monotonic() - self.told >= LOOK_S then tell_seats(self, self.channel:seats()) end
   while self.channel:is_busy() do sleep(0) end
   local record, err = self.source:next(self.look_s)
   return record, err
@@ -152,12 +165,13 @@ local function follow(self, answer, reader, key)
 end
 
 -- A place among those who read for themselves; false: the client has left before there was one.
-local function take_place(answer)
+local function take_place(self, answer)
   while catching >= CATCHING_MOST do
     if not answer:is_open() then return false end
     sleep(0.05)
   end
   catching = catching + 1
+  caught_up:increment(self.state.topic, self.form.name)
   return true
 end
 
@@ -187,7 +201,7 @@ end
 ---@param starts "earliest"|table
 ---@param key string|nil
 function live.catch_up(self, answer, starts, key)
-  if not take_place(answer) then return end
+  if not take_place(self, answer) then return end
   local ok, err = pcall(follow_from, self, answer, starts, key)
   catching = catching - 1
   if not ok then error(err, 0) end
@@ -226,6 +240,7 @@ end
 local function run(self)
   local ok, err = pcall(write, self)
   self.state.lives[self.form] = nil
+  tell_seats(self, 0)
   self.channel:flush()
   self.channel:close()
   self.source:close()
@@ -242,7 +257,7 @@ local function start(state, form)
   end
   local heartbeat_s, now = state.conf.heartbeat / 1000, time.monotonic()
   local self = { state = state, form = form, source = reader, channel = made,
-    heartbeat_s = heartbeat_s, look_s = math.min(LOOK_S, heartbeat_s), used = now, spoke = now }
+    heartbeat_s = heartbeat_s, look_s = math.min(LOOK_S, heartbeat_s), used = now, spoke = now, told = 0 }
   timer.at(0, run, self)
   timer.at(0, look_after, self)
   return self

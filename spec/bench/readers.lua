@@ -2,7 +2,7 @@
 -- Many readers of one topic as server-sent events, from a real broker on this machine, on one worker:
 --   luajit spec/bench/readers.lua [READERS] [EVENTS A SECOND] [SECONDS]   1000, 100, 10 unless told
 -- Whether all get all in order, how late, what CPU and how much memory a reader costs, and how often the broker serves
--- the topic.
+-- the topic; then how soon all have everything when they come back, with their ids, to a gateway that was killed.
 local ffi = require "ffi"
 local cjson = require "cjson"
 local broker = require "spec.support.kafka"
@@ -44,20 +44,24 @@ local scratch, ready = ffi.new("char[?]", BUFFER), ffi.new("struct sys_epoll_eve
 local received, disorder = 0, 0
 local delays = {}
 
-local function open(gw)
+-- `reader`: one that comes back.
+local function open(gw, reader)
   local socket = assert(net.connect("127.0.0.1", gw.port))
-  assert(socket:send("GET /live HTTP/1.1\r\nHost: bench.test\r\n\r\n"))
+  local id = reader and reader.id and "Last-Event-ID: " .. reader.id .. "\r\n" or ""
+  assert(socket:send("GET /live HTTP/1.1\r\nHost: bench.test\r\n" .. id .. "\r\n"))
   local event = ffi.new("struct sys_epoll_event", { events = EPOLL_IN, data = socket.fd })
   assert(C.sys_epoll_ctl(epoll, EPOLL_ADD, socket.fd, event) == 0)
-  readers[socket.fd] = { text = "", last = {}, count = 0 }
+  readers[socket.fd] = reader or { last = {}, count = 0 }
+  readers[socket.fd].text = ""
   sockets[socket.fd] = socket
 end
 
 local function take(reader, text, now_us)
   local from = 1
   while true do
-    local first, last, partition, seq, sent_us = text:find("\ndata: (%d+) (%d+) (%d+)\n\n", from)
+    local first, last, id, partition, seq, sent_us = text:find("id: ([^\n]+)\ndata: (%d+) (%d+) (%d+)\n\n", from)
     if not first then break end
+    reader.id = id
     partition, seq = tonumber(partition), tonumber(seq)
     if seq ~= (reader.last[partition] or 0) + 1 and reader.last[partition] then disorder = disorder + 1 end
     reader.last[partition] = seq
@@ -116,15 +120,19 @@ end
 
 -- ---- The run ----
 
-local gw = servers.sluice({
-  _format_version = "3.0",
-  gateway = { kafka = { main = { ["bootstrap.servers"] = kafka.servers, ["fetch.wait.max.ms"] = 20 } } },
-  routes = {
-    { name = "live", paths = { "/live" }, plugins = { { name = "kafka-consume", config = {
-      topics = { { name = topic } }, mode = "server-sent-events", heartbeat = 60000 } } } },
-    { name = "collect", paths = { "/collect" }, plugins = { { name = "collect" } } },
-  },
-}, { plugins = { collect = COLLECT }, env = { SLUICE_TRUSTED_PLUGINS = "collect" } })
+local function start()
+  return servers.sluice({
+    _format_version = "3.0",
+    gateway = { kafka = { main = { ["bootstrap.servers"] = kafka.servers, ["fetch.wait.max.ms"] = 20 } } },
+    routes = {
+      { name = "live", paths = { "/live" }, plugins = { { name = "kafka-consume", config = {
+        topics = { { name = topic } }, mode = "server-sent-events", heartbeat = 60000 } } } },
+      { name = "collect", paths = { "/collect" }, plugins = { { name = "collect" } } },
+    },
+  }, { plugins = { collect = COLLECT }, env = { SLUICE_TRUSTED_PLUGINS = "collect" } })
+end
+
+local gw = start()
 
 local function bytes()
   for _ = 1, 3 do assert(gw:get("/collect").status == 200) end
@@ -144,27 +152,67 @@ local function cluster()
   return cjson.decode(out).worker.kafka[1]
 end
 
-more(WARM)
-local before = bytes()
-more(READERS)
-local each = (bytes() - before) / READERS
-print(("an idle reader: %.0f bytes resident (%d of them; limit %d)"):format(each, READERS, LIMIT))
+local function idle()
+  more(WARM)
+  local before = bytes()
+  more(READERS)
+  local each = (bytes() - before) / READERS
+  print(("an idle reader: %.0f bytes resident (%d of them; limit %d)"):format(each, READERS, LIMIT))
+  return each <= LIMIT
+end
 
-local consumed, cpu, sent = cluster().consumed, posix.cpu_seconds(gw.worker), RATE * SECONDS
-delays, disorder = {}, 0
-local begin = posix.now()
-local got = flow(sent, RATE)
-local wall = posix.now() - begin - 2
-table.sort(delays)
-local after = cluster()
-print(("%d of %d events came, %d out of order; %.1f s of CPU for %.1f s: %.1f us an event and reader"):format(got,
-  sent * (READERS + WARM), disorder, posix.cpu_seconds(gw.worker) - cpu, wall,
-  (posix.cpu_seconds(gw.worker) - cpu) / got * 1e6))
-print(("delay: p50 %.1f ms, p99 %.1f ms, greatest %.1f ms"):format(delays[math.ceil(#delays * 0.5)],
-  delays[math.ceil(#delays * 0.99)], delays[#delays]))
-print(("records from the broker: %d for %d produced; consumers: %d"):format(after.consumed - consumed, sent,
-  after.consumers))
-local good = got == sent * (READERS + WARM) and disorder == 0 and each <= LIMIT and after.consumed - consumed == sent
+local function under_load()
+  local consumed, cpu, sent = cluster().consumed, posix.cpu_seconds(gw.worker), RATE * SECONDS
+  delays, disorder = {}, 0
+  local begin = posix.now()
+  local got, wanted = flow(sent, RATE), sent * (READERS + WARM)
+  local wall, after = posix.now() - begin - 2, cluster()
+  cpu = posix.cpu_seconds(gw.worker) - cpu
+  table.sort(delays)
+  print(("%d of %d events came, %d out of order; %.1f s of CPU for %.1f s: %.1f us an event and reader"):format(got,
+    wanted, disorder, cpu, wall, cpu / got * 1e6))
+  print(("delay: p50 %.1f ms, p99 %.1f ms, greatest %.1f ms"):format(delays[math.ceil(#delays * 0.5)],
+    delays[math.ceil(#delays * 0.99)], delays[#delays]))
+  print(("records from the broker: %d for %d produced; consumers: %d"):format(after.consumed - consumed, sent,
+    after.consumers))
+  return got == wanted and disorder == 0 and after.consumed - consumed == sent
+end
+
+-- A gateway that is killed; records come while there is none.
+local function restart()
+  gw.process:signal(posix.SIGKILL)
+  gw.process:wait(5)
+  local lost = {}
+  for fd, socket in pairs(sockets) do
+    lost[#lost + 1] = readers[fd]
+    socket:close()
+  end
+  readers, sockets = {}, {}
+  for _ = 1, RATE do produce() end
+  gw:stop()
+  gw = start()
+  return lost
+end
+
+local function coming_back()
+  local lost = restart()
+  local begin, back, wanted = posix.now(), received, RATE * #lost
+  for _, reader in ipairs(lost) do
+    open(gw, reader)
+    poll(0)
+  end
+  while received - back < wanted and posix.now() < begin + 60 do
+    producer:turn()
+    poll(10)
+  end
+  print(("%d of %d events that %d readers had missed came, in %.1f s; %d out of order"):format(received - back, wanted,
+    #lost, posix.now() - begin, disorder))
+  return received - back == wanted and disorder == 0
+end
+
+local good = idle()
+good = under_load() and good
+good = coming_back() and good
 for _, socket in pairs(sockets) do socket:close() end
 servers.stop(gw)
 producer:close()

@@ -70,10 +70,19 @@ describe("HTTP/2 from clients", function()
       },
       routes = {
         { name = "told", paths = { "/told" }, plugins = { { name = "told" } } },
+        { name = "talks", paths = { "/talks" }, plugins = { { name = "talks" } } },
         { name = "whole", paths = { "/whole" }, plugins = { { name = "whole" } } },
         { name = "sent", paths = { "/sent" }, plugins = { { name = "sent" } } },
       },
-    }, { http2 = true, plugins = { loud = [[
+    }, { http2 = true, plugins = { talks = [[
+return { version = "1.0.0", priority = 1, access = function(conf, exchange)
+  local talk = exchange.response:websocket()
+  while talk do
+    local data, kind = talk:receive(10)
+    if not data or not talk:send(data:upper()) then break end
+  end
+end }
+]], loud = [[
       local Loud = { priority = 10, version = "1.0.0" }
       function Loud.ws_client_frame(conf, exchange, frame)
         frame:set_data(frame.data:upper())
@@ -561,6 +570,20 @@ describe("HTTP/2 from clients", function()
       local wanted = websocket.frame(1, "HELLO")
       assert(client:wait_until(function() return #table.concat(client:stream(stream).parts) >= #wanted end))
       assert.equal(wanted, table.concat(client:stream(stream).parts))
+      client:data(stream, websocket.frame(8, "\3\232", { mask = "abcd" }), true)
+      assert.is_true(client:wait(stream).ended)
+      client:close()
+    end)
+
+    it("whose other end is a plugin", function()
+      local client = connect()
+      local stream = open(client, "/talks")
+      client:data(stream, websocket.frame(1, "hello", { mask = "abcd" }), true)
+      local wanted = websocket.frame(1, "HELLO")
+      assert(client:wait_until(function() return #table.concat(client:stream(stream).parts) >= #wanted end))
+      assert.equal(wanted, table.concat(client:stream(stream).parts))
+      assert.equal(200, client:stream(stream).status)
+      assert.is_nil(client:stream(stream).headers["sec-websocket-accept"])
       client:data(stream, websocket.frame(8, "\3\232", { mask = "abcd" }), true)
       assert.is_true(client:wait(stream).ended)
       client:close()

@@ -170,6 +170,20 @@ describe("kafka-consume, streams", function()
     assert.equal(got[#got] - 1, tonumber(body:match(".*id: 0/(%d+)")))
   end)
 
+  it("counts its clients, and those that were read for on their own", function()
+    open_gateway({ auto_offset_reset = "earliest" }, { { value = "a", partition = 0 } },
+      { plugins = { { name = "prometheus" }, { name = "kafka-consume", config = { topics = { { name = "news" } },
+        mode = "server-sent-events", auto_offset_reset = "earliest" } } } })
+    local client, other = open(), open()
+    await(client, "data: a", true)
+    await(other, "data: a", true)
+    gateway:advance(3)
+    local text = gateway:connect({ listener = "status" }):request("/metrics").body
+    assert.matches('sluice_kafka_consume_clients{topic="news",form="server-sent events"', text, 1, true)
+    assert.matches('form="server%-sent events"[^\n]*} 2\n', text)
+    assert.matches('sluice_kafka_consume_catch_ups_total{topic="news",form="server-sent events"} 2', text, 1, true)
+  end)
+
   it("ends its reader some time after the last client, and begins another for the next", function()
     open_gateway {}
     local client = open()
