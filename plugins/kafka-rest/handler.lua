@@ -2,6 +2,7 @@
 -- Confluent's REST Proxy API, v2 and v3, over a cluster. No service is called.
 local calls = require "kafka-rest.call"
 local kafka = require "sluice.kafka"
+local remote = require "kafka-rest.remote"
 local routes = require "kafka-rest.routes"
 local serde = require "sluice.serde"
 
@@ -12,6 +13,7 @@ require "kafka-rest.v3_acls"
 require "kafka-rest.v3_records"
 require "kafka-rest.v2"
 require "kafka-rest.v2_produce"
+require "kafka-rest.v2_consumers"
 
 local rest = { version = "1.0.0", priority = 752 }
 
@@ -22,6 +24,7 @@ local states = setmetatable({}, { __mode = "k" }) -- by configuration: { cluster
 
 -- Clusters of `bootstrap_servers` are kept while a configuration asks for them.
 function rest.configure(confs)
+  remote.serve()
   for _, conf in ipairs(confs or {}) do
     local cluster, err = kafka.cluster_of(conf)
     if not cluster then error(err, 0) end

@@ -22,4 +22,13 @@ fields.body_bytes_max = { type = "integer", default = 16777216, between = { 1024
 fields.batch_records_max = { type = "integer", default = 10, between = { 1, 1000 },
   about = "entries of one `records:batch` request" }
 
+fields.consumers_max = { type = "integer", default = 32, between = { 0, 10000 },
+  about = "consumer instances that each worker may have" }
+fields.consumer_idle_timeout = { type = "integer", default = 300000, between = { 1000, 86400000 },
+  about = "milliseconds after which an instance that nobody uses is ended" }
+fields.consumer_request_timeout = { type = "integer", default = 30000, between = { 0, 300000 },
+  about = "milliseconds that a request for records may wait at most" }
+fields.consumer_bytes_max = { type = "integer", default = 8388608, between = { 1024, 67108864 },
+  about = "bytes of keys and values in one answer" }
+
 return fields

@@ -57,7 +57,10 @@ local function bytes_of(call, record, raw, part, schema)
   local datum = { type = schema.type, data = record[part], raw = raw[part], subject = schema.subject,
     schema = schema.schema, schema_id = schema.schema_id }
   local bytes, code, message, found = formats.encode(call.codec, datum)
-  if code then unprocessable(call, part .. ": " .. message, code == errors.BAD_REQUEST and 422 or code) end
+  if code then
+    if code == errors.BAD_REQUEST then code = 422 end
+    call:refuse(code < 1000 and code or math.floor(code / 100), code, part .. ": " .. message)
+  end
   return bytes, found and found.id
 end
 

@@ -28,10 +28,12 @@ local function refuse(code, message)
   error({ refusal = true, error_code = code, message = message }, 0)
 end
 
+local KINDS = { string = "a text", number = "a number", table = "an object or a list" }
+
 local function at_most(object, name, kind)
   local value = object[name]
   if value == nil or value == null then return nil end
-  if type(value) ~= kind then refuse(400, name .. " must be a " .. kind) end
+  if type(value) ~= kind then refuse(400, name .. " must be " .. KINDS[kind]) end
   return value
 end
 

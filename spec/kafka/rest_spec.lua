@@ -18,6 +18,11 @@ routes:
 - { name: rest, paths: [/], plugins: [{ name: kafka-rest, config: { advertised_url: "http://rest.example" } }] }
 - { name: below, paths: [/kafka], plugins: [{ name: kafka-rest }] }
 - { name: looking, paths: [/looking], plugins: [{ name: kafka-rest, config: { operations: [read] } }] }
+- { name: schemas, paths: [/schemas], plugins: [{ name: kafka-rest, config: {
+    schema_registry: { confluent: { url: "http://127.0.0.1:%d/registry" } } } }] }
+- { name: registry, paths: [/registry], plugins: [{ name: request-termination, config: {
+    status_code: 200, content_type: application/json,
+    body: '{"subject":"any","version":3,"id":5,"schema":"\"int\""}' } }] }
 - { name: away, paths: [/away], plugins: [{ name: kafka-rest, config: { cluster: away, timeout: 300 } }] }
 ]]
 
@@ -28,7 +33,7 @@ describe("kafka-rest with a real broker", function()
 
   setup(function()
     shared = broker.shared()
-    gw = gateway.start(CONFIG:format(shared.servers))
+    gw = gateway.start(function(self) return CONFIG:format(shared.servers, self.port) end)
   end)
 
   teardown(function() if gw then gw:stop() end end)
@@ -274,6 +279,30 @@ describe("kafka-rest with a real broker", function()
       send("nonsense")
       assert.is_truthy(client:receive_until('"error_code":400'))
       client:close()
+    end)
+
+    it("produces by schemas of a registry, and says which", function()
+      local topic = shared:topic()
+      local function entry(value)
+        return select(2, ask("POST", "/schemas/v3/clusters/" .. CLUSTER .. "/topics/" .. topic .. "/records",
+          { value = value }))
+      end
+      local datum = { type = "AVRO", subject = topic .. "-value", schema_id = 5, schema_version = 3, size = 6 }
+      local said = entry({ data = 7 })
+      assert.same(datum, said.value, said.message)
+      assert.same(datum, entry({ schema_version = 3, data = 7 }).value)
+      assert.same(datum, entry({ schema_id = 5, data = 7 }).value)
+      assert.same(datum, entry({ type = "AVRO", schema = '"int"', data = 7 }).value)
+      datum.subject = "mine"
+      assert.same(datum, entry({ subject = "mine", data = 7 }).value)
+      assert.equal(42203, entry({ data = "text" }).error_code)
+      assert.equal(400, entry({ schema = '"int"', data = 7 }).error_code)
+      assert.equal(400, entry({ type = "XML", data = 7 }).error_code)
+      assert.equal(400, entry({ subject_name_strategy = "RECORD_NAME", data = 7 }).error_code)
+      datum.subject = topic .. "-shop.Order"
+      local record = '{"type":"record","name":"Order","namespace":"shop","fields":[]}'
+      assert.equal(datum.subject, entry({ type = "AVRO", schema = record, data = 7,
+        subject_name_strategy = "TOPIC_RECORD_NAME" }).value.subject)
     end)
 
     it("produces batches with ids", function()
