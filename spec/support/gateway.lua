@@ -70,16 +70,29 @@ function gateway.start(config, options)
   write_plugins(self.directory, options.plugins)
   self:write_config(config)
   self.env = environment(self, options)
-  local command = { unpack(options.prefix or {}) }
-  for _, word in ipairs({ gateway.binary, "run", "-c", self.config_path }) do command[#command + 1] = word end
-  self.process = process.start(command,
-    { env = self.env, directory = self.directory, owns_directory = true, cwd = self.directory })
+  self.prefix = options.prefix
+  self:launch()
   if options.wait == false then return self end
   local ready, why = pcall(self.wait_ready, self)
   if ready then return self end
   self.process:stop(5)
   self.process:forget()
   error(why, 0)
+end
+
+function running:launch()
+  local command = { unpack(self.prefix or {}) }
+  for _, word in ipairs({ gateway.binary, "run", "-c", self.config_path }) do command[#command + 1] = word end
+  self.process = process.start(command,
+    { env = self.env, directory = self.directory, owns_directory = true, cwd = self.directory })
+end
+
+-- Ends all of it at once, as a crash of the machine would, to be started again on the same ports by launch.
+function running:kill()
+  local pids = self:workers()
+  self.process:signal(posix.SIGKILL)
+  for _, pid in ipairs(pids) do posix.kill(pid, posix.SIGKILL) end
+  self.process:wait(5)
 end
 
 -- Until a worker answers.

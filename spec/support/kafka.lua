@@ -57,8 +57,9 @@ local function prepare(self)
   local ours = properties:format(self.controller_port, self.port, self.controller_port, self.port, self.directory)
   for name, port in pairs(self.ports) do
     local listener, kind = ("%s://127.0.0.1:%d"):format(name, port), self.more.listeners[name]
+    local told = ("%s://127.0.0.1:%d"):format(name, (self.more.advertised or {})[name] or port)
     ours = ours:gsub("\n(listeners=[^\n]*)", "\n%1," .. listener)
-      :gsub("\n(advertised.listeners=[^\n]*)", "\n%1," .. listener)
+      :gsub("\n(advertised.listeners=[^\n]*)", "\n%1," .. told)
       :gsub("\n(listener.security.protocol.map=[^\n]*)", "\n%1," .. name .. ":" .. kind)
   end
   process.write_file(path, ours .. (self.more.properties or ""))
@@ -80,7 +81,7 @@ end
 
 -- A broker of the spec's own, for those that stop it. Most want kafka.shared().
 -- more: listeners (name to protocol; broker.ports has where they are), properties (text), format (words for the storage
--- tool), java (words for java).
+-- tool), java (words for java), advertised (name to the port that clients are told, when a relay stands between).
 function kafka.start(more)
   local jars = io.open(JARS .. "/../fetched")
   assert(jars, "no Kafka here yet: run `make kafka`")

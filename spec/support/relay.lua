@@ -1,0 +1,52 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- A piece of network that can fail: what comes to one port of 127.0.0.1 goes to another.
+local http = require "spec.support.http"
+local posix = require "spec.support.posix"
+local process = require "spec.support.process"
+
+local relay = {}
+
+local running = {}
+running.__index = running
+
+local function launch(self)
+  self.process = process.start({ "luajit", "spec/support/relay_server.lua", tostring(self.port),
+    tostring(self.to_port) })
+  process.wait_until(function()
+    local client, why = http.connect(self.port)
+    if client then client:close() end
+    return client, why
+  end, 5, "the relay")
+end
+
+function relay.start(to_port, port)
+  local self = setmetatable({ port = port or process.free_port(), to_port = to_port }, running)
+  launch(self)
+  return self
+end
+
+-- Nothing goes through any more, and nobody is told: a cable that is pulled.
+function running:silence()
+  self.process:signal(posix.SIGSTOP)
+end
+
+function running:go_on()
+  self.process:signal(posix.SIGCONT)
+end
+
+-- All connections end, and none can be made.
+function running:cut()
+  self.process:signal(posix.SIGKILL)
+  self.process:wait(5)
+  self.process:forget()
+end
+
+function running:mend()
+  launch(self)
+end
+
+function running:stop()
+  self:cut()
+end
+
+return relay
