@@ -158,9 +158,9 @@ local function without_traceback(err)
 end
 
 local function try(self, batch)
-  local ok, taken, err = xpcall(self.handler, on_error, self.context, batch)
-  if not ok then return nil, without_traceback(taken) end
-  return taken, err
+  local ok, taken, err, lost = xpcall(self.handler, on_error, self.context, batch)
+  if not ok then return nil, without_traceback(taken), 0 end
+  return taken, err, lost or 0
 end
 
 -- Whether it is worth while to send the batch again; waits until it is time to.
@@ -189,13 +189,11 @@ local function deliver(self, batch)
   local began, tries = time.monotonic(), 0
   while true do
     local count = #batch
-    local taken, why = try(self, batch)
+    local taken, why, lost = try(self, batch)
     tries = tries + 1
-    if taken then
-      sent:add(count, self.plugin, self.instance)
-      return
-    end
-    if #batch < count then sent:add(count - #batch, self.plugin, self.instance) end
+    local arrived = count - lost - (taken and 0 or #batch)
+    if arrived > 0 then sent:add(arrived, self.plugin, self.instance) end
+    if taken then return end
     why = tostring(why or "no reason given")
     self.retrying[batch] = C.bridge_self(worker)
     local again = try_later(self, began, tries, why)
@@ -349,8 +347,8 @@ function queue.bind(owner)
 
   -- The queue of an instance; to be called for each of them in `configure`, each time. `handler(context, batch)` sends
   -- a list of entries: it may wait, and gives true when they have arrived, else nil and why; what it takes out of the
-  -- list before that is not sent again. Neither `context` nor
-  -- anything it leads to may be `conf` itself, or old configurations would be kept.
+  -- list before that is not sent again. A third result is how many of those will never arrive, which it has told of.
+  -- Neither `context` nor anything it leads to may be `conf` itself, or old configurations would be kept.
   ---@param conf table of the instance
   ---@param handler fun(context: any, batch: string[]): boolean|nil, string|nil
   ---@param context any

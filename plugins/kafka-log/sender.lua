@@ -36,6 +36,11 @@ local function fill(record, entry)
   record.value = sub(entry, at)
 end
 
+local function give_up(self, place, why)
+  self.gone[place], self.lost = true, self.lost + 1
+  self.context.lose(why)
+end
+
 -- Takes one record's fate; false: none was waited for.
 local function settle(self)
   local index = self.batch:next()
@@ -45,8 +50,7 @@ local function settle(self)
   if at then
     self.gone[place] = true
   elseif HOPELESS[code] then
-    self.gone[place] = true
-    self.context.lose(err)
+    give_up(self, place, err)
   else
     self.err = err
   end
@@ -62,8 +66,7 @@ local function put(self, record, place)
     return true
   end
   if HOPELESS[code] then
-    self.gone[place] = true
-    self.context.lose(err)
+    give_up(self, place, err)
     return true
   end
   self.err = err
@@ -89,10 +92,11 @@ end
 ---@param entries string[]
 ---@return boolean|nil
 ---@return string|nil err
+---@return integer|nil lost
 function sender.send(context, entries)
   local batch, err = kafka.batch { cluster = context.cluster, timeout = context.timeout }
   if not batch then return nil, err end
-  local self = { batch = batch, context = context, places = {}, gone = {} }
+  local self = { batch = batch, context = context, places = {}, gone = {}, lost = 0 }
   local record = { topic = context.topic }
   for i = 1, #entries do
     fill(record, entries[i])
@@ -100,8 +104,8 @@ function sender.send(context, entries)
   end
   while settle(self) do end -- luacheck: ignore 542 (until none is waited for)
   batch:close()
-  if keep_left(entries, self.gone) == 0 then return true end
-  return nil, self.err
+  if keep_left(entries, self.gone) == 0 then return true, nil, self.lost end
+  return nil, self.err, self.lost
 end
 
 return sender

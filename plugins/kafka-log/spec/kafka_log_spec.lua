@@ -166,6 +166,7 @@ describe("kafka-log", function()
     gateway:advance(5)
     assert.equal(0, #records())
     assert.equal(1, metric("sluice_log_lost_total", 'plugin="kafka%-log"'))
+    assert.is_nil(metric("sluice_queue_sent_total", 'plugin="kafka%-log"'))
     assert.matches("topic=access", gateway:log("log lines dropped")[1])
   end)
 
