@@ -428,9 +428,13 @@ local function function_states()
   return stats and stats.list() or nil
 end
 
+-- Of this worker, and in `all` of all workers.
 local function kafka_state()
   local kafka = package.loaded["sluice.kafka"]
-  return type(kafka) == "table" and kafka.status and kafka.status() or nil
+  local list = type(kafka) == "table" and kafka.status and kafka.status() or nil
+  local totals = list and list[1] and require("sluice.kafka.totals").by_cluster()
+  for _, cluster in ipairs(list or {}) do cluster.all = totals[cluster.name] end
+  return list
 end
 
 -- What this worker knows of itself.

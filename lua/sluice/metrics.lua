@@ -473,21 +473,26 @@ local function table_of(found, place)
   return it
 end
 
+local function family_table(name, pause)
+  local found, defined, series = found_of(name), families[name], {}
+  for place = 1, found.count do
+    series[place] = table_of(found, place)
+    if place % PAUSE_EVERY == 0 then pause() end
+  end
+  return { name = name, help = defined and defined.help or "", kind = TYPE_NAMES[found.kind], series = series }
+end
+
 -- The same as tables, for who tells them in another format. Buckets of histograms are in order, each with its own count
 -- (not that of those below it); `value` of a histogram is the sum.
 ---@param pause? fun() called now and then
+---@param prefix? string of the names that are wanted; all unless told
 ---@return { name: string, help: string, kind: "counter"|"gauge"|"histogram", series: { labels: table<string, string>,
 ---  value: number, buckets?: { bound: number, count: number }[] }[] }[]
-function metrics.families(pause)
+function metrics.families(pause, prefix)
   pause = pause or no_pause
   local out = {}
-  for i, name in ipairs(refresh(pause)) do
-    local found, defined, series = found_of(name), families[name], {}
-    for place = 1, found.count do
-      series[place] = table_of(found, place)
-      if place % PAUSE_EVERY == 0 then pause() end
-    end
-    out[i] = { name = name, help = defined and defined.help or "", kind = TYPE_NAMES[found.kind], series = series }
+  for _, name in ipairs(refresh(pause)) do
+    if not prefix or name:sub(1, #prefix) == prefix then out[#out + 1] = family_table(name, pause) end
   end
   return out
 end

@@ -46,4 +46,15 @@ function columns.duration(seconds)
   return "0 s"
 end
 
+local MULTIPLES = { "B", "KB", "MB", "GB", "TB" }
+
+-- 1536 -> "1.5 KB"
+---@param count number
+---@return string
+function columns.bytes(count)
+  local unit = 1
+  while count >= 1024 and MULTIPLES[unit + 1] do count, unit = count / 1024, unit + 1 end
+  return (unit == 1 and "%.0f %s" or "%.1f %s"):format(count, MULTIPLES[unit])
+end
+
 return columns

@@ -10,6 +10,7 @@ local options = require "sluice.cli.options"
 local status = {}
 
 local PATIENCE_S = 10
+local MOST_TOPICS = 10 -- of a cluster, on the screen
 
 local function present(value)
   if value == nil or value == json.null then return nil end
@@ -18,6 +19,10 @@ end
 
 local function list(value)
   return type(value) == "table" and value or {}
+end
+
+local function whole(number)
+  return present(number) and ("%.0f"):format(number) or ""
 end
 
 local function ago(now, at)
@@ -126,18 +131,64 @@ local function put_functions(out, worker)
     { [2] = true, [3] = true, [4] = true, [5] = true })
 end
 
-local function put_kafka(out, worker, now)
+local function last_error(cluster, now)
+  local err, at = present(cluster.last_error), present(cluster.last_error_at)
+  if not err then return "" end
+  return at and ("%s (%s)"):format(err, ago(now, at)) or err
+end
+
+-- Of all workers where that is known, else of the one that answers.
+local function put_clusters(out, clusters, now)
   local rows = {}
-  for _, cluster in ipairs(list(worker.kafka)) do
-    rows[#rows + 1] = {
+  for i, cluster in ipairs(clusters) do
+    local all = present(cluster.all) or cluster
+    rows[i] = {
       cluster.name, cluster.embedded and "embedded" or present(cluster.brokers) or "", present(cluster.state) or "",
-      present(cluster.queued) or "", present(cluster.readers) or "",
-      present(cluster.last_error_at) and ago(now, cluster.last_error_at) or "", present(cluster.last_error) or "",
+      whole(all.produced), whole(all.failed), whole(all.refused), whole(all.consumed), whole(all.queued),
+      whole(all.readers), last_error(cluster, now),
     }
   end
   if #rows == 0 then return end
-  out[#out + 1] = "\n" .. columns.format({ "KAFKA", "BROKERS", "STATE", "QUEUED", "READERS", "", "LAST ERROR" }, rows,
-    { [4] = true, [5] = true })
+  out[#out + 1] = "\n" .. columns.format({ "KAFKA", "BROKERS", "STATE", "PRODUCED", "FAILED", "REFUSED", "CONSUMED",
+    "QUEUED", "READERS", "LAST ERROR" }, rows,
+    { [4] = true, [5] = true, [6] = true, [7] = true, [8] = true, [9] = true })
+end
+
+local function put_topics(out, clusters)
+  local rows = {}
+  for _, cluster in ipairs(clusters) do
+    local all = present(cluster.all) or {}
+    for i, topic in ipairs(list(all.topics)) do
+      if i > MOST_TOPICS then break end
+      rows[#rows + 1] = { topic.name, cluster.name, whole(topic.produced), columns.bytes(topic.produced_bytes),
+        whole(topic.failed), whole(topic.consumed), columns.bytes(topic.consumed_bytes) }
+    end
+  end
+  if #rows == 0 then return end
+  out[#out + 1] = "\n" .. columns.format({ "TOPIC", "CLUSTER", "PRODUCED", "BYTES", "FAILED", "CONSUMED", "BYTES" },
+    rows, { [3] = true, [4] = true, [5] = true, [6] = true, [7] = true })
+end
+
+local function put_lags(out, clusters)
+  local rows = {}
+  for _, cluster in ipairs(clusters) do
+    local all = present(cluster.all) or {}
+    for i, lag in ipairs(list(all.lags)) do
+      if i > MOST_TOPICS then break end
+      if lag.group ~= "" or lag.records > 0 then
+        rows[#rows + 1] = { lag.group ~= "" and lag.group or "(readers)", lag.topic, cluster.name, whole(lag.records) }
+      end
+    end
+  end
+  if #rows == 0 then return end
+  out[#out + 1] = "\n" .. columns.format({ "GROUP", "TOPIC", "CLUSTER", "BEHIND" }, rows, { [4] = true })
+end
+
+local function put_kafka(out, worker, now)
+  local clusters = list(worker.kafka)
+  put_clusters(out, clusters, now)
+  put_topics(out, clusters)
+  put_lags(out, clusters)
 end
 
 -- The screen for a decoded answer of the master.

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- `sluice top`: what happened between two looks at the workers' boards. The master reads them; no worker is asked.
+-- `sluice top`: what happened between two looks at the workers' boards. The master reads them; no worker is asked, but
+-- where there are Kafka clusters: what these do is told by one worker for all of them.
 
 local columns = require "sluice.cli.columns"
 local ffi = require "ffi"
@@ -29,10 +30,20 @@ local function cpu_of(pid)
   return user and (user + system) / TICKS
 end
 
-local function look(host, files)
+-- What all workers have done with each cluster; nil where there is none, or no worker answers.
+local function clusters_of(host, files)
+  local state = gateway.ask(host, files, "status", PATIENCE_S)
+  local worker = state and type(state.worker) == "table" and state.worker
+  local list = worker and type(worker.kafka) == "table" and worker.kafka
+  if not list or not list[1] then return nil end
+  return list, state.started_at + state.uptime
+end
+
+local function look(host, files, with_kafka)
   local seen, why = gateway.ask(host, files, "top", PATIENCE_S)
   if not seen then return nil, why end
   for _, worker in ipairs(seen.workers) do worker.cpu = cpu_of(worker.pid) end
+  if with_kafka then seen.kafka, seen.kafka_at = clusters_of(host, files) end
   return seen
 end
 
@@ -115,6 +126,49 @@ local function worker_rates(worker, before, seconds)
   }
 end
 
+-- Seconds below which that share of the acknowledgements came; nil without any, math.huge: more than is told apart.
+local function latency_below(now, before, share)
+  local counts, total = {}, 0
+  for i, bucket in ipairs(now or {}) do
+    counts[i] = bucket.count - (before and before[i] and before[i].count or 0)
+    total = total + counts[i]
+  end
+  local sum = 0
+  for i, count in ipairs(counts) do
+    sum = sum + count
+    if total > 0 and sum >= total * share then return tonumber(now[i].bound) or math.huge end
+  end
+end
+
+local KAFKA_RATES = { "produced", "produced_bytes", "failed", "refused", "consumed", "consumed_bytes" }
+
+local function cluster_rates(cluster, old, seconds)
+  local all, known = cluster.all, type(old.all) == "table" and old.all or {}
+  local one = { name = cluster.name, state = cluster.state, queued = all.queued, readers = all.readers, lag = all.lag,
+    latency_ms = {} }
+  for _, field in ipairs(KAFKA_RATES) do
+    one[field .. "_per_second"] = math.max(0, all[field] - (known[field] or 0)) / seconds
+  end
+  for name, share in pairs { p50 = 0.5, p99 = 0.99 } do
+    local below = latency_below(all.latency, known.latency, share)
+    one.latency_ms[name] = below and below < math.huge and below * 1000 or nil
+  end
+  return one
+end
+
+local function kafka_rates(before, now)
+  if not now.kafka or not before.kafka then return nil end
+  local known, list = {}, {}
+  for _, cluster in ipairs(before.kafka) do known[cluster.name] = cluster end
+  local seconds = math.max(now.kafka_at - before.kafka_at, 1e-3)
+  for _, cluster in ipairs(now.kafka) do
+    if type(cluster.all) == "table" and known[cluster.name] then
+      list[#list + 1] = cluster_rates(cluster, known[cluster.name], seconds)
+    end
+  end
+  return list
+end
+
 -- What happened between two looks.
 ---@param before table
 ---@param now table
@@ -134,6 +188,7 @@ function top.between(before, now)
   return {
     seconds = seconds, requests_per_second = ended / seconds, statuses_per_second = rates, workers = workers,
     unanswered_per_second = (statuses[1] or 0) / seconds, plugins = plugin_rates(plugins, seconds),
+    kafka = kafka_rates(before, now),
     latency_ms = { p50 = quantile(steps, timed, 0.5), p90 = quantile(steps, timed, 0.9),
       p99 = quantile(steps, timed, 0.99), greatest = quantile(steps, timed, 1) },
   }
@@ -152,6 +207,20 @@ end
 local function ms(value)
   if not value then return "-" end
   return value < 10 and ("%.2f ms"):format(value) or ("%.0f ms"):format(value)
+end
+
+local function put_kafka(out, clusters)
+  local rows = {}
+  for i, one in ipairs(clusters) do
+    rows[i] = { one.name, one.state, rate(one.produced_per_second), columns.bytes(one.produced_bytes_per_second),
+      rate(one.failed_per_second + one.refused_per_second), ms(one.latency_ms.p50), ms(one.latency_ms.p99),
+      rate(one.consumed_per_second), columns.bytes(one.consumed_bytes_per_second), ("%.0f"):format(one.queued),
+      ("%.0f"):format(one.readers), ("%.0f"):format(one.lag) }
+  end
+  if #rows == 0 then return end
+  out[#out + 1] = "\n" .. columns.format({ "KAFKA", "STATE", "PRODUCED/S", "BYTES/S", "LOST/S", "P50", "P99",
+    "CONSUMED/S", "BYTES/S", "QUEUED", "READERS", "BEHIND" }, rows, { [3] = true, [4] = true, [5] = true, [6] = true,
+    [7] = true, [8] = true, [9] = true, [10] = true, [11] = true, [12] = true })
 end
 
 ---@param seen table from top.between
@@ -180,6 +249,7 @@ function top.screen(seen)
     out[4] = "\n" .. columns.format({ "PLUGIN", "CALLS/S", "CPU", "A CALL", "ERRORS", "STOPPED" }, rows,
       { [2] = true, [3] = true, [4] = true, [5] = true, [6] = true })
   end
+  put_kafka(out, seen.kafka or {})
   return table.concat(out)
 end
 
@@ -195,11 +265,11 @@ function top.run(args, host)
   local parsed = options.parse(args, { options.config, { "--once", key = "once" }, { "--json", key = "json" },
     { "--interval", key = "interval", value = "SECONDS" } })
   local files, interval = options.files(parsed), interval_of(parsed.interval)
-  local before, why = look(host, files)
+  local before, why = look(host, files, true)
   while before do
     pause(interval)
     local now
-    now, why = look(host, files)
+    now, why = look(host, files, before.kafka ~= nil)
     if not now then break end
     local seen = top.between(before, now)
     local text = parsed.json and json.encode(seen) .. "\n" or top.screen(seen)
