@@ -15,6 +15,7 @@ local BOUND = { file = true, grpc = true, log = true, protobuf = true, queue = t
 ---@field cache sluice.cache
 ---@field circuit table
 ---@field certificate sluice.certificate
+---@field cloudevents sluice.cloudevents
 ---@field counters sluice.counters
 ---@field crypto sluice.crypto
 ---@field datagram sluice.datagram

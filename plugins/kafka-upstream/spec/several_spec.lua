@@ -118,6 +118,16 @@ describe("kafka-upstream", function()
     assert.equal(0, #gateway:records("orders"))
   end)
 
+  it("refuses a body that is larger than what may be held", function()
+    gateway = spec.gateway {
+      topics = { orders = 4 }, gateway = { limits = { max_buffered_body_bytes = 100 } },
+      plugins = { { name = "kafka-upstream", config = { topic = "orders", value = "body" } } },
+    }
+    assert.equal(200, gateway:post("/in", ("x"):rep(100)).status)
+    assert.equal(413, gateway:post("/in", ("x"):rep(101)).status)
+    assert.equal(1, #gateway:records("orders"))
+  end)
+
   it("takes an array for a batch where it may be either", function()
     with { batch = "auto" }
     assert.equal(2, gateway:post("/in", " [1,2]", JSON).json.sent)
