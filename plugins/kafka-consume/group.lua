@@ -51,7 +51,7 @@ function group.open(state, name)
     from = group.first(state.conf) }
   if not consumer then return nil, err, code end
   return setmetatable({ consumer = consumer, auto = state.conf.commit_strategy == "auto", labels = {}, passed = {},
-    dirty = false, told = time.monotonic() }, Member)
+    decode_key = state.decode_key, dirty = false, told = time.monotonic() }, Member)
 end
 
 local function commit_passed(self)
@@ -67,6 +67,7 @@ function Member:next(seconds)
   if self.dirty and time.monotonic() - self.told >= COMMIT_EVERY_S then commit_passed(self) end
   local record, err = self.consumer:next(seconds)
   if err == "rebalance" then commit_passed(self) end
+  if record and self.decode_key then record = self.decode_key(record) end
   return record, err
 end
 

@@ -31,7 +31,7 @@ local function state_of(conf)
   for i, topic in ipairs(conf.topics) do topics[topic.name], names[i] = true, topic.name end
   state = { conf = conf, cluster = cluster, topics = topics, names = names, only = not names[2] and names[1] or nil,
     topic = table.concat(names, ", "), lives = {}, starting = {} }
-  state.prepare = message.preparer(state)
+  state.prepare, state.decode_key = message.preparer(state), message.key_decoder(conf)
   return state
 end
 

@@ -89,8 +89,8 @@ local function set_aside(state, record, err)
   headers[#headers + 1] = { "dlq.topic", record.topic }
   headers[#headers + 1] = { "dlq.partition", tostring(record.partition) }
   headers[#headers + 1] = { "dlq.offset", ("%d"):format(record.offset) }
-  local ok, why = kafka.send { cluster = state.cluster, topic = conf.dlq_topic, key = record.key, value = record.value,
-    headers = headers }
+  local ok, why = kafka.send { cluster = state.cluster, topic = conf.dlq_topic, key = record.raw_key or record.key,
+    value = record.value, headers = headers }
   if not ok then log.err("a record could not be set aside", { topic = conf.dlq_topic, error = why }) end
 end
 
@@ -99,28 +99,67 @@ end
 local REGISTRY_S = 30 -- a registry that is away is asked for so long
 local AWAY = { unavailable = true, unauthorized = true }
 
+local function codec_of(conf)
+  local codec = serde.new(conf)
+  return codec and { codec = codec, form = conf.confluent.avro_form }
+end
+
 -- Codecs by topic: its own registry, else that of all.
 local function codecs_of(conf)
-  local codecs, common = {}, serde.new(conf.schema_registry)
-  for _, topic in ipairs(conf.topics) do codecs[topic.name] = serde.new(topic.schema_registry) or common end
+  local codecs, common = {}, codec_of(conf.schema_registry)
+  for _, topic in ipairs(conf.topics) do codecs[topic.name] = codec_of(topic.schema_registry) or common end
   return next(codecs) and codecs or nil
 end
 
--- The record with its value as JSON; nil and why, where the value is none of its schema. A registry that is away says
--- nothing about the record: then this waits, and raises in the end.
-local function decoded(codec, record)
-  if not record.value then return record end
+-- What the bytes mean; nil and why, where they are none of their schema. A registry that is away says nothing about the
+-- record: then this waits, and raises in the end.
+local function decode(it, method, bytes)
   local deadline = time.monotonic() + REGISTRY_S
   while true do
-    local text, err = codec:decode_json(record.value)
-    if text then
-      local made = copy_of(record)
-      made.value = text
-      return made
-    end
+    local made, err = it.codec[method](it.codec, bytes, it.form)
+    if not err then return made end
     if not AWAY[err.code] then return nil, err.message end
     if time.monotonic() >= deadline then error("the schema registry cannot be asked: " .. err.message, 0) end
     sleep(1)
+  end
+end
+
+-- The record with its value as JSON.
+local function decoded(it, record)
+  if not record.value then return record end
+  local text, err = decode(it, "decode_json", record.value)
+  if not text then return nil, err end
+  local made = copy_of(record)
+  made.value = text
+  return made
+end
+
+-- A key may be anything: only one that names a schema, and fits it, is more than its bytes. A text is a key as it is,
+-- anything else as JSON.
+local function key_of(it, key)
+  local value, err = decode(it, "decode", key)
+  if err then return key end
+  if type(value) == "string" then return value end
+  return json.encode(value) or key
+end
+
+-- A function that gives records with their keys as their schemas have them, `raw_key` being the bytes; nil: no topic
+-- has a registry. Records are shared by readers, and so is what comes of them. It may wait.
+function message.key_decoder(conf)
+  local codecs = codecs_of(conf)
+  if not codecs then return nil end
+  local known = setmetatable({}, { __mode = "k" })
+  return function(record)
+    local it, key = codecs[record.topic], record.key
+    if not it or not key or key:byte() ~= 0 then return record end
+    local made = known[record]
+    if not made then
+      made = {}
+      for name, member in pairs(record) do made[name] = member end
+      made.key, made.raw_key = key_of(it, key), key
+      known[record] = made
+    end
+    return made
   end
 end
 

@@ -9,7 +9,7 @@ local fields = kafka.schema { consumer = true }
 fields.topics = { type = "array", required = true, len_min = 1, len_max = 64, about = "the topics to read",
   elements = { type = "record", fields = {
     { name = { type = "string", required = true, match = "^[%w._-]+$", len_max = 249, about = "its name" } },
-    { schema_registry = serde.fields.record() },
+    { schema_registry = serde.fields.record { decodes = true } },
   } } }
 fields.mode = { type = "string", default = "http-get",
   one_of = { "server-sent-events", "websocket", "http-get", "ndjson", "newest" },
@@ -50,7 +50,7 @@ fields.key_argument = { type = "string", len_min = 1,
 fields.slow_clients = { type = "string", default = "catch up", one_of = { "catch up", "skip", "disconnect" },
   about = "of a stream whose client does not take the events as fast as they come: it gets them all, later; it loses "
     .. "some, and is told by an event `gap`; it is disconnected, to come back with Last-Event-ID" }
-fields.schema_registry = serde.fields.record()
+fields.schema_registry = serde.fields.record { decodes = true }
 fields.event = { type = "string", default = "value", one_of = { "value", "record", "cloudevent" },
   about = "data of an event: the record's value, a JSON object with the whole record, or the CloudEvent that it is" }
 fields.websocket = { type = "record", required = true, about = "WebSockets", fields = {

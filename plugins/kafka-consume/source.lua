@@ -44,6 +44,7 @@ function source.open(state, starts, range)
     topics = not only and state.names or nil, from = from, partitions = range and { range.partition } or nil }
   if not reader then return nil, err, code end
   local self = setmetatable({ reader = reader, only = only, several = #state.names > 1,
+    decode_key = state.decode_key,
     names = only and { only } or state.names, labels = {}, partitions = {}, slots = {} }, Source)
   lay_slots(self)
   return self
@@ -54,6 +55,7 @@ end
 ---@return string|nil err as kafka.reader's next
 function Source:next(seconds)
   local record, err = self.reader:next(seconds)
+  if record and self.decode_key then record = self.decode_key(record) end
   return record, err
 end
 

@@ -271,6 +271,34 @@ describe("kafka-consume, streams", function()
       assert.equal("no schema", gateway:records("dead")[1].value)
     end)
 
+    it("have keys by their schemas, where they are of one", function()
+      open_with { mode = "ndjson", filter = { keys = { "ada", '{"n":3}', "\0raw" } }, key_argument = "key" }
+      registry:add("news-key", { text = '"string"' })
+      registry:add("other-key", { text = '{"type":"record","name":"k","fields":[{"name":"n","type":"int"}]}' })
+      local client, one = open(), gateway:connect()
+      one:send { path = "/?key=ada" }
+      for _, key in ipairs { "\0\0\0\0\2\6ada", "\0\0\0\0\3\6", "\0raw", "\0\0\0\0\2\6bob" } do
+        gateway:produce("news", { key = key, value = "\0\0\0\0\1\14", partition = 0 })
+      end
+      gateway:produce("news", { key = "ada", value = "\0\0\0\0\1\16", partition = 0 })
+      local text = await(client, '"id":8}}\n', true)
+      for _, key in ipairs { '"key":"ada"', '"key":"{\\"n\\":3}"', '"key":"\\u0000raw"' } do
+        assert(text:find(key, 1, true), key .. " in " .. text)
+      end
+      assert.is_nil(text:find("bob", 1, true))
+      local _, count = await(one, '"id":8}}\n', true):gsub('"key":"ada"', "")
+      assert.equal(2, count)
+    end)
+
+    it("are Avro's own JSON when that is asked for", function()
+      open_with({ mode = "ndjson" }, { { name = "news", schema_registry = { confluent = {
+        url = "http://registry.test:8081", avro_form = "avro" } } } })
+      registry:add("news-value", { text = '["null","int"]' })
+      local client = open()
+      gateway:produce("news", { value = "\0\0\0\0\2\2\14", partition = 0 })
+      assert.matches('"value":{"int":7}', await(client, "}\n", true), 1, true)
+    end)
+
     it("may have a registry for each topic", function()
       open_with({ mode = "ndjson" }, { { name = "news", schema_registry = { confluent = {
         url = "http://registry.test:8081" } } } })
