@@ -21,8 +21,7 @@ local LOOK_S = 1     -- how often one looks whether there is anybody to write fo
 local LINGER_S = 2   -- a channel without clients ends after that
 local BATCH = 64     -- records before others get their turn
 local CATCHING_MOST = 32 -- clients that read for themselves at one time, each with a consumer until it is level
-
-local catching = 0
+local TURN_S = 10        -- one of them may do so for as long while others wait
 
 -- ---- The writer --------------------------------------------------------------------------------------------------
 
@@ -135,65 +134,105 @@ local function send(self, answer, reader, record, key)
   return answer:send(text)
 end
 
--- Until it has its seat, or its client has left. False: there is no channel any more to take a seat in.
-local function follow(self, answer, reader, key)
+-- What follows a reader's word that there is no record now; a word when it is over.
+local function follow_other(self, answer, holder, key, err)
+  local reader = holder.reader
+  if err == "timeout" then
+    local joined, why = self.channel:join(answer, reader:positions(), key, true)
+    if joined or why == "closed" then return "over" end
+    if why == "ended" then return "ended" end
+    sleep(0.01) -- the window has gone on meanwhile; so will the reader
+    return not answer:is_open() and "over" or nil
+  end
+  if err == "gap" then
+    local text = self.form.gap(reader, reader:positions())
+    return text and not answer:send(text) and "over" or nil
+  end
+  if holder.sent_away then return "sent away" end
+  local text = err ~= "closed" and self.form.failure(err)
+  if text then answer:send(text) end
+  answer:finish()
+  return "over"
+end
+
+-- Reads until it has its seat or its client has left ("over"), there is no channel to take a seat in any more
+-- ("ended"), or somebody else has got its place ("sent away").
+local function follow(self, answer, holder, key)
   local count = 0
   while true do
-    local record, err = reader:next(0)
-    local going = true
-    if record then
-      going = send(self, answer, reader, record, key)
-      count = count + 1
-      if count % BATCH == 0 then sleep(0) end
-    elseif err == "timeout" then
-      local joined, why = self.channel:join(answer, reader:positions(), key, true)
-      if joined or why == "closed" then return true end
-      if why == "ended" then return false end
-      going = answer:is_open()
-      sleep(0.01) -- the window has gone on meanwhile; so will the reader
-    elseif err == "gap" then
-      local text = self.form.gap(reader, reader:positions())
-      if text then going = answer:send(text) end
-    else
-      local text = err ~= "closed" and self.form.failure(err)
-      if text then answer:send(text) end
-      answer:finish()
-      return true
+    local record, err = holder.reader:next(0)
+    local outcome
+    if not record then
+      outcome = follow_other(self, answer, holder, key, err)
+    elseif not send(self, answer, holder.reader, record, key) then
+      return holder.sent_away and answer:is_open() and "sent away" or "over"
     end
-    if not going then return true end
+    if outcome then return outcome end
+    count = count + 1
+    if count % BATCH == 0 then sleep(0) end
   end
 end
 
--- A place among those who read for themselves; false: the client has left before there was one.
-local function take_place(self, answer)
-  while catching >= CATCHING_MOST do
-    if not answer:is_open() then return false end
-    sleep(0.05)
+-- ---- Places: so many read for themselves at one time -------------------------------------------------------------
+
+local holders = {} -- in the order in which they came
+
+local function leave(holder)
+  for i, other in ipairs(holders) do
+    if other == holder then
+      table.remove(holders, i)
+      return
+    end
   end
-  catching = catching + 1
-  caught_up:increment(self.state.topic, self.form.name)
-  return true
 end
 
-local function follow_from(self, answer, starts, key)
+-- Others wait: whoever has been reading for long, for its client is slow or far behind, gives up its reader, and waits
+-- for a place like everybody.
+local function send_longest_away()
+  local now = time.monotonic()
+  for _, holder in ipairs(holders) do
+    if holder.reader and now - holder.since >= TURN_S then
+      holder.positions = holder.reader:positions()
+      holder.sent_away = true
+      holder.reader:close()
+      leave(holder)
+      return
+    end
+  end
+end
+
+-- nil: the client has left before there was a place.
+local function take_place(answer)
+  while #holders >= CATCHING_MOST do
+    if not answer:is_open() then return nil end
+    send_longest_away()
+    if #holders >= CATCHING_MOST then sleep(0.05) end
+  end
+  local holder = { since = time.monotonic() }
+  holders[#holders + 1] = holder
+  return holder
+end
+
+-- One turn of reading. Gives the outcome, and the channel and the places to go on with.
+local function follow_from(self, answer, holder, starts, key)
   local reader, err = source.open(self.state, starts)
   if not reader then
     local text = self.form.failure(err)
     if text then answer:send(text) end
     answer:finish()
-    return
+    return "over"
   end
-  local ok, seated = pcall(follow, self, answer, reader, key)
-  local positions = reader:positions()
+  holder.reader = reader
+  local ok, outcome = pcall(follow, self, answer, holder, key)
+  local positions = holder.positions or reader:positions()
   reader:close()
-  if not ok then error(seated, 0) end
-  if not seated then -- the channel has ended meanwhile: the next one
-    local next_one = live.of(self.state, self.form)
-    if not next_one then answer:finish() return end
-    if not next_one.channel:join(answer, positions, key, true) then
-      follow_from(next_one, answer, source.starts(reader.partitions, positions), key)
-    end
+  if not ok then error(outcome, 0) end
+  if outcome == "ended" then
+    self = live.of(self.state, self.form)
+    if not self then answer:finish() end
+    if not self or self.channel:join(answer, positions, key, true) then return "over" end
   end
+  return outcome, self, source.starts(reader.partitions, positions)
 end
 
 -- Reads for one client from `starts` until it is level with the channel.
@@ -201,10 +240,16 @@ end
 ---@param starts "earliest"|table
 ---@param key string|nil
 function live.catch_up(self, answer, starts, key)
-  if not take_place(self, answer) then return end
-  local ok, err = pcall(follow_from, self, answer, starts, key)
-  catching = catching - 1
-  if not ok then error(err, 0) end
+  caught_up:increment(self.state.topic, self.form.name)
+  local outcome
+  repeat
+    local holder = take_place(answer)
+    if not holder then return end
+    local ok
+    ok, outcome, self, starts = pcall(follow_from, self, answer, holder, starts, key)
+    leave(holder)
+    if not ok then error(outcome, 0) end
+  until outcome == "over"
 end
 
 local POLICIES = {}

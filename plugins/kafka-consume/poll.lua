@@ -194,7 +194,8 @@ local function collect(state, exchange, wish, reader, ends)
       if made == false then return nil, FAILED end
       if made then add(got, made) end
     elseif err ~= "gap" then
-      if err ~= "timeout" and #got.list == 0 then return nil, err end
+      -- "closed": this worker drains, and the client comes back elsewhere.
+      if err ~= "timeout" and err ~= "closed" and #got.list == 0 then return nil, err end
       break
     end
   end

@@ -170,6 +170,40 @@ describe("kafka-consume, streams", function()
     assert.equal(got[#got] - 1, tonumber(body:match(".*id: 0/(%d+)")))
   end)
 
+  it("lets a client that is behind and slow keep nobody else from catching up", function()
+    local records = {}
+    for i = 1, 60 do records[i] = { value = ("%03d"):format(i) .. BIG, partition = 0 } end
+    open_gateway({ auto_offset_reset = "earliest" }, records)
+    local slow = {}
+    for i = 1, 32 do
+      slow[i] = gateway:connect()
+      slow[i]:pause()
+      slow[i]:send "/"
+    end
+    local client = open()
+    gateway:advance(5)
+    assert.equal(0, #numbers(seen(client)))
+    await(client, "data: 060", true)
+    assert.equal(60, #numbers(seen(client)))
+    -- Who gave its place away has lost nothing.
+    for i = 1, 3 do
+      slow[i]:resume()
+      local got = numbers(await(slow[i], "data: 060", true))
+      for n = 1, 60 do assert.equal(n, got[n]) end
+    end
+  end)
+
+  it("goes on through a reload, also where it changes what others get", function()
+    open_gateway {}
+    local client = open()
+    assert.is_true(gateway:reload { plugins = { { name = "kafka-consume", config = {
+      topics = { { name = "news" } }, mode = "server-sent-events", event = "record" } } } })
+    local other = open()
+    gateway:produce("news", { value = "a", partition = 0 })
+    assert.matches("\ndata: a\n", await(client, "data", true))
+    assert.matches('\ndata: {"topic":"news"', await(other, "data", true))
+  end)
+
   it("counts its clients, and those that were read for on their own", function()
     open_gateway({ auto_offset_reset = "earliest" }, { { value = "a", partition = 0 } },
       { plugins = { { name = "prometheus" }, { name = "kafka-consume", config = { topics = { { name = "news" } },
