@@ -351,7 +351,9 @@ static void throttle_request(struct exchange *exchange) {
 }
 
 static bool body_is_wanted(const struct exchange *exchange) {
-  return !exchange->body_replaced && (exchange->state < EXCHANGE_RESPONSE || exchange->try || exchange->body_taken);
+  if (exchange->body_replaced) return false;
+  return exchange->state < EXCHANGE_RESPONSE || exchange->try ||
+         (exchange->body_taken && exchange->state == EXCHANGE_STREAM);
 }
 
 static const char *refusal_message(const struct exchange *exchange) {

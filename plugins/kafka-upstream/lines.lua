@@ -128,15 +128,12 @@ function Run:settle(number, entry)
   if entry.error then self.failed = self.failed + 1 elseif not entry.dropped then self.sent = self.sent + 1 end
 end
 
+-- One that is set aside may have to wait for room, and then this runs within itself.
 local function take_told(run)
   local told = run.told
   if not told[1] then return end
-  run.told = run.spare
-  for i = 1, #told do
-    run.sender:told(told[i])
-    told[i] = nil
-  end
-  run.spare = told
+  run.told = {}
+  for i = 1, #told do run.sender:told(told[i]) end
 end
 
 -- Sends the lines of those whose predecessors are all known. False: the client has left.
@@ -158,6 +155,7 @@ end
 -- Waits for a ring, then sends what has become known. False: the client has left.
 local function pause(run)
   run.bell:wait(LOOK_S)
+  if run.failure then error(run.failure, 0) end
   return run.stream:is_open() and answer(run)
 end
 
@@ -243,6 +241,18 @@ local function work(run)
   } .. "\n")
 end
 
+-- A helper that failed would be waited for in vain.
+local function start_helpers(run, plan)
+  local helpers = together.new { on_end = function(_, _, err)
+    if err then
+      run.failure = err
+      run.bell:ring()
+    end
+  end }
+  assert(helpers:start("reader", read, run))
+  if plan.wait then assert(helpers:start("teller", tell, run)) end
+end
+
 local function close(run, err)
   run.over = true
   run.room:ring()
@@ -255,8 +265,8 @@ local function new_run(plan, exchange, line_most)
   local run = setmetatable({
     exchange = exchange, values = sources.values(exchange, ""), splitter = lines.splitter(line_most),
     minimal = prefer ~= nil and find(prefer, "return=minimal", 1, true) ~= nil,
-    bell = bell.new(), room = bell.new(), work = bell.new(), inbox = false, told = {}, spare = {}, entries = {},
-    lines = {}, count = 0, answered = 0, sent = 0, failed = 0, over = false, body_ended = false,
+    bell = bell.new(), room = bell.new(), work = bell.new(), inbox = false, told = {}, entries = {},
+    lines = {}, count = 0, answered = 0, sent = 0, failed = 0, over = false, body_ended = false, failure = false,
   }, Run)
   local err
   run.sender, err = sender.new(plan, exchange, run)
@@ -266,7 +276,7 @@ end
 -- A client that waits for an invitation must not take the answer for a refusal.
 local function wait_for_content(run)
   if not run.exchange.request:get_header("expect") then return end
-  while not run.inbox and not run.body_ended do run.bell:wait(LOOK_S) end
+  while not run.inbox and not run.body_ended and not run.failure do run.bell:wait(LOOK_S) end
 end
 
 -- A function that serves a request whose body is lines.
@@ -277,9 +287,7 @@ function lines.compile(plan, line_most)
   return function(exchange)
     local run, why = new_run(plan, exchange, line_most)
     if not run then return answers.not_sent(exchange, answers.failed(why, "full"), plan.topic) end
-    local helpers = together.new()
-    assert(helpers:start("reader", read, run))
-    if plan.wait then assert(helpers:start("teller", tell, run)) end
+    start_helpers(run, plan)
     wait_for_content(run)
     run.stream = exchange.response:stream(200, HEADERS)
     local ok, err = pcall(work, run)

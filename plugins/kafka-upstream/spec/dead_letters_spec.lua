@@ -92,6 +92,15 @@ describe("kafka-upstream", function()
       assert.same({ '{"n":2}', '{"n":3}', '{"n":5}', '{"order":{"id":4}}' }, values)
     end)
 
+    it("does so for more of a stream than are on their way at once", function()
+      with { dead_letter_topic = "dead", batch = "lines" }
+      gateway:fail_topic("orders", "MSG_SIZE_TOO_LARGE")
+      local response = gateway:post("/in", ("x\n"):rep(1500))
+      assert.matches('"failed":1500', response.body, 1, true)
+      assert.equal(1500, select(2, response.body:gsub('"dead_letter"', "")))
+      assert.equal(1500, #dead())
+    end)
+
     it("does so without waiting, too", function()
       with { dead_letter_topic = "dead", wait = false, batch = "array", key = "$(body.order.id)" }
       local response = gateway:post("/in", '[{"n":2}]')
