@@ -66,7 +66,7 @@ describe("serde", function()
       request.path = request.path:gsub("^/api", "")
       return registry.answer(request)
     end
-    gateway = spec.gateway { time = NOW, plugins = { { name = "codec", config = {
+    gateway = spec.gateway { time = NOW, plugins = { { name = "prometheus" }, { name = "codec", config = {
       schema_registry = { confluent = confluent } } } },
       plugins_code = { codec = { handler = HANDLER, schema = SCHEMA } },
       upstreams = upstreams, dns = { ["registry.test"] = "10.0.0.8", ["idp.test"] = "10.0.0.7" } }
@@ -298,6 +298,34 @@ describe("serde", function()
       gateway:settle()
       assert.equal("\0\0\0\0\2\2a", encode("s", "a"))
       assert.equal(2, asked("latest"))
+    end)
+
+    it("asks once for all who want the same meanwhile, even when who asked first has left", function()
+      start()
+      local slow = function(request)
+        request.path = request.path:gsub("^/api", "")
+        local answer = registry.answer(request)
+        answer.delay = 2
+        return answer
+      end
+      gateway:upstream("registry.test", slow)
+      local clients = {}
+      for i = 1, 20 do
+        clients[i] = gateway:connect()
+        clients[i]:send { method = "POST", path = "/", json = { target = "s", encode = i } }
+      end
+      clients[1]:close()
+      for i = 2, 20 do assert.equal(200, clients[i]:receive(5).status) end
+      assert.equal(1, #registry.asked)
+    end)
+
+    it("tells the metrics what became of its questions", function()
+      start()
+      for _ = 1, 3 do encode("s", 1) end
+      ask { target = "nothing", encode = 1 }
+      local text = gateway:request({ path = "/metrics", listener = "status" }).body
+      assert.matches('sluice_schema_registry_requests_total{result="ok"} 1\n', text, 1, true)
+      assert.matches('sluice_schema_registry_requests_total{result="not_found"} 1\n', text, 1, true)
     end)
 
     it("goes on with what it knows while the registry is away, and asks again after a while", function()

@@ -13,6 +13,7 @@ local crypto = require "sluice.crypto"
 local http = require "sluice.http"
 local json = require "sluice.json"
 local known = require "sluice.schema_registry.known"
+local metrics = require "sluice.metrics"
 local query = require "sluice.query"
 local token = require "sluice.schema_registry.token"
 
@@ -30,6 +31,9 @@ local FOREVER_S = 1e9
 local MOST_KEPT, MOST_BYTES = 2000, 2 * 1024 * 1024
 local MOST_REFERENCES, REFERENCE_DEPTH = 200, 20
 local MAX_ID = 2147483647
+
+local requests = metrics.counter("sluice_schema_registry_requests_total",
+  "Questions to schema registries, by what became of them", { "result" })
 
 schema_registry.fields = require "sluice.schema_registry.fields"
 
@@ -89,8 +93,7 @@ local function failure_of(response)
   return nil, format("the schema registry answered %d: %s", status, reason), "unavailable"
 end
 
--- The answer as JSON; nil, what went wrong and its code.
-local function ask(self, method, path, body)
+local function answer_of(self, method, path, body)
   local response, err = send(self, method, path, body)
   if response and response.status == 401 and self.authentication and self.authentication.oauth2 then
     token.forget(self.authentication.oauth2) -- withdrawn before its end, perhaps
@@ -101,6 +104,13 @@ local function ask(self, method, path, body)
   local answer, wrong = json.decode(response.body)
   if wrong then return nil, "the schema registry's answer is no JSON: " .. wrong, "unavailable" end
   return answer
+end
+
+-- The answer as JSON; nil, what went wrong and its code.
+local function ask(self, method, path, body)
+  local answer, err, code = answer_of(self, method, path, body)
+  requests:increment(answer ~= nil and "ok" or code)
+  return answer, err, code
 end
 
 -- ---- Schemas and what they refer to ----
