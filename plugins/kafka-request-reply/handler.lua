@@ -38,6 +38,7 @@ function request_reply.configure(confs)
     if state.cluster ~= cluster then
       state.cluster = cluster
       state.hub = replies.of(cluster, conf.reply_topic, conf.correlation_id_header, conf.keep_replies)
+      state.hub:warm_up()
     end
     states[conf] = state
   end

@@ -4,7 +4,7 @@
 -- which offset on all replies are here: what has gone is to be looked for in the topic.
 local kept = {}
 
-local RECORD_BYTES = 512 -- that a record takes beside its texts
+local RECORD_BYTES = 1024 -- that a record takes beside its texts
 
 local Kept = {}
 Kept.__index = Kept

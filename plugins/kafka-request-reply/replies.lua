@@ -137,6 +137,25 @@ function Hub:ready(seconds)
   return lock.once("kafka-request-reply\1" .. self.key, seconds, open_and_read, self)
 end
 
+local function try_to_open(ref)
+  local self = ref.hub
+  return not self or self.is_read or self:ready(AGAIN_MOST_S) ~= nil
+end
+
+local function warm_up(ref)
+  local pause = AGAIN_S
+  while not try_to_open(ref) do
+    sluice.sleep(pause)
+    pause = math.min(pause * 2, AGAIN_MOST_S)
+  end
+end
+
+-- Opens the reader before the first request needs it, as soon as that is possible: it takes a while, and a request that
+-- comes when the cluster is away could not be told what becomes of it.
+function Hub:warm_up()
+  if not self.is_read then sluice.timer.at(AGAIN_S, warm_up, weak(self)) end
+end
+
 -- Where the reader stands: replies to what is asked from now on are behind it.
 ---@return table<integer, integer>
 function Hub:positions()

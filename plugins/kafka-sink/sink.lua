@@ -25,7 +25,7 @@ local AGAIN_S, AGAIN_MOST_S = 1, 30
 local COMMIT_S = 5         -- that a commit may take
 local LAG_EVERY_S = 5
 local HANDOVER_S = 15      -- that records on their way have, when their partition goes to another member
-local RECORD_BYTES = 512   -- that a record takes beside its texts
+local RECORD_BYTES = 1024  -- that a record takes beside its texts
 
 local lag = metrics.gauge("sluice_kafka_sink_lag", "Records of a partition that have not been committed yet",
   { "group", "topic", "partition" })

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- kafka-request-reply with a real broker: several gateways on one reply topic, and whatever is killed meanwhile.
+-- kafka-request-reply with a real broker: several gateways on one reply topic, and whatever is killed meanwhile, but
+-- for the broker itself: see sink_spec.lua.
 local ffi = require "ffi"
 local cjson = require "cjson"
 local broker = require "spec.support.kafka"
@@ -199,25 +200,5 @@ describe("requests and replies over topics", function()
       for i = 1, 30 do reply(waiting[i].id, "y") end
       for i = 1, 30 do assert.equal(200, answer_of(waiting[i]).status) end
     end)
-  end)
-
-  it("keeps its requests while the broker is killed and comes back", function()
-    local own = broker.start()
-    serve_from(own)
-    local gw = start(own.servers)
-    local before = ask(gw, "before")
-    local _, before_id = next_request()
-    own:kill()
-    local during = ask(gw, "during")
-    assert.equal(504, answer_of(ask(gw, "given up", nil, "/hasty")).status)
-    own:restart()
-    reply(before_id, "for before")
-    assert.equal("for before", answer_of(before).body)
-    local value, id
-    repeat value, id = next_request() until value == "during"
-    reply(id, "for during")
-    assert.equal("for during", answer_of(during).body)
-    close()
-    own:stop()
   end)
 end)

@@ -1,11 +1,13 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- kafka-sink with a real broker, while one after the other of those around it is killed: every record arrives, those of
 -- a key in their order, and twice only where that is said.
+local ffi = require "ffi"
 local cjson = require "cjson"
 local broker = require "spec.support.kafka"
 local client = require "spec.kafka.client"
 local gateway = require "spec.support.gateway"
 local posix = require "spec.support.posix"
+local http = require "spec.support.http"
 local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
 
@@ -23,6 +25,15 @@ services:
   - name: kafka-sink
     config: { topics: [%s], group: %s, headers: { X-Log: "%s" }, commit_interval: 100, backoff_initial: 50,
       backoff_max: 500, dead_letter_topic: %s-dead, max_tries: 5 }
+]]
+
+-- Requests over a topic and back, for the one spec that kills a broker.
+local ASK = [[
+routes:
+- { name: ask, paths: [/ask], plugins: [{ name: kafka-request-reply, config: {
+    topic: %s, reply_topic: %s, timeout: 60000 } }] }
+- { name: hasty, paths: [/hasty], plugins: [{ name: kafka-request-reply, config: {
+    topic: %s, reply_topic: %s, timeout: 1500 } }] }
 ]]
 
 local KEYS = 12
@@ -43,8 +54,9 @@ describe("records on their way to a service", function()
     end, { port = port })
   end
 
-  local function start_gateway(workers)
-    local gw = gateway.start(CONFIG:format(servers, up.port, topic, topic, log, topic), { workers = workers or 1 })
+  local function start_gateway(workers, more)
+    local config = CONFIG:format(servers, up.port, topic, topic, log, topic) .. (more or "")
+    local gw = gateway.start(config, { workers = workers or 1 })
     gateways[#gateways + 1] = gw
     return gw
   end
@@ -203,7 +215,6 @@ describe("records on their way to a service", function()
       await(30)
       local line = "sluice_kafka_sink_records_total{group=\"" .. topic
         .. "\",service=\"billing\",outcome=\"delivered\"} 30"
-      local http = require "spec.support.http"
       process.wait_until(function() return http.get(gw.status_port, "/metrics").body:find(line, 1, true) end, 5, line)
       process.wait_until(function()
         local text = http.get(gw.status_port, "/metrics").body
@@ -214,17 +225,54 @@ describe("records on their way to a service", function()
     end)
   end)
 
-  it("all arrive although the broker is killed and comes back", function()
+  local function ask(gw, body, path)
+    local connection = gw:connect { timeout = 60 }
+    connection:send((http.format({ method = "POST", path = path or "/ask", body = body }, "gw")))
+    return connection
+  end
+
+  local function answer_of(connection)
+    local response = assert(connection:read_response("POST", 60))
+    connection:close()
+    return response
+  end
+
+  -- The correlation id of the next request over the topic with that value.
+  local function id_of(reader, value)
+    while true do
+      local record = kafka:record(reader)
+      local is_it = ffi.string(record.value.data, record.value.len) == value
+      for i = 0, is_it and tonumber(record.header_count) - 1 or -1 do
+        local name, text = record.headers[2 * i], record.headers[2 * i + 1]
+        if ffi.string(name.data, name.len) == "correlation-id" then return ffi.string(text.data, text.len) end
+      end
+    end
+  end
+
+  it("all arrive although the broker is killed and comes back; requests over topics are answered", function()
     local own = broker.start()
     begin(own)
-    start_gateway(2)
+    local requests, replies = own:topic(1), own:topic(1)
+    local gw = start_gateway(2, ASK:format(requests, replies, requests, replies))
+    local reader = kafka:open { topic = requests, from = client.C.KAFKA_EARLIEST }
+    local before = ask(gw, "before")
+    local ids = { id_of(reader, "before") }
     produce(1, 400)
     await(50)
     own:kill()
+    local during = ask(gw, "during")
+    assert.equal(504, answer_of(ask(gw, "given up", "/hasty")).status)
     own:restart()
+    ids[2] = id_of(reader, "during")
+    for i, value in ipairs { "for before", "for during" } do
+      kafka:send { topic = replies, value = value, headers = { "correlation-id", ids[i] } }
+    end
+    assert.equal("for before", answer_of(before).body)
+    assert.equal("for during", answer_of(during).body)
     produce(401, 500)
     await(500, 60)
     assert_in_order(seen())
+    client.C.kafka_reader_free(reader)
     close()
     own:stop()
   end)

@@ -379,6 +379,13 @@ describe("kafka-request-reply", function()
     assert.equal("for all", gateway:get(location).body)
   end)
 
+  it("reads the replies before the first request needs one", function()
+    start()
+    gateway:advance(1)
+    gateway:produce("replies", { value = "x", headers = { ["correlation-id"] = ("0"):rep(32) } })
+    assert.equal(1, metric 'sluice_kafka_replies_total{topic="replies",what="other"}')
+  end)
+
   it("lets a reload pass while requests wait", function()
     start()
     local pending = post()
