@@ -20,6 +20,31 @@ describe("kafka", function()
       assert.equal(C.BRIDGE_NONE, C.kafka_cluster_at(kafka.kafka, 0, ffi.new("struct kafka_cluster_status")))
     end)
 
+    it("names what is missing for tokens, and takes the rest as librdkafka does", function()
+      local properties = { ["bootstrap.servers"] = "127.0.0.1:1", ["security.protocol"] = "sasl_plaintext",
+        ["sasl.mechanism"] = "OAUTHBEARER" }
+      local function why(name, value)
+        if name then properties[name] = value end
+        return kafka:cluster("main", properties) == 0 and "taken" or kafka:why()
+      end
+      assert.equal("sasl.oauthbearer.method: expected oidc for OAUTHBEARER", why())
+      assert.equal("sasl.oauthbearer.client.id: expected a text, found nothing",
+        why("sasl.oauthbearer.method", "oidc"))
+      assert.matches("client.secret", why("sasl.oauthbearer.client.id", "gateway"), 1, true)
+      assert.matches("token.endpoint.url", why("sasl.oauthbearer.client.secret", "secret"), 1, true)
+      assert.equal("sasl.oauthbearer.token.endpoint.url: expected http:// or https://",
+        why("sasl.oauthbearer.token.endpoint.url", "ftp://a"))
+      assert.equal("taken", why("sasl.oauthbearer.token.endpoint.url", "http://127.0.0.1:1/"))
+      assert.matches("sasl.oauthbearer.scopes: No such configuration property",
+        why("sasl.oauthbearer.scopes", "x"), 1, true)
+    end)
+
+    it("takes OAUTHBEARER with tokens that nobody signs, which librdkafka makes itself", function()
+      assert.equal(0, kafka:cluster("main", { ["bootstrap.servers"] = "127.0.0.1:1",
+        ["security.protocol"] = "sasl_plaintext", ["sasl.mechanism"] = "OAUTHBEARER",
+        ["enable.sasl.oauthbearer.unsecure.jwt"] = "true", ["sasl.oauthbearer.config"] = "principal=a" }))
+    end)
+
     it("refuses one that says nowhere to connect to", function()
       local status = kafka:cluster("main", { ["client.id"] = "x" })
       assert.equal(C.ERROR_INVALID, status)

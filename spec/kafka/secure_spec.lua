@@ -3,6 +3,7 @@
 local cjson = require "cjson"
 local ffi = require "ffi"
 local client = require "spec.kafka.client"
+local events = require "spec.kafka.events"
 local gateway = require "spec.support.gateway"
 local process = require "spec.support.process"
 local secure = require "spec.support.kafka_secure"
@@ -86,10 +87,32 @@ describe("a cluster", function()
     return all
   end
 
+  local function servers_of(listener)
+    return { { host = "127.0.0.1", port = own.broker.ports[listener] } }
+  end
+
+  local function in_kongs_form()
+    return { name = "in", paths = { "/in" }, plugins = { { name = "kafka-upstream", config = {
+      bootstrap_servers = servers_of "SASL", topic = topic, value = "body",
+      authentication = { strategy = "sasl", mechanism = "PLAIN", user = secure.USER, password = secure.PASSWORD },
+    } } } }
+  end
+
+  -- The token server's certificate is nobody's that the system knows.
+  local function out_in_kongs_form()
+    return { name = "out", paths = { "/out" }, plugins = { { name = "kafka-consume", config = {
+      bootstrap_servers = servers_of "TOKENS", topics = { { name = topic } }, mode = "server-sent-events",
+      auto_offset_reset = "earliest",
+      authentication = { strategy = "sasl", mechanism = "OAUTHBEARER", oauthbearer = {
+        client_id = "gateway", client_secret = "s3cret/+&", scopes = { "a", "b" }, extensions = { pool = "two" },
+        token_endpoint_url = tokens:url() .. "/token/600", token_endpoint_tls_verify = false } },
+    } } } }
+  end
+
   local function start(env)
     return gateway.start({ _format_version = "3.0", gateway = { kafka = clusters() },
-      plugins = { { name = "runs" } }, routes = { { name = "all", paths = { "/" } } } },
-      { plugins = { runs = RUNS }, env = env })
+      routes = { { name = "all", paths = { "/" }, plugins = { { name = "runs" } } }, in_kongs_form(),
+        out_in_kongs_form() } }, { plugins = { runs = RUNS }, env = env })
   end
 
   setup(function()
@@ -150,6 +173,15 @@ describe("a cluster", function()
       member:close()
       return value
     ]]):format(topic)) })
+  end)
+
+  it("is reached by what Kong's plugins say of it", function()
+    local response = gw:request { path = "/in", body = "in Kong's form", timeout = 20 }
+    assert.equal(200, response.status, response.body)
+    local stream = assert(events.open(gw.port, "/out"))
+    local event
+    repeat event = assert(stream:next()) until event.data:find("in Kong's form", 1, true)
+    stream:close()
   end)
 
   it("says that the broker's certificate is nobody's that is trusted", function()
