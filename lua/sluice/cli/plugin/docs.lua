@@ -9,10 +9,24 @@ local schema = require "sluice.schema"
 
 local docs = {}
 
+-- JSON whose members are in the order of their names, for the table must not depend on chance.
+local function sorted_json(value)
+  if type(value) ~= "table" then return assert(json.encode(value)) end
+  local parts, names = {}, {}
+  if value[1] ~= nil then
+    for i, item in ipairs(value) do parts[i] = sorted_json(item) end
+    return "[" .. table.concat(parts, ",") .. "]"
+  end
+  for name in pairs(value) do names[#names + 1] = tostring(name) end
+  table.sort(names)
+  for i, name in ipairs(names) do parts[i] = json.encode(name) .. ":" .. sorted_json(value[name]) end
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
 local function quoted(value)
   if type(value) == "string" then return '"' .. value .. '"' end
   if type(value) == "table" and next(value) == nil then return "[]" end
-  return type(value) == "table" and json.encode(value) or tostring(value)
+  return type(value) == "table" and sorted_json(value) or tostring(value)
 end
 
 local function one_of(values)
