@@ -12,6 +12,7 @@ local message = require "kafka-consume.message"
 local newest = require "kafka-consume.newest"
 local own = require "kafka-consume.own"
 local poll = require "kafka-consume.poll"
+local record_traces = require "sluice.record_traces"
 local records = require "sluice.records"
 local socket = require "kafka-consume.socket"
 local source = require "kafka-consume.source"
@@ -88,7 +89,13 @@ local function key_of(conf, exchange)
   return type(key) == "string" and key or nil
 end
 
+-- The span of a stream ends with its exchange: what it gave to whom is not gone through again for that.
+local function begin_span(state, exchange)
+  record_traces.poll(exchange, { topic = state.only or state.topic, cluster = state.cluster })
+end
+
 local function stream(state, form, exchange)
+  begin_span(state, exchange)
   local start, key = start_of(state, exchange), key_of(state.conf, exchange)
   local name = group.of_stream(state.conf, exchange)
   if name or records.any("consume") then
@@ -111,6 +118,7 @@ local function stream(state, form, exchange)
 end
 
 local function talk(state, exchange)
+  begin_span(state, exchange)
   local ok, err, code = socket.serve(state, exchange, start_of(state, exchange), key_of(state.conf, exchange))
   if not ok and err then refuse_reading(exchange, state, err, code) end
 end

@@ -11,6 +11,7 @@ local leases = require "sluice.leases"
 local message = require "kafka-consume.message"
 local places = require "kafka-consume.places"
 local prefer = require "kafka-consume.prefer"
+local record_traces = require "sluice.record_traces"
 local records = require "sluice.records"
 local sleep = require "sluice.sleep"
 local source = require "kafka-consume.source"
@@ -180,7 +181,7 @@ local function patience(got, reader, ends, deadline)
   return math.max(deadline - now, 0)
 end
 
-local function collect(state, exchange, wish, reader, ends)
+local function collect(state, exchange, wish, reader, ends, polling)
   local got = { list = {}, bytes = 0, begun = time.monotonic() }
   if wish.range then got.stops = { [wish.range.topic] = { [wish.range.partition] = wish.range.stop } } end
   local deadline = got.begun + wish.wait
@@ -192,7 +193,10 @@ local function collect(state, exchange, wish, reader, ends)
     elseif record then
       local made = made_of(state, exchange, record)
       if made == false then return nil, FAILED end
-      if made then add(got, made) end
+      if made then
+        add(got, made)
+        polling:add(record)
+      end
     elseif err ~= "gap" then
       -- "closed": this worker drains, and the client comes back elsewhere.
       if err ~= "timeout" and err ~= "closed" and #got.list == 0 then return nil, err end
@@ -201,6 +205,17 @@ local function collect(state, exchange, wish, reader, ends)
   end
   got.places, got.at = reader:places(), forms.place(reader:positions(), reader.labels)
   return got
+end
+
+-- The same, told to tracers; closes the reader.
+local function collect_in_span(state, exchange, wish, reader, ends)
+  local polling = record_traces.poll(exchange, { topic = state.only or state.topic, cluster = state.cluster,
+    group = wish.group or nil })
+  local ok, got, failed = pcall(collect, state, exchange, wish, reader, ends, polling)
+  reader:close()
+  polling:done(nil, not ok and got or failed)
+  if not ok then error(got, 0) end
+  return got, failed
 end
 
 -- ---- Answering ---------------------------------------------------------------------------------------------------
@@ -275,9 +290,7 @@ local function read(state, exchange, wish)
   local reader
   reader, err = source.open(state, starts, wish.range)
   if not reader then return nil, 503, err end
-  local ok, got, failed = pcall(collect, state, exchange, wish, reader, ends)
-  reader:close()
-  if not ok then error(got, 0) end
+  local got, failed = collect_in_span(state, exchange, wish, reader, ends)
   if not got then return nil, failed == FAILED and 500 or 503, failed end
   if wish.group and state.conf.commit_strategy == "auto" and (#got.list > 0 or wish.fresh) then
     local done, why = places.commit(state, wish.group, got.places)
