@@ -93,15 +93,31 @@ function messages.own(context, name)
   return name
 end
 
+-- The schema of a topic's values, where it can stand within another.
+local function value_schema(context, name)
+  local value = context.components.messages[name].payload
+  return value and not value.schemaFormat and value or {}
+end
+
+-- A record as a CloudEvent.
+function messages.cloudevent_of(context, topic, name)
+  local own = name .. ".cloudevent"
+  context.components.messages[own] = { name = topic .. " event", title = "A record of the topic as a CloudEvent 1.0",
+    contentType = "application/cloudevents+json", payload = { type = "object",
+      required = { "specversion", "id", "source", "type" }, properties = { specversion = { const = "1.0" }, id = STRING,
+        source = STRING, type = STRING, time = { type = "string", format = "date-time" }, datacontenttype = STRING,
+        data = value_schema(context, name) } } }
+  return own
+end
+
 -- A record as an object around its value.
 function messages.record_of(context, topic, name)
-  local value = context.components.messages[name].payload
   local own = name .. ".record"
   context.components.messages[own] = { name = topic .. " record", title = "A record of the topic " .. topic,
     contentType = "application/json", payload = { type = "object", properties = {
       topic = { const = topic }, partition = INTEGER, offset = INTEGER,
       timestamp = { type = "integer", description = "milliseconds since 1970" }, key = { type = { "string", "null" } },
-      value = value and not value.schemaFormat and value or {},
+      value = value_schema(context, name),
       headers = { type = "array", items = { type = "object", properties = { name = STRING, value = STRING } } },
     } } }
   return own

@@ -93,7 +93,8 @@ local READS = {
   ["server-sent-events"] = "Server-sent events: `Last-Event-ID` goes on behind the event of that id",
   ndjson = "A line of JSON for each record",
   websocket = "A WebSocket message for each record",
-  ["http-get"] = "What there is, by GET; server-sent events and lines of JSON where `Accept` asks for them",
+  newest = "The newest value of a key, with an ETag; `Prefer: wait` waits for another",
+  ["http-get"] = "What there is from a place on; streams where `Accept` asks for server-sent events or lines of JSON",
 }
 
 describers["kafka-consume"] = function(context, one, conf)
@@ -102,6 +103,7 @@ describers["kafka-consume"] = function(context, one, conf)
     local message = messages.of_topic(context, topic)
     put_topic(context, one, "receive", conf, topic, message)
     if conf.event == "record" then message = messages.record_of(context, topic, message) end
+    if conf.event == "cloudevent" then message = messages.cloudevent_of(context, topic, message) end
     given[i] = message
   end
   put_http(context, one, { action = "send", method = "GET", messages = given,

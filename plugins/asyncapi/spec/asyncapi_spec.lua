@@ -95,6 +95,16 @@ describe("asyncapi", function()
     assert.equal("orders", value.components.messages["orders.message.record"].payload.properties.topic.const)
   end)
 
+  it("tells of records as CloudEvents, and of the newest value of a key", function()
+    start { event_route("told", "kafka-consume", { topics = { { name = "orders" } }, event = "cloudevent" }),
+      event_route("newest", "kafka-consume", { topics = { { name = "orders" } }, mode = "newest",
+        key_argument = "key" }) }
+    local value = document()
+    assert.equal("#/channels/told/messages/orders.message.cloudevent", value.operations["told.get"].messages[1]["$ref"])
+    assert.equal("application/cloudevents+json", value.components.messages["orders.message.cloudevent"].contentType)
+    assert.matches("newest value", value.operations["newest.get"].description, 1, true)
+  end)
+
   it("tells of WebSockets", function()
     start { event_route("live", "kafka-consume", { topics = { { name = "orders" } }, mode = "websocket" }) }
     assert.equal("GET", document().channels.live.bindings.ws.method)
