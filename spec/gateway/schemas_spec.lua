@@ -13,7 +13,6 @@ local function serve(request, connection)
   if not _G.schema_registry then
     package.path = "lua/?.lua;lua/?/init.lua;" .. package.path
     dofile "lua/sluice/iterate.lua"
-    require "spec.lua.support.native"
     _G.schema_registry = require("spec.support.schema_registry").new { basic = "gateway:secret" }
     _G.schema_registry:add("avro-value", { text = [[{"type":"record","name":"Order","fields":[
       {"name":"id","type":"long"},{"name":"note","type":["null","string"],"default":null},
