@@ -3,6 +3,7 @@
 local cjson = require "cjson"
 local broker = require "spec.support.kafka"
 local gateway = require "spec.support.gateway"
+local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
 local CLUSTER = "c2x1aWNlLXNwZWMta2Fmaw"
@@ -11,7 +12,7 @@ local CONFIG = [[
 _format_version: "3.0"
 gateway:
   kafka:
-    main: { bootstrap.servers: "%s", fetch.wait.max.ms: 20 }
+    main: { bootstrap.servers: "%s", fetch.wait.max.ms: 20, session.timeout.ms: 6000 }
 routes:
 - { name: rest, paths: [/], plugins: [{ name: kafka-rest }] }
 - { name: few, paths: [/few], plugins: [{ name: kafka-rest, config: {
@@ -71,14 +72,14 @@ describe("consumer instances of kafka-rest", function()
   end
 
   -- Reads until so many records have come.
-  local function read_all(path, most, query)
+  local function read_all(path, most, query, seconds)
     local all = {}
     process.wait_until(function()
       local status, list, response = read(path, query)
       assert.equal(200, status, response.body)
       for _, record in ipairs(list) do all[#all + 1] = record end
       return #all >= most
-    end, 20, most .. " records")
+    end, seconds or 20, most .. " records")
     return all
   end
 
@@ -262,6 +263,31 @@ describe("consumer instances of kafka-rest", function()
   it("are bounded in number", function()
     local status, body, response = ask("POST", "/few/consumers/group", {})
     assert.same({ 429, 429, "1" }, { status, body.error_code, response.headers["retry-after"] })
+  end)
+
+  it("are made again when their worker was killed, and go on behind what was committed", function()
+    local topic, group = shared:topic(), "killed"
+    produce(topic, 1, 2)
+    local path = create({ ["auto.commit.enable"] = "false" }, group)
+    ask("POST", path .. "/subscription", { topics = { topic } })
+    read_all(path, 2)
+    assert.equal(204, (ask("POST", path .. "/offsets", { offsets = { { topic = topic, partition = 0, offset = 1 } } })))
+    local before = gw:workers()
+    for _, pid in ipairs(before) do posix.kill(pid, posix.SIGKILL) end
+    process.wait_until(function()
+      local now = gw:workers()
+      return #now == 3 and now[1] ~= before[1] and now[2] ~= before[2] and now[3] ~= before[3]
+    end, 10, "new workers")
+    process.wait_until(function()
+      local told = code("GET", path .. "/subscription") -- 500 while the other worker is not back
+      return told[1] == 404 and told[2] == 40403
+    end, 10, "what a client is told then")
+    path = create(nil, group)
+    ask("POST", path .. "/subscription", { topics = { topic } })
+    -- The broker keeps the place of the member that died for its session.
+    local all = read_all(path, 1, nil, 60)
+    assert.equal(2, all[1].value)
+    ask("DELETE", path)
   end)
 
   it("end when nobody uses them", function()
