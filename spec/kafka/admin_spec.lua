@@ -147,6 +147,28 @@ describe("kafka.admin", function()
     assert.equal("UNKNOWN_TOPIC_OR_PART", run("return select(3, admin:configs('topic', 'nobody-made-this'))"))
   end)
 
+  it("loses none of its own changes, one after the other or all at once", function()
+    local topic = shared:topic()
+    local set = run([==[
+      local names = { "retention.ms", "segment.ms", "max.message.bytes", "min.cleanable.dirty.ratio", "flush.ms" }
+      local values = { "1001", "1002", "1003", "0.25", "1004" }
+      for i = 1, 3 do assert(admin:alter_configs("topic", %q, { [names[i]] = values[i] })) end
+      local left = 2
+      for i = 4, 5 do
+        sluice.timer.at(0, function()
+          assert(kafka.admin():alter_configs("topic", %q, { [names[i]] = values[i] }))
+          left = left - 1
+        end)
+      end
+      while left > 0 do sluice.sleep(0.01) end
+      local found = {}
+      for _, entry in ipairs(admin:configs("topic", %q)) do found[entry.name] = entry.value end
+      for i = 1, 5 do values[i] = found[names[i]] end
+      return values
+    ]==], topic, topic, topic)
+    assert.same({ "1001", "1002", "1003", "0.25", "1004" }, set)
+  end)
+
   it("reads and changes a broker's", function()
     assert.is_true((run "return admin:alter_configs('broker', 1, { ['log.cleaner.threads'] = '2' })"))
     local found

@@ -12,13 +12,17 @@ local check = require "sluice.api.check"
 local clusters = require "sluice.kafka.clusters"
 local core = require "sluice.api.core"
 local json = require "sluice.json"
+local lock = require "sluice.lock"
+local sleep = require "sluice.sleep"
 
 local C, worker, E = core.C, core.worker, core.E
 local ffi_string, tostring, type, pairs, ipairs = ffi.string, tostring, type, pairs, ipairs
+local error, pcall = error, pcall
 local yield = coroutine.yield
 
 local OK, AGAIN, NONE, STALE, INVALID, FULL = 0, 1, 2, -1, -2, -3
 local LATEST, EARLIEST = -1, -2
+local TIMEOUT_S = 10
 
 local administration = {}
 
@@ -235,18 +239,8 @@ end
 
 local DYNAMIC = { topic = "DYNAMIC_TOPIC_CONFIG", broker = "DYNAMIC_BROKER_CONFIG" }
 
--- Sets and unsets some of them. Read, changed and written back: a change of somebody else in between is lost. Refused
--- where a value that must stay is not shown to us.
----@param kind "topic"|"broker"
----@param name string|integer
----@param changes table<string, string|false> false: back to its default
----@param validate_only? boolean
----@return boolean|nil
----@return string|nil err
----@return string|nil code
-function Admin:alter_configs(kind, name, changes, validate_only)
-  local entries, err, code = self:configs(kind, name)
-  if not entries then return nil, err, code end
+-- What it shall have after some changes: all that is set now, and these.
+local function merged(entries, kind, changes)
   local values, known = {}, {}
   for _, entry in ipairs(entries) do
     known[entry.name] = true
@@ -259,9 +253,61 @@ function Admin:alter_configs(kind, name, changes, validate_only)
   end
   for key, value in pairs(changes) do
     if not known[key] then return nil, "there is no property " .. key .. " of a " .. kind, "INVALID_CONFIG" end
-    if value then values[key] = value end
+    if value then values[key] = tostring(value) end
   end
-  return self:replace_configs(kind, name, values, validate_only)
+  return values
+end
+
+local function shows(entries, kind, changes)
+  for _, entry in ipairs(entries) do
+    local wanted = changes[entry.name]
+    local set = entry.source == DYNAMIC[kind]
+    if wanted == false and set then return false end
+    if wanted and not (set and (entry.value == nil or entry.value == tostring(wanted))) then return false end
+  end
+  return true
+end
+
+local LOOKS, LOOK_S = 40, 0.025
+
+-- Whoever reads next is to see it, and above all the next change, which writes back what it reads: brokers learn of a
+-- change a moment after the controller has taken it. One that shows the value in another form ends the wait in time.
+local function await(self, kind, name, changes)
+  for _ = 1, LOOKS do
+    local entries = self:configs(kind, name)
+    if not entries or shows(entries, kind, changes) then return end
+    sleep(LOOK_S)
+  end
+end
+
+local function alter(self, kind, name, changes, validate_only)
+  local entries, err, code = self:configs(kind, name)
+  if not entries then return nil, err, code end
+  local values, why, kind_of_error = merged(entries, kind, changes)
+  if not values then return nil, why, kind_of_error end
+  local done
+  done, err, code = self:replace_configs(kind, name, values, validate_only)
+  if done and not validate_only then await(self, kind, name, changes) end
+  return done, err, code
+end
+
+-- Sets and unsets some of them. Read, changed and written back, one after the other within a worker: a change that
+-- somebody else makes in between is lost. Refused where a value that must stay is not shown to us.
+---@param kind "topic"|"broker"
+---@param name string|integer
+---@param changes table<string, string|false> false: back to its default
+---@param validate_only? boolean
+---@return boolean|nil
+---@return string|nil err
+---@return string|nil code
+function Admin:alter_configs(kind, name, changes, validate_only)
+  local key = "kafka.configs\0" .. self.cluster .. "\0" .. kind .. "\0" .. name
+  local held = lock.acquire(key, self.timeout > 0 and self.timeout or TIMEOUT_S)
+  if not held then return nil, "other changes of it take too long", "timeout" end
+  local ok, done, err, code = pcall(alter, self, kind, name, changes, validate_only)
+  held:release()
+  if not ok then error(done, 0) end
+  return done, err, code
 end
 
 -- ---- Consumer groups ----
