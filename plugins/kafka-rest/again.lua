@@ -19,4 +19,12 @@ function again.result(call, batch, index, record)
   return kafka.produce(record)
 end
 
+-- As kafka.produce.
+---@param record table
+function again.produce(record)
+  local at, err, code = kafka.produce(record)
+  if at or not SPOILT[code] then return at, err, code end
+  return kafka.produce(record)
+end
+
 return again

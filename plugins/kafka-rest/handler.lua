@@ -38,13 +38,27 @@ local function is_below(path, prefix)
   return path:sub(1, #prefix) == prefix and (#path == #prefix or path:byte(#prefix + 1) == 0x2f)
 end
 
+local known = setmetatable({}, { __mode = "k" }) -- prefixes, by the paths of a route
+
+local function prefixes_of(paths)
+  local list = known[paths]
+  if list then return list end
+  list = {}
+  for i, text in ipairs(paths) do
+    local prefix = text:gsub("/+$", "")
+    for _, word in ipairs(ROOTS) do prefix = prefix:gsub(word, "") end
+    list[i] = prefix
+  end
+  known[paths] = list
+  return list
+end
+
 -- The longest path of the route that stands before what is asked for.
 local function prefix_of(conf, exchange, path)
   if conf.prefix then return (conf.prefix:gsub("/+$", "")) end
   local route, longest = exchange.router:get_route(), ""
-  for _, text in ipairs(route and route.paths or {}) do
-    local prefix = text:gsub("/+$", "")
-    for _, word in ipairs(ROOTS) do prefix = prefix:gsub(word, "") end
+  if not route or not route.paths then return longest end
+  for _, prefix in ipairs(prefixes_of(route.paths)) do
     if #prefix > #longest and is_below(path, prefix) then longest = prefix end
   end
   return longest

@@ -163,6 +163,17 @@ function Splitter:next()
   return nil
 end
 
+-- The object, where a text is one and nothing else.
+---@param text string
+---@param most integer bytes that it may have
+---@return string|nil
+function slices.only(text, most)
+  local splitter = slices.splitter(most)
+  splitter:feed(text)
+  local object = splitter:next()
+  if object and not find(text, "%S", splitter.at) then return object end
+end
+
 -- Whether an object has begun and not ended.
 ---@return boolean
 function Splitter:is_inside()

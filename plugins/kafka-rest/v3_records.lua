@@ -236,8 +236,29 @@ function Production:entries(texts)
   end
 end
 
+-- The way that most requests go: a batch of one would cost more than its record.
+local function just_one(call, topic, text)
+  local ok, job = pcall(job_of, call, topic, text)
+  if not ok then
+    if type(job) ~= "table" or not job.refusal then error(job, 0) end
+    call:answer(200, failed(job.error_code, job.message))
+  end
+  local record, err = records.run(call.exchange, "produce", job.record)
+  if err then call:answer(200, failed(500, err)) end
+  if not record then call:answer(200, succeeded(call, job)) end -- a plugin took it out: nothing went wrong
+  record.cluster, record.timeout, job.record = call.cluster, call.conf.timeout / 1000, record
+  local span = record_traces.send(call.exchange, record)
+  local at, why, code = again.produce(record)
+  span:done(at, why, code)
+  if at then call:answer(200, succeeded(call, job, at)) end
+  local _, error_code = errors.of(errors.name(why, code))
+  call:answer(200, failed(error_code, why))
+end
+
 local function all_at_once(call, topic)
   local body = call:text()
+  local only = slices.only(body, call.conf.record_bytes_max)
+  if only then just_one(call, topic, only) end
   local making = production(call, topic)
   making.splitter:feed(body)
   local texts = making:entries({})
