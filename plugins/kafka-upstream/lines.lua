@@ -182,8 +182,8 @@ local function take_line(run, text)
     return true
   end
   local idle = sending.waiting == 0
-  local made = sending:make(number, sources.element(run.values, text))
-  if made then sending:add(number, made, text) end
+  local made, refusal = sender.make(run.plan, sources.element(run.values, text))
+  if made then sending:add(number, made, text) else sending:none(number, refusal, text) end
   if idle and sending.waiting > 0 then run.work:ring() end
   return true
 end
@@ -263,7 +263,7 @@ end
 local function new_run(plan, exchange, line_most)
   local prefer = exchange.request:get_header("prefer")
   local run = setmetatable({
-    exchange = exchange, values = sources.values(exchange, ""), splitter = lines.splitter(line_most),
+    plan = plan, exchange = exchange, values = sources.values(exchange, ""), splitter = lines.splitter(line_most),
     minimal = prefer ~= nil and find(prefer, "return=minimal", 1, true) ~= nil,
     bell = bell.new(), room = bell.new(), work = bell.new(), inbox = false, told = {}, entries = {},
     lines = {}, count = 0, answered = 0, sent = 0, failed = 0, over = false, body_ended = false, failure = false,

@@ -155,18 +155,13 @@ function Sender:add(place, made, text)
   if not queued then put_aside(self, place, answers.failed(err, code), made, text) end
 end
 
--- Makes a record of the values; nil when there is none, and then the owner has been told.
----@return table|nil made for the caller to add
-function Sender:make(place, values)
-  local text = values.text
-  local made, refusal = sender.make(self.plan, values)
-  if made then return made end
-  if refusal then
-    put_aside(self, place, answers.refused(refusal), nil, text)
-  else
-    self.owner:settle(place, { dropped = true })
-  end
-  return nil
+-- There is no record: of a refusal, or it was dropped.
+---@param place integer
+---@param refusal table|nil
+---@param text string
+function Sender:none(place, refusal, text)
+  if refusal then return put_aside(self, place, answers.refused(refusal), nil, text) end
+  self.owner:settle(place, { dropped = true })
 end
 
 -- The fate of a record is known: `index` of batch:next.

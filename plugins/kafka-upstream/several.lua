@@ -93,16 +93,15 @@ local function copy_to(made, topic)
   return copy
 end
 
-function Many:take(values, topics)
-  local made = self.sender:make(self.count + 1, values)
+function Many:take(made, refusal, text, topics)
   if not made or not topics then
     self.count = self.count + 1
-    if made then self.sender:add(self.count, made, values.text) end
+    if made then self.sender:add(self.count, made, text) else self.sender:none(self.count, refusal, text) end
     return
   end
   for i = 1, #topics do
     self.count = self.count + 1
-    self.sender:add(self.count, copy_to(made, topics[i]), values.text)
+    self.sender:add(self.count, copy_to(made, topics[i]), text)
   end
 end
 
@@ -132,8 +131,13 @@ local function send_all(plan, exchange, asked)
   local sending, err = sender.new(plan, exchange, many)
   if not sending then return answers.not_sent(exchange, answers.failed(err, "full"), plan.topic) end
   many.sender = sending
-  local list = asked.list or { asked.one }
-  for i = 1, #list do many:take(list[i], asked.topics) end
+  local list, made, refusals = asked.list or { asked.one }, {}, {}
+  -- Before the first goes out all are made: a plugin or a function may still answer the whole request.
+  for i = 1, #list do
+    local it, refusal = sender.make(plan, list[i])
+    made[i], refusals[i] = it or false, refusal or false
+  end
+  for i = 1, #list do many:take(made[i], refusals[i], list[i].text, asked.topics) end
   return many:answer(plan)
 end
 

@@ -7,6 +7,7 @@ local police = { version = "1.0.0", priority = 5 }
 function police.produce(_, exchange, record)
   if record.value == "drop" then return nil end
   if record.value == "fail" then error("not this one") end
+  if record.value == "exit" then exchange.response:exit(451, { message = "not here" }) end
   if record.value == "move" then record.topic = "elsewhere" end
   record.headers[#record.headers + 1] = { "seen", exchange.request:get_method() }
   return record
@@ -130,6 +131,22 @@ describe("kafka-upstream", function()
       assert.same({ 500, "a plugin failed in phase produce" }, { response.status, response.json.message })
       assert.equal(0, #gateway:records("orders"))
       assert.equal("fail", dead()[1].value)
+    end)
+
+    it("answer in place of the record, and of a whole batch", function()
+      with({ batch = "auto", value = "$(body)" }, true)
+      local response = gateway:post("/in", '"exit"', { ["Content-Type"] = "application/json" })
+      assert.same({ 451, "not here" }, { response.status, response.json.message })
+      response = gateway:post("/in", '["a","b","exit","c"]', { ["Content-Type"] = "application/json" })
+      assert.same({ 451, "not here" }, { response.status, response.json.message })
+      assert.equal(0, #gateway:records("orders"))
+    end)
+
+    it("fail a line by an answer that comes too late", function()
+      with({ batch = "lines", value = "$(body)" }, true)
+      local response = gateway:post("/in", '"a"\n"exit"\n"b"\n')
+      assert.same({ 200, 2 }, { response.status, #gateway:records("orders") })
+      assert.matches('"failed":1', response.body, 1, true)
     end)
 
     it("see each record of a batch, and each line", function()
