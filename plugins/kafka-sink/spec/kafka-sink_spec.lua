@@ -398,6 +398,7 @@ describe("kafka-sink", function()
       for _, request in ipairs(sent()) do
         if request.path == "/hook/again" then again[#again + 1] = request.body end
       end
+      table.sort(again) -- they have different keys
       assert.same({ "v1", "v2" }, again)
     end)
   end)
@@ -451,7 +452,10 @@ describe("kafka-sink", function()
   end)
 
   it("begins at the end of a topic with from: latest", function()
-    start({ from = "latest" }, { topics = { orders = { partitions = 1, records = { { value = "old" } } } } })
+    start(nil, { plugins = {} })
+    produce("k", "old")
+    gateway:reload { plugins = options_of({ from = "latest" }).plugins }
+    gateway:advance(2)
     produce("k", "new")
     assert.same({ "new" }, bodies())
   end)
