@@ -13,13 +13,20 @@
 
 #include "kafka_parts.h"
 
-enum { EVENTS_PER_TURN = 64, TOKENS_PER_TURN = 16, PURGE_MS = 1000 };
+enum {
+  EVENTS_PER_TURN = 64,
+  TOKENS_PER_TURN = 16,
+  PURGE_MS = 1000,
+  RECORD_BYTES = 256 // what a record takes in memory beside its own bytes
+};
 
-// What librdkafka carries for a record while it has it: who is told. `delivery` is NULL once nobody waits.
+// What librdkafka carries for a record while it has it: who is told, and what it counts for in the cluster's queue.
+// `delivery` is NULL once nobody waits.
 struct kafka_ticket {
   struct kafka_delivery *delivery;
   struct kafka *kafka;
   struct kafka_teller teller;
+  size_t size;
 };
 
 struct topic {
@@ -139,6 +146,7 @@ static void on_report(struct cluster *cluster, const rd_kafka_message_t *message
                                 .name = code ? rd_kafka_err2name(code) : "",
                                 .text = code ? rd_kafka_err2str(code) : ""};
   struct kafka_ticket told = *ticket;
+  cluster->queued_bytes -= told.size;
   if (told.delivery) told.delivery->ticket = NULL;
   free(ticket);
   if (told.delivery) delivery_end(told.kafka, told.delivery, &result);
@@ -312,13 +320,23 @@ static int delivery_begin(struct kafka *kafka, struct kafka_delivery *delivery, 
   return BRIDGE_FULL;
 }
 
+// librdkafka counts the value alone, whatever stands in key and headers.
+static size_t size_of(const struct kafka_message *message) {
+  size_t size = RECORD_BYTES + message->key.len + message->value.len;
+  for (uint32_t i = 0; i < 2 * message->header_count; i++) size += message->headers[i].len;
+  return size;
+}
+
 static int produce_by(struct producer *producer, const struct kafka_message *message, struct kafka_ticket *ticket,
                       struct error *error) {
   struct cluster *cluster = producer->cluster;
   struct topic *topic = producer_topic(producer, message->topic);
-  if (!topic) return produce_failed(cluster, message, RD_KAFKA_RESP_ERR__QUEUE_FULL, error);
+  ticket->size = size_of(message);
+  bool full = cluster->queued_bytes && cluster->queued_bytes + ticket->size > cluster->queue_bytes;
+  if (!topic || full) return produce_failed(cluster, message, RD_KAFKA_RESP_ERR__QUEUE_FULL, error);
   rd_kafka_resp_err_t code = produce_queue(producer, topic, message, ticket);
   if (code) return produce_failed(cluster, message, code, error);
+  cluster->queued_bytes += ticket->size;
   cluster->produced++;
   return BRIDGE_OK;
 }
@@ -341,15 +359,17 @@ static int producer_for(struct kafka *kafka, const struct kafka_message *message
 
 int kafka_produce(struct kafka *kafka, const struct kafka_message *message, struct kafka_delivery *delivery,
                   struct error *error) {
+  static const struct kafka_teller nobody;
   struct producer *producer = NULL;
+  if (!delivery) return kafka_produce_told(kafka, message, &nobody, error);
   int status = producer_for(kafka, message, &producer, error);
   if (status != BRIDGE_OK) return status;
-  if (delivery && delivery_begin(kafka, delivery, message->timeout_s) != BRIDGE_OK)
+  if (delivery_begin(kafka, delivery, message->timeout_s) != BRIDGE_OK)
     return produce_failed(producer->cluster, message, RD_KAFKA_RESP_ERR__QUEUE_FULL, error);
-  struct kafka_ticket *ticket = delivery ? delivery->ticket : NULL;
+  struct kafka_ticket *ticket = delivery->ticket;
   status = produce_by(producer, message, ticket, error);
   if (status == BRIDGE_OK) return status;
-  if (delivery) kafka_delivery_cancel(kafka, delivery);
+  kafka_delivery_cancel(kafka, delivery);
   free(ticket);
   return status;
 }

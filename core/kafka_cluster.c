@@ -256,6 +256,7 @@ static int cluster_set_up(struct cluster *cluster, struct error *error) {
   cluster->embedded = embedded && text_is(embedded, "true");
   cluster->window_records = property_number(cluster, "window_records", 8192);
   cluster->members_max = property_number(cluster, "consumers_max", 64);
+  cluster->queue_bytes = (size_t)property_number(cluster, "queue.buffering.max.kbytes", 65536) * 1024;
   cluster->window_bytes = property_number(cluster, "window_bytes", 8 * 1024 * 1024);
   if (cluster->embedded) return 0;
   const char *servers = property_of(cluster, "bootstrap.servers");

@@ -39,8 +39,9 @@ struct cluster {
   bool embedded;
   char servers[512];
   uint32_t window_records, window_bytes;
-  struct kafka_mock *mock; // of this process
-  struct tokens *tokens;   // NULL unless the cluster wants tokens of ours
+  size_t queue_bytes, queued_bytes; // what may be with producers, and what is, until it is reported
+  struct kafka_mock *mock;          // of this process
+  struct tokens *tokens;            // NULL unless the cluster wants tokens of ours
   struct producer *producer;
   struct feed *feeds; // shared ones
   struct admin_client *admin;

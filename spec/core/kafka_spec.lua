@@ -147,6 +147,26 @@ describe("kafka", function()
       C.kafka_reader_free(from)
     end)
 
+    it("holds no more than its queue may, whatever part of a record is large", function()
+      for name, record in pairs {
+        value = { value = ("x"):rep(1000) }, key = { key = ("x"):rep(1000) },
+        headers = { headers = { "name", ("x"):rep(1000) } }, nothing = {},
+      } do
+        kafka:cluster(name, { ["bootstrap.servers"] = "127.0.0.1:1", ["queue.buffering.max.kbytes"] = "64",
+          ["message.timeout.ms"] = "300" })
+        record.cluster, record.forget = name, true
+        local function fill()
+          local count = 0
+          while kafka:produce(record) == C.BRIDGE_OK and count < 5000 do count = count + 1 end
+          return count
+        end
+        local count = fill()
+        assert.is_true(name == "nothing" and count < 260 or count <= 64, name .. " " .. count)
+        kafka:await("room", function() return kafka:produce(record) == C.BRIDGE_OK end)
+        assert.is_true(fill() > 0)
+      end
+    end)
+
     it("refuses a cluster that nobody defined and a topic that cannot be", function()
       assert.equal(C.BRIDGE_NONE, (kafka:produce { cluster = "nowhere", value = "x" }))
       assert.matches('no Kafka cluster named "nowhere"', kafka:why())
