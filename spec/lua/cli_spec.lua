@@ -88,8 +88,15 @@ describe("sluice.cli.gateway", function()
   end)
 
   it("takes the default when no file says it", function()
-    assert.equal("./.sluice", found("services: []\n# state_dir: /no\n"))
-    assert.equal("./.sluice", gateway.state_dir({ dir .. "/none.yml" }))
+    assert.equal(dir .. "/.sluice", found("services: []\n# state_dir: /no\n"))
+    assert.equal(dir .. "/.sluice", gateway.state_dir({ dir .. "/none.yml" }))
+    assert.equal("./.sluice", gateway.state_dir({ "./none.yml" }))
+    assert.equal("./.sluice", gateway.state_dir({ "none.yml" }))
+  end)
+
+  it("takes a relative one for what it is to the gateway: beside the file that says it", function()
+    assert.equal(dir .. "/state", found("gateway:\n  state_dir: ./state\n"))
+    assert.equal(dir .. "/../state", found("gateway: { state_dir: ../state }\n"))
   end)
 
   it("looks into a folder of files", function()

@@ -32,19 +32,28 @@ local function state_dir_in(text)
   return value:match('^"([^"]*)"') or value:match("^'([^']*)'") or value:match("^([^,}%s#]+)")
 end
 
+-- A path that a file says is relative to that file's folder, as the gateway itself has it.
+local function beside(file, path)
+  local folder = file:match("^(.*/)[^/]*$")
+  if path:sub(1, 1) == "/" or not folder then return path end
+  return folder .. path:gsub("^%./", "")
+end
+
 -- The folder where the gateway of these files keeps its control socket.
 ---@param files string[]
 ---@return string
 function gateway.state_dir(files)
   local given = os.getenv("SLUICE_STATE_DIR")
   if given and given ~= "" then return given end
+  local first
   for _, path in ipairs(files) do
     for _, file in ipairs(files_in(path)) do
       local found = state_dir_in(read_text(file) or "")
-      if found then return found end
+      if found then return beside(file, found) end
+      first = first or file
     end
   end
-  return "./.sluice"
+  return beside(first or "", "./.sluice")
 end
 
 -- Sends a command; gives the decoded answer, or nil and why there is none.
