@@ -12,7 +12,7 @@ fields.topic = { type = "string", required = true, match = "^[%w._-]+$", len_max
 fields.key_by_lua = { type = "string", len_min = 1, custom_validator = code.check,
   about = "Lua code that returns the record's key, so that those of one key stay in order" }
 fields.custom_fields_by_lua = logging.custom_fields_by_lua
-fields.queue = typedefs.queue { default = { max_batch_size = 200, max_coalescing_delay = 1, max_entries = 50000 } }
+fields.queue = typedefs.queue_with { max_batch_size = 200, max_coalescing_delay = 1, max_entries = 50000 }
 fields.producer_async = { type = "boolean", default = true,
   about = "false: each record goes out at once, and waits for no others" }
 fields.producer_async_flush_timeout.about = "older name of `queue.max_coalescing_delay`, in milliseconds"

@@ -18,7 +18,7 @@ return {
       { tls = { type = "boolean", required = true, default = false, about = "whether TLS is spoken" } },
       { tls_sni = { type = "string", about = "server name to ask for, and to verify; `host` unless told" } },
       { ssl_verify = { type = "boolean", default = false, about = "whether the server's certificate must be good" } },
-      { queue = typedefs.queue { default = { max_batch_size = 200, max_coalescing_delay = 0.1 } } },
+      { queue = typedefs.queue_with { max_batch_size = 200, max_coalescing_delay = 0.1 } },
       { custom_fields_by_lua = logging.custom_fields_by_lua },
     } } },
   },

@@ -192,6 +192,18 @@ local function deep(value)
   return getmetatable(value) == false and setmetatable(result, meta) or result
 end
 
+-- The queue with other defaults, which hold for what an instance leaves out of it as well; those of a record's own
+-- `default` hold where it says nothing of the queue only.
+---@param defaults table<string, any> by field
+function typedefs.queue_with(defaults)
+  local field = deep(typedefs.queue)
+  for _, entry in ipairs(field.fields) do
+    local name, one = next(entry)
+    if defaults[name] ~= nil then one.default = defaults[name] end
+  end
+  return field
+end
+
 -- All of them anew, for a plugin's schema, which may do with them as it likes.
 function typedefs.copy()
   local result = deep(typedefs)

@@ -96,6 +96,14 @@ describe("kafka-log", function()
       assert.equal(201, #records())
     end)
 
+    it("in such batches too where the queue is told something else", function()
+      start { queue = { max_entries = 300 } }
+      for i = 1, 200 do gateway:get("/" .. i) end
+      assert.equal(200, #records())
+      gateway:get("/201")
+      assert.equal(200, #records())
+    end)
+
     it("at once and side by side when told not to be asynchronous", function()
       start { producer_async = false }
       gateway:get("/1")
