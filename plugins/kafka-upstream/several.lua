@@ -8,9 +8,12 @@ local json = require "sluice.json"
 local lines = require "kafka-upstream.lines"
 local record = require "kafka-upstream.record"
 local sender = require "kafka-upstream.sender"
+local sleep = require "sluice.sleep"
 local sources = require "kafka-upstream.sources"
 
 local several = {}
+
+local TURN = 256 -- elements of a batch that are worked on at one go
 
 -- ---- Which parts a body has ----------------------------------------------------------------------------------------
 
@@ -136,8 +139,12 @@ local function send_all(plan, exchange, asked)
   for i = 1, #list do
     local it, refusal = sender.make(plan, list[i])
     made[i], refusals[i] = it or false, refusal or false
+    if i % TURN == 0 then sleep(0) end -- others have their turn
   end
-  for i = 1, #list do many:take(made[i], refusals[i], list[i].text, asked.topics) end
+  for i = 1, #list do
+    many:take(made[i], refusals[i], list[i].text, asked.topics)
+    if i % TURN == 0 then sleep(0) end
+  end
   return many:answer(plan)
 end
 
