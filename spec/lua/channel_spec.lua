@@ -195,6 +195,29 @@ describe("channel", function()
     assert.equal(0, tell("seats").seats)
   end)
 
+  it("leaves plugins of phase log what they want to know", function()
+    gateway = spec.gateway { plugins = { { name = "tell" }, { name = "seen" } },
+      plugins_code = { tell = PLUGIN, seen = [[
+      return { version = "1", priority = 9,
+        rewrite = function(conf, exchange) exchange.ctx.since = "kept" end,
+        access = function(conf, exchange) exchange.ctx.since = "kept" end,
+        log = function(conf, exchange)
+          require("sluice").log.notice("seen", { type = exchange.response:get_header("content-type"),
+            since = exchange.ctx.since, who = exchange.request:get_header("x-who"), size = exchange.response:get_size(),
+            path = exchange.request:get_path(), status = exchange.response:get_status() })
+        end } ]] } }
+    tell("open", { labels = { "0/" }, positions = { 0 } })
+    local client = gateway:connect()
+    client:send { method = "POST", path = "/join", body = "{}", headers = { ["X-Who"] = "me" } }
+    tell("put", { text = "a\n\n", slot = 1, offset = 0 })
+    assert.equal(">id: 0/0\na\n\n", seen(client))
+    client:close()
+    local line = gateway:log("path=/join")[1]
+    for _, fact in ipairs { "type=text/event-stream", "since=kept", "who=me", "status=200" } do
+      assert.matches(fact, type(line) == "table" and line.text or line, 1, true)
+    end
+  end)
+
   it("sends many messages to one seat in turns", function()
     tell("open", { labels = { "0/" }, positions = { 0 }, messages = 1000, ids = false })
     for offset = 0, 299 do tell("put", { text = "m", slot = 1, offset = offset, quiet = true }) end
