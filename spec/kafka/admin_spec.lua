@@ -229,6 +229,35 @@ describe("kafka.admin", function()
     end
   end)
 
+  it("goes with its cluster, and with its worker, whatever is still asked", function()
+    local own = gateway.start(CONFIG:format(shared.servers, silent_port), { plugins = { runs = RUNS } })
+    local response = own:request { path = "/", body = [[
+      local kafka, sluice = ...
+      local silent, told = kafka.admin("silent", { timeout = 120 }), {}
+      for i, ask in ipairs { "groups", "metadata", "metadata", "metadata", "groups" } do
+        sluice.timer.at(0, function() told[i] = select(3, silent[ask](silent)) or "none" end)
+      end
+      sluice.sleep(0.3)
+      GONE = told
+      return #told
+    ]] }
+    assert.same({ 0 }, cjson.decode(response.body).said)
+    own:write_config((CONFIG:format(shared.servers, silent_port):gsub("    silent:[^\n]+\n", "")))
+    process.wait_until(function()
+      local told = own:request { path = "/", body = "return #GONE" }
+      return told.status == 200 and cjson.decode(told.body).said[1] == 5
+    end, 10, "the end of what was asked of a cluster that left")
+    local codes = cjson.decode(own:request({ path = "/", body = "return GONE" }).body).said[1]
+    assert.same({ "closed", "closed", "closed", "closed", "closed" }, codes)
+    own:request { path = "/", body = [[
+      local kafka, sluice = ...
+      local away = kafka.admin("away", { timeout = 120 })
+      for _ = 1, 5 do sluice.timer.at(0, function() away:metadata() away:groups() end) end
+      sluice.sleep(0.2)
+    ]] }
+    assert.equal(0, (own:stop()))
+  end)
+
   it("refuses clusters that there are not, and names with a zero", function()
     assert.equal("cluster", run [[return select(3, kafka.admin("nowhere"):groups())]])
     assert.equal("invalid", run [[return select(3, admin:topic("a\0b"))]])
