@@ -108,6 +108,14 @@ describe("kafka-upstream with cloudevents", function()
     assert.same({ 422, "cloudevents.datacontenttype" }, { response.status, response.json.field })
   end)
 
+  it("gives it the id that it is told", function()
+    with { type = "t", source = "/s", id = "$(body.id)" }
+    local response, records = send('{"id":"o-5"}', { ["Content-Type"] = "application/json" })
+    assert.same({ 200, "o-5" }, { response.status, records[1].headers.ce_id })
+    assert.same({ 422, "cloudevents.id" },
+      { send('{"id":""}').status, send('{"id":""}').json.field })
+  end)
+
   it("is not for a value of another kind, nor for a type without a source", function()
     local function check(config)
       config.topic = "t"

@@ -54,6 +54,20 @@ describe("kafka-upstream with idempotency", function()
     assert.equal(4, count())
   end)
 
+  it("knows the same key of another consumer for another", function()
+    gateway = spec.gateway {
+      topics = { orders = 1 },
+      consumers = { { username = "ada", keyauth_credentials = { { key = "a" } } },
+        { username = "bob", keyauth_credentials = { { key = "b" } } } },
+      plugins = { { name = "key-auth" },
+        { name = "kafka-upstream", config = { topic = "orders", value = "body", idempotency = {} } } },
+    }
+    for _, key in ipairs { "a", "b", "a", "b" } do
+      assert.equal(200, gateway:post("/in", "v", { apikey = key, ["Idempotency-Key"] = "same" }).status)
+    end
+    assert.equal(2, count())
+  end)
+
   it("refuses a key that comes with another request", function()
     with {}
     gateway:post("/in", "v", KEY)
