@@ -337,7 +337,7 @@ static rd_kafka_resp_err_t run_metadata(struct ask *ask, rd_kafka_t *rk, int mos
   tell_metadata(&ask->answer, rk, metadata, most_ms);
   text_puts(&ask->answer, "]}");
   rd_kafka_metadata_destroy(metadata);
-  return code;
+  return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
 static rd_kafka_resp_err_t run_offsets(struct ask *ask, rd_kafka_t *rk, int most_ms) {
