@@ -22,6 +22,7 @@ enum {
   BATCH_PRIVATE = 8, // records may be of 1 MB each, and all of a batch are taken
   TURN_BYTES = 4 * 1024 * 1024,
   PRIVATE_RECORDS = 1024,
+  NUDGE_EVERY_BYTES = 4 * 1024 * 1024,
   PRIVATE_BYTES = 1024 * 1024
 };
 
@@ -128,6 +129,33 @@ static bool feed_take(struct feed *feed, size_t *taken) {
   return count <= 0;
 }
 
+// librdkafka 2.0.2 looks only once a second whether a queue that was full has room again, unless its broker's thread is
+// woken by something: without this a reader that catches up gets one queue of records a second.
+static void feed_nudge_run(struct errand *errand) {
+  struct feed *feed = (struct feed *)((char *)errand - offsetof(struct feed, nudge));
+  rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR_NO_ERROR;
+  for (uint32_t i = 0; !code && i < feed->partition_count; i++) {
+    int64_t low, high;
+    if (feed->partitions[i].unwanted) continue;
+    code = rd_kafka_query_watermark_offsets(feed->rk, feed->topic, (int32_t)i, &low, &high, CALL_MS);
+  }
+}
+
+static void feed_on_nudged(struct errand *errand) {
+  struct feed *feed = (struct feed *)((char *)errand - offsetof(struct feed, nudge));
+  feed->nudging = false;
+  if (feed->ends_after) errands_submit(feed->cluster->kafka->errands, &feed->errand);
+}
+
+static void feed_nudge(struct feed *feed, size_t taken) {
+  feed->taken_since_nudge += taken;
+  if (!feed->owner || feed->nudging || feed->taken_since_nudge < NUDGE_EVERY_BYTES) return;
+  feed->taken_since_nudge = 0;
+  feed->nudging = true;
+  feed->nudge = (struct errand){.run = feed_nudge_run, .on_done = feed_on_nudged};
+  errands_submit(feed->cluster->kafka->errands, &feed->nudge);
+}
+
 static void on_feed_readable(struct ev_loop *ev, struct ev_io *io, int events) {
   struct feed *feed = io->data;
   uint64_t count;
@@ -138,6 +166,7 @@ static void on_feed_readable(struct ev_loop *ev, struct ev_io *io, int events) {
   eventfd_read(feed->records.fd, &count);
   for (int most = TURN_BATCHES; most > 0 && !empty && taken < TURN_BYTES && !feed_is_full(feed); most--)
     empty = feed_take(feed, &taken);
+  feed_nudge(feed, taken);
   // A full private feed is kicked by its reader instead.
   if (!empty && !feed_is_full(feed)) queue_watch_kick(&feed->records);
   feed_wake(feed);
@@ -339,7 +368,10 @@ static void feed_end(struct feed *feed) {
   }
   feed_move(feed, FEED_STOPPING);
   feed->errand = (struct errand){.run = feed_stop_run, .on_done = feed_on_stopped};
-  errands_submit(feed->cluster->kafka->errands, &feed->errand);
+  if (feed->nudging)
+    feed->ends_after = true; // an errand of it has its handle
+  else
+    errands_submit(feed->cluster->kafka->errands, &feed->errand);
 }
 
 void feed_stop(struct feed *feed) {

@@ -19,6 +19,7 @@
 enum {
   TURN_EVENTS = 512,
   TURN_BYTES = 4 * 1024 * 1024,
+  NUDGE_EVERY_BYTES = 4 * 1024 * 1024,
   STALLED_US = 1000000, // full for that long: pause
   POLL_MOST_US = 60 * 1000000
 };
@@ -287,6 +288,15 @@ static void member_make_room(struct kafka_member *member) {
   act_submit(member, ACT_UNSTALL, places_flowing(member));
 }
 
+// librdkafka 2.0.2 looks only once a second whether a queue that was full has room again, unless its broker's thread is
+// woken by something: without this a member gets one queue of records a second.
+static void member_nudge(struct kafka_member *member) {
+  member->taken += member->current->size;
+  if (member->taken < NUDGE_EVERY_BYTES || member->acts || member->state != MEMBER_LIVE) return;
+  member->taken = 0;
+  act_submit(member, ACT_NUDGE, places_flowing(member));
+}
+
 int kafka_group_next(struct kafka_member *member, const struct kafka_record **out) {
   *out = NULL;
   record_release(member->current);
@@ -311,6 +321,7 @@ int kafka_group_next(struct kafka_member *member, const struct kafka_record **ou
   }
   member_make_room(member);
   if (member->current) {
+    member_nudge(member);
     *out = &member->current->view;
     return BRIDGE_OK;
   }

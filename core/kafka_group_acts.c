@@ -7,7 +7,7 @@
 
 #include "kafka_member.h"
 
-enum { COMMITS_MAX = 64, ACTS_MAX = 64, TIMEOUT_MOST_MS = 60000 };
+enum { COMMITS_MAX = 64, ACTS_MAX = 64, TIMEOUT_MOST_MS = 60000, NUDGE_MS = 250 };
 
 // ---- On a helper thread ----
 
@@ -78,6 +78,15 @@ static void end_metadata(rd_kafka_topic_partition_t *place) {
   if (!ended) place->metadata_size = 0;
   free(place->metadata);
   place->metadata = ended;
+}
+
+static void run_nudge(struct act *act) {
+  rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR_NO_ERROR;
+  for (int i = 0; !code && i < act->places->cnt; i++) {
+    const rd_kafka_topic_partition_t *one = &act->places->elems[i];
+    int64_t low, high;
+    code = rd_kafka_query_watermark_offsets(act->member->rk, one->topic, one->partition, &low, &high, NUDGE_MS);
+  }
 }
 
 static void run_committed(struct act *act) {
@@ -153,6 +162,7 @@ static void act_run(struct errand *errand) {
       [ACT_STALL] = run_pause,         [ACT_UNSTALL] = run_resume, [ACT_COMMITTED] = run_committed,
       [ACT_SEEK] = run_seek,           [ACT_PAUSE] = run_pause,    [ACT_RESUME] = run_resume_again,
       [ACT_SUBSCRIBE] = run_subscribe, [ACT_CHOOSE] = run_choose,  [ACT_LEAVE] = run_leave,
+      [ACT_NUDGE] = run_nudge,
   };
   struct act *act = (struct act *)((char *)errand - offsetof(struct act, errand));
   runs[act->kind](act);

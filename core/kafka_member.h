@@ -18,6 +18,7 @@ enum act_kind {
   ACT_REVOKE,
   ACT_STALL, // by itself, because nobody asks
   ACT_UNSTALL,
+  ACT_NUDGE,     // see member_nudge
   ACT_COMMITTED, // from here on as asked for: see kafka_group_act
   ACT_SEEK,
   ACT_PAUSE,
@@ -90,6 +91,7 @@ struct kafka_member {
   rd_kafka_topic_partition_list_t *answer;
   struct record_list fetched;
   struct record *current; // what the last kafka_group_next gave
+  size_t taken;           // bytes given since the last nudge
   int64_t full_since_us;  // 0: there is room
   bool stalled;           // fetching is paused, or about to be
   uint32_t holds;         // acts under way that hold the queue

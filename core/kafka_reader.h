@@ -25,6 +25,10 @@ struct feed {
   struct kafka_reader *owner; // of a private feed; NULL: shared
   enum feed_state state;
   struct errand errand;
+  struct errand nudge;      // see feed_nudge
+  size_t taken_since_nudge; // bytes
+  bool nudging;
+  bool ends_after;               // the nudge under way: then the feed's last errand
   struct kafka_position *wanted; // where to start; an offset may be KAFKA_EARLIEST, KAFKA_LATEST or KAFKA_NOWHERE
   uint32_t wanted_count;
   rd_kafka_conf_t *conf; // until `rk` has it
