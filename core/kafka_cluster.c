@@ -137,7 +137,7 @@ static const struct setting defaults_of_producer[] = {
 static const struct setting defaults_of_consumer[] = {
     {"fetch.wait.max.ms", "500"},
     {"fetch.error.backoff.ms", "100"},
-    {"queued.max.messages.kbytes", "16384"},
+    {"queued.max.messages.kbytes", "8192"},
     {NULL, NULL},
 };
 // What feeds rely on.

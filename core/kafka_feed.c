@@ -22,7 +22,7 @@ enum {
   BATCH_PRIVATE = 8, // records may be of 1 MB each, and all of a batch are taken
   TURN_BYTES = 4 * 1024 * 1024,
   PRIVATE_RECORDS = 1024,
-  NUDGE_EVERY_BYTES = 4 * 1024 * 1024,
+  NUDGE_EVERY_BYTES = 2 * 1024 * 1024,
   PRIVATE_BYTES = 1024 * 1024
 };
 

@@ -19,7 +19,7 @@
 enum {
   TURN_EVENTS = 512,
   TURN_BYTES = 4 * 1024 * 1024,
-  NUDGE_EVERY_BYTES = 4 * 1024 * 1024,
+  NUDGE_EVERY_BYTES = 2 * 1024 * 1024,
   STALLED_US = 1000000, // full for that long: pause
   POLL_MOST_US = 60 * 1000000
 };
