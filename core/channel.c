@@ -330,6 +330,7 @@ static void put_whole(struct seat *seat, const struct news *news) {
 }
 
 static void seat_send(struct seat *seat, const struct news *news) {
+  struct exchange *exchange = seat->exchange; // which may end with the first piece
   if (!seat->positions || news->id.bytes == 0) {
     put_whole(seat, news);
     return;
@@ -340,7 +341,7 @@ static void seat_send(struct seat *seat, const struct news *news) {
   struct text id = {0};
   put_id(&id, seat->channel, seat->positions, news->slot);
   if (copies) text_put(&id, only->data, only->len);
-  exchange_put_body(seat->exchange, NULL, (struct slice){id.data, (uint32_t)id.len}, true);
+  exchange_put_body(exchange, NULL, (struct slice){id.data, (uint32_t)id.len}, true);
   text_free(&id);
   if (!copies && seat->exchange) put_buffer(seat, &news->text);
 }

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -38,6 +39,7 @@
 
 enum {
   CHUNKS_KEPT = 64,
+  LARGE_BYTES = 128 * 1024, // what malloc gets from the system, and gives back
   ACCEPT_MOST = 32,
   JOBS_MOST = 100000,
   DRAIN_GRACE_US = 1000000,
@@ -645,6 +647,9 @@ void worker_free(struct worker *worker) {
 
 int worker_main(const struct worker_options *options) {
   struct error error = {0};
+  // Told once, it does not grow: else, after the first of Kafka's large fetches was freed, the next would come from heaps
+  // that keep their pages.
+  mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
   struct worker *worker = worker_new(options, &error);
   if (!worker) {
     struct log log = options->log;
