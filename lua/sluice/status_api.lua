@@ -42,7 +42,7 @@ local function status(exchange)
 end
 
 -- Answers of any length are made and sent in pieces, and others have their turn between them.
-local SLICE_S, PIECE_BYTES = 0.0003, 16384
+local SLICE_S, PIECE_BYTES = 0.0001, 16384
 
 -- A function that lets the loop run whenever the work has had its slice.
 local function pacer()
