@@ -4,14 +4,17 @@
 --   peers.serve("consumers", function(text) return answer(text) end)     -- in `configure`, so in each worker
 --   local text, err = peers.call(peers.owner("billing"), "consumers", question, 10)
 --
--- Texts cross as they are. A worker that does not run, or has not begun to serve, is "away".
+-- Texts cross as they are. A worker that does not run, or has not begun to serve, is waited for: one that ended is made
+-- again at once. One that does not come is "away".
 
 local ffi = require "ffi"
 local check = require "sluice.api.check"
 local core = require "sluice.api.core"
 local hash = require "sluice.hash"
 local log = require "sluice.log"
+local sleep = require "sluice.sleep"
 local socket = require "sluice.socket"
+local time = require "sluice.time"
 
 local C, worker = core.C, core.worker
 local tonumber, pcall, tostring = tonumber, pcall, tostring
@@ -21,6 +24,8 @@ local peers = {}
 local PATH = "^/peers/([%w._-]+)$"
 local LINE_BYTES = 1024
 local TEXT_BYTES_MAX = 256 * 1024 * 1024
+local AWAY_SECONDS_MAX = 3
+local AWAY_PAUSE_S = 0.02 -- between looks for a worker that is away
 local IDLE_MAX = 4 -- connections that are kept to each worker
 
 local served = {} -- functions by name
@@ -122,16 +127,8 @@ local function exchange_texts(connection, name, text)
   return answer, status
 end
 
--- Asks a worker, and waits.
----@param id integer of the worker
----@param name string
----@param text string
----@param seconds number
----@return string|nil text
----@return "away"|"failed"|string|nil err
-function peers.call(id, name, text, seconds)
-  check.string("peers.call", "name", name)
-  check.string("peers.call", "text", text)
+-- "away" is said before the other one has seen anything of the question.
+local function ask(id, name, text, seconds)
   local connection = connect(id)
   if not connection then return nil, "away" end
   connection:set_timeout(seconds)
@@ -144,6 +141,26 @@ function peers.call(id, name, text, seconds)
   if status == 404 then return nil, "away" end
   if status ~= 200 then return nil, "failed" end
   return answer
+end
+
+-- Asks a worker, and waits.
+---@param id integer of the worker
+---@param name string
+---@param text string
+---@param seconds number
+---@return string|nil text
+---@return "away"|"failed"|string|nil err
+function peers.call(id, name, text, seconds)
+  check.string("peers.call", "name", name)
+  check.string("peers.call", "text", text)
+  if id < 1 or id > C.bridge_worker_count(worker) then return nil, "away" end
+  local begun = time.monotonic()
+  while true do
+    local answer, err = ask(id, name, text, seconds)
+    local waited = time.monotonic() - begun
+    if err ~= "away" or waited + AWAY_PAUSE_S >= math.min(seconds, AWAY_SECONDS_MAX) then return answer, err end
+    sleep(AWAY_PAUSE_S)
+  end
 end
 
 return peers
