@@ -24,6 +24,7 @@ errors.UNAUTHENTICATED = 40101
 errors.FORBIDDEN = 40301
 errors.KAFKA = 50002
 errors.RETRIABLE = 50003
+errors.BROKER_NOT_AVAILABLE = 50302
 
 local function set_of(names)
   local set = {}
@@ -48,7 +49,7 @@ local RETRIABLE = set_of [[
   timeout _TIMED_OUT _TRANSPORT _ALL_BROKERS_DOWN _RESOLVE _TIMED_OUT_QUEUE _MSG_TIMED_OUT _WAIT_COORD _DESTROY
   LEADER_NOT_AVAILABLE NOT_LEADER_FOR_PARTITION REQUEST_TIMED_OUT NETWORK_EXCEPTION COORDINATOR_LOAD_IN_PROGRESS
   COORDINATOR_NOT_AVAILABLE NOT_COORDINATOR NOT_ENOUGH_REPLICAS NOT_ENOUGH_REPLICAS_AFTER_APPEND NOT_CONTROLLER
-  KAFKA_STORAGE_ERROR BROKER_NOT_AVAILABLE REPLICA_NOT_AVAILABLE GROUP_LOAD_IN_PROGRESS REBALANCE_IN_PROGRESS
+  KAFKA_STORAGE_ERROR REPLICA_NOT_AVAILABLE GROUP_LOAD_IN_PROGRESS REBALANCE_IN_PROGRESS
   OFFSET_NOT_AVAILABLE PREFERRED_LEADER_NOT_AVAILABLE UNSTABLE_OFFSET_COMMIT THROTTLING_QUOTA_EXCEEDED closed
 ]]
 
@@ -64,7 +65,16 @@ end
 ---@param code string of sluice.kafka
 ---@return boolean
 function errors.is_retriable(code)
-  return RETRIABLE[code] or code == "full"
+  return RETRIABLE[code] or code == "BROKER_NOT_AVAILABLE" or code == "full"
+end
+
+-- v2: the code in the entry of a record.
+---@param code string of sluice.kafka
+---@return integer
+function errors.of_entry(code)
+  if LOGIN[code] then return errors.UNAUTHENTICATED end
+  if FORBIDDEN[code] then return errors.FORBIDDEN end
+  return errors.is_retriable(code) and errors.RETRIABLE or errors.KAFKA
 end
 
 ---@param code string of sluice.kafka
@@ -77,6 +87,7 @@ function errors.of(code)
   if FORBIDDEN[code] then return 403, errors.FORBIDDEN end
   if code == "GROUP_ID_NOT_FOUND" then return 404, 404 end
   if code == "full" or code == "cluster" then return 503, 503 end
+  if code == "BROKER_NOT_AVAILABLE" then return 503, errors.BROKER_NOT_AVAILABLE end
   if RETRIABLE[code] then return 500, errors.RETRIABLE end
   return 500, errors.KAFKA
 end

@@ -288,10 +288,22 @@ end
 
 -- ---- Questions -----------------------------------------------------------------------------------------------------
 
+-- Of a pattern: the topics that it has brought.
+local function subscription(it)
+  if it.mode ~= "pattern" then return { topics = it.mode == "topics" and it.topics or {} } end
+  local topics, seen = {}, {}
+  for _, place in ipairs(places_of(it)) do
+    if not seen[place.topic] then topics[#topics + 1] = place.topic end
+    seen[place.topic] = true
+  end
+  table.sort(topics)
+  return { topics = topics }
+end
+
 local OPERATIONS = {
   subscribe = subscribe, unsubscribe = unsubscribe, assign = assign, seek = seek, commit = commit,
   committed = committed, fetch = fetch,
-  subscription = function(it) return { topics = it.mode == "topics" and it.topics or {} } end,
+  subscription = subscription,
   assignment = function(it) return { places = places_of(it) } end,
   format = function(it) return { format = it.format } end,
 }

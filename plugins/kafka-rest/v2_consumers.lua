@@ -67,6 +67,12 @@ local function one_of(call, body, name, known, otherwise)
   return value
 end
 
+local function format_of(call, body)
+  local value = body.format
+  if type(value) == "string" then body.format = value:lower() end
+  return one_of(call, body, "format", FORMATS, "binary")
+end
+
 local KNOWN = { id = true, name = true, format = true, ["auto.offset.reset"] = true, ["auto.commit.enable"] = true,
   ["enable.auto.commit"] = true, ["fetch.min.bytes"] = true, ["consumer.request.timeout.ms"] = true,
   ["isolation.level"] = true }
@@ -84,7 +90,7 @@ local function options_of(call, body)
     cluster = call.cluster, most = conf.consumers_max, idle_s = conf.consumer_idle_timeout / 1000,
     timeout = conf.timeout / 1000, bytes_most = conf.consumer_bytes_max, request_most_s = most_s,
     request_s = wanted >= 0 and math.min(wanted / 1000, most_s) or math.min(1, most_s),
-    format = one_of(call, body, "format", FORMATS, "binary"),
+    format = format_of(call, body),
     from = one_of(call, body, "auto.offset.reset", { earliest = true, latest = true }, "latest"),
     auto_commit = truth(call, body, "auto.commit.enable", truth(call, body, "enable.auto.commit", true)),
     min_bytes = integer(call, body, "fetch.min.bytes", -1),
@@ -92,8 +98,10 @@ local function options_of(call, body)
   }
 end
 
+-- `id`, an older name of it, goes before.
 local function name_of(call, body)
-  local name = body.name
+  local name = body.id
+  if name == nil or name == null then name = body.name end
   if name == nil or name == null then return "rest-consumer-" .. sluice.uuid.v4() end
   if type(name) ~= "string" or name == "" or #name > 249 or name:find("[%c/]") then
     refuse_config(call, "name must be a text of up to 249 bytes without \"/\"")
@@ -207,18 +215,28 @@ end
 add_ends("beginning", "earliest")
 add_ends("end", "latest")
 
+-- Clients commit the offsets of the records that they have dealt with: the group goes on behind them.
+local function commit_into(call)
+  local put = offset_into(call)
+  return function(place, entry)
+    put(place, entry)
+    place.offset = place.offset + 1
+  end
+end
+
 -- Without a body: all that the instance has given.
 add("POST", "/offsets", function(call, group, name)
   local offsets = call:body().offsets
-  local places = offsets ~= nil and offsets ~= null and places_of(call, offsets, "offsets", offset_into(call)) or nil
+  local places = offsets ~= nil and offsets ~= null and places_of(call, offsets, "offsets", commit_into(call)) or nil
   ask(call, "commit", group, name, { places = places })
-  if call.exchange.request:get_query_arg("async") then call:answer(202) end
-  call:answer(204)
+  call:answer(200, json.array {})
 end)
 
 -- What the group has committed, this instance or another member.
 add("GET", "/offsets", function(call, group, name)
-  local places = places_of(call, call:body().partitions, "partitions")
+  local body, text = call:body()
+  if text == "{}" then call:refuse(404, errors.PARTITION_NOT_FOUND, "the body must tell which partitions") end
+  local places = places_of(call, body.partitions, "partitions")
   local offsets = json.array {}
   for _, place in ipairs(ask(call, "committed", group, name, { places = places }).places) do
     if place.offset then
@@ -283,7 +301,8 @@ routes.add("GET", "consumers/*/instances/*/records", "consume", function(call, g
   local format = ask(call, "format", group, name).format
   check_accept(call, format)
   local milliseconds = number_of(call, "timeout")
-  local args = { seconds = milliseconds and milliseconds / 1000, bytes = number_of(call, "max_bytes") }
+  local bytes = number_of(call, "max_bytes")
+  local args = { seconds = milliseconds and milliseconds / 1000, bytes = bytes ~= 0 and bytes or nil }
   local list = ask(call, "fetch", group, name, args, call.conf.consumer_request_timeout / 1000).records
   local span = record_traces.poll(call.exchange, { topic = list[1] and list[1].topic or "", cluster = call.cluster,
     group = group })

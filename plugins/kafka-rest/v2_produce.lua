@@ -97,7 +97,7 @@ local function read(call, topic, partition)
 end
 
 local function failed(err, code)
-  return { partition = null, offset = null, error_code = errors.is_retriable(code) and 2 or 1, error = err }
+  return { partition = null, offset = null, error_code = errors.of_entry(code), error = err }
 end
 
 local NOWHERE = { partition = null, offset = null, error_code = null, error = null } -- a plugin took it out

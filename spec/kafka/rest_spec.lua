@@ -381,7 +381,7 @@ describe("kafka-rest with a real broker", function()
         { ["Content-Type"] = JSON })
       assert.equal(200, status)
       assert.same({ 0, 1 }, { body.offsets[1].offset, body.offsets[4].offset })
-      assert.same({ 1, 1, cjson.null }, { body.offsets[2].error_code, body.offsets[3].error_code,
+      assert.same({ 50002, 50002, cjson.null }, { body.offsets[2].error_code, body.offsets[3].error_code,
         body.offsets[2].offset })
       assert.is_string(body.offsets[2].error)
     end)
@@ -391,7 +391,7 @@ describe("kafka-rest with a real broker", function()
       for _ = 1, 2 do
         local status, body = ask("POST", "/topics/" .. topic, { records = { { value = "b", partition = 9 } } },
           { ["Content-Type"] = JSON })
-        assert.same({ 200, 1 }, { status, body.offsets[1].error_code })
+        assert.same({ 200, 50002 }, { status, body.offsets[1].error_code })
         local _, entry = ask("POST", "/v3/clusters/" .. CLUSTER .. "/topics/" .. topic .. "/records",
           { partition_id = 9, value = { type = "STRING", data = "x" } })
         assert.equal(40403, entry.error_code)
@@ -443,6 +443,6 @@ describe("kafka-rest with a real broker", function()
     local status, body = ask("GET", "/away/brokers")
     assert.same({ 500, 50003 }, { status, body.error_code })
     status, body = ask("POST", "/away/topics/x", { records = { { value = "x" } } }, { ["Content-Type"] = JSON })
-    assert.same({ 200, 2 }, { status, body.offsets[1].error_code })
+    assert.same({ 200, 50003 }, { status, body.offsets[1].error_code })
   end)
 end)

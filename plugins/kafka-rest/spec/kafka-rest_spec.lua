@@ -63,6 +63,8 @@ describe("kafka-rest", function()
     assert.equal("application/json", type_for "application/json")
     assert.equal("application/json", type_for "application/vnd.kafka.v2+json;q=0.5, application/json")
     assert.equal("application/vnd.kafka.v2+json", type_for "application/vnd.kafka.v2+json, application/json;q=0.8")
+    assert.equal(JSON, type_for(JSON))
+    assert.equal("application/vnd.kafka.v2+json", type_for(JSON .. ";q=0.5, application/vnd.kafka.v2+json"))
   end)
 
   it("tells the error of each record", function()
@@ -74,8 +76,8 @@ describe("kafka-rest", function()
       local offsets = response.json.offsets
       return { response.status, response.json.error_code or offsets[1].error_code }
     end
-    assert.same({ 200, 1 }, entry "small")
-    assert.same({ 200, 2 }, entry "shy")
+    assert.same({ 200, 50002 }, entry "small")
+    assert.same({ 200, 50003 }, entry "shy")
     assert.same({ 404, 40401 }, entry "none")
     assert.same({ 403, 40301 }, entry "closed")
     assert.same({ 503, 503 }, entry "full")
@@ -89,7 +91,7 @@ describe("kafka-rest", function()
     local records = gateway:records "orders"
     assert.same({ 1, "A" }, { #records, records[1].value })
     local offsets = response.json.offsets
-    assert.same({ 0, require("sluice.json").null, 1 }, { offsets[1].offset, offsets[2].error_code,
+    assert.same({ 0, require("sluice.json").null, 50002 }, { offsets[1].offset, offsets[2].error_code,
       offsets[3].error_code })
   end)
 
