@@ -20,6 +20,13 @@ end
 
 v3.not_found = not_found
 
+-- What the client library has no request for. Confluent's proxy says the same of what its brokers are too old for.
+function v3.unsupported(method, pattern, class, what)
+  v3.add(method, pattern, class, function(call)
+    call:refuse(400, errors.BAD_REQUEST, "this gateway cannot " .. what)
+  end)
+end
+
 local function note_id(call, metadata)
   ids[call.cluster] = { id = metadata.id, at = sluice.time.monotonic() }
   call.cluster_id = metadata.id
@@ -243,5 +250,9 @@ v3.add("GET", "/topics/*/partitions/*/replicas/*", "read", function(call, name, 
   end
   not_found(call, "a replica at broker " .. broker)
 end)
+
+for _, pattern in ipairs { "/topics/-/partitions/-", "/topics/*/partitions/-", "/topics/*/partitions/*" } do
+  v3.unsupported("GET", pattern .. "/reassignment", "read", "ask for reassignments of partitions")
+end
 
 return v3

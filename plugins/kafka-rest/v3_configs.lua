@@ -141,3 +141,8 @@ end)
 v3.add("GET", "/broker-configs/*", "read", function(call, name)
   answer_one(call, cluster_owner(), cluster_entries(call), name)
 end)
+
+local CHANGE = "change what holds for all brokers: change each of them"
+v3.unsupported("POST", "/broker-configs:alter", "admin", CHANGE)
+v3.unsupported("PUT", "/broker-configs/*", "admin", CHANGE)
+v3.unsupported("DELETE", "/broker-configs/*", "admin", CHANGE)

@@ -250,7 +250,7 @@ describe("consumer instances of kafka-rest", function()
     assert.same({ 200, "rest-consumer-" }, { status, made.instance_id:sub(1, 14) })
     ask("DELETE", path)
     assert.equal(200, (ask("POST", "/consumers/named", { name = "same" })))
-    _, made = ask("POST", "/consumers/named", { id = "first", name = "second" })
+    made = select(2, ask("POST", "/consumers/named", { id = "first", name = "second" }))
     assert.equal("first", made.instance_id)
   end)
 

@@ -198,6 +198,22 @@ describe("kafka-rest with a real broker", function()
       assert.same({ 200, "KafkaClusterConfigList" }, { status, list.kind })
     end)
 
+    it("says what it cannot ask a cluster", function()
+      local topic = shared:topic()
+      for _, path in ipairs { "/topics/-/partitions/-", "/topics/" .. topic .. "/partitions/-",
+        "/topics/" .. topic .. "/partitions/0" } do
+        local status, body = v3("GET", path .. "/reassignment")
+        assert.same({ 400, 40002 }, { status, body.error_code })
+        assert.matches("cannot ask for reassignments", body.message, 1, true)
+      end
+      local change = { data = { { name = "log.cleaner.threads", value = "2" } } }
+      for _, request in ipairs { { "POST", ":alter" }, { "PUT", "/log.cleaner.threads" },
+        { "DELETE", "/log.cleaner.threads" } } do
+        local status, body = v3(request[1], "/broker-configs" .. request[2], change)
+        assert.same({ 400, 40002 }, { status, body.error_code })
+      end
+    end)
+
     it("creates, finds and deletes access control lists", function()
       local acl = { resource_type = "TOPIC", resource_name = "rest-guarded", pattern_type = "LITERAL",
         principal = "User:bob", host = "*", operation = "WRITE", permission = "DENY" }
