@@ -14,6 +14,7 @@ broker.__index = broker
 local JARS = ".cache/kafka/jars"
 local CLUSTER_ID = "c2x1aWNlLXNwZWMta2Fmaw" -- any 16 bytes in base64
 local START_SECONDS = 60
+local METADATA, METADATA_VERSION = 3, 4
 local CREATE_TOPICS, CREATE_TOPICS_VERSION = 19, 4
 local DELETE_RECORDS, DELETE_RECORDS_VERSION = 21, 1
 local TOPIC_ALREADY_EXISTS = 36
@@ -125,6 +126,14 @@ local function signed16(data, at)
   return tonumber(ffi.cast("int16_t", data:byte(at) * 256 + data:byte(at + 1)))
 end
 
+local function framed(body)
+  return int(4, #body) .. body
+end
+
+local function header(kind, version)
+  return int(2, kind) .. int(2, version) .. int(4, 1) .. text("spec")
+end
+
 local function create_topic_request(name, partitions, configs)
   local entries, count = "", 0
   for key, value in pairs(configs or {}) do
@@ -132,9 +141,11 @@ local function create_topic_request(name, partitions, configs)
     count = count + 1
   end
   local topic = text(name) .. int(4, partitions or 1) .. int(2, 1) .. int(4, 0) .. int(4, count) .. entries
-  local body = int(2, CREATE_TOPICS) .. int(2, CREATE_TOPICS_VERSION) .. int(4, 1) .. text("spec")
-    .. int(4, 1) .. topic .. int(4, 10000) .. "\0"
-  return int(4, #body) .. body
+  return framed(header(CREATE_TOPICS, CREATE_TOPICS_VERSION) .. int(4, 1) .. topic .. int(4, 10000) .. "\0")
+end
+
+local function metadata_request(name)
+  return framed(header(METADATA, METADATA_VERSION) .. int(4, 1) .. text(name) .. "\0")
 end
 
 -- The answer behind its length, or nil and why there is none.
@@ -161,11 +172,19 @@ end
 
 -- Deletes the records of a partition before an offset.
 function broker:delete_records(topic, partition, offset)
-  local body = int(2, DELETE_RECORDS) .. int(2, DELETE_RECORDS_VERSION) .. int(4, 1) .. text("spec")
-    .. int(4, 1) .. text(topic) .. int(4, 1) .. int(4, partition) .. int(8, offset) .. int(4, 10000)
-  local answer = assert(ask(self, int(4, #body) .. body))
+  local answer = assert(ask(self, framed(header(DELETE_RECORDS, DELETE_RECORDS_VERSION)
+    .. int(4, 1) .. text(topic) .. int(4, 1) .. int(4, partition) .. int(8, offset) .. int(4, 10000))))
   -- correlation id, throttle time, number of topics, name, number of partitions, partition, low watermark, error code
   assert(signed16(answer, 4 + 4 + 4 + 2 + #topic + 4 + 4 + 8 + 1) == 0, "records were not deleted")
+end
+
+-- How many partitions the broker itself knows of a topic: the controller, which makes it, tells it a moment later.
+function broker:known_partitions(name)
+  local answer, why = ask(self, metadata_request(name))
+  if not answer then return nil, why end
+  -- error code, name, whether it is internal, number of partitions
+  local _, at = answer:find("\0\0" .. text(name) .. "\0", 9, true)
+  return at and answer:byte(at + 3) * 256 + answer:byte(at + 4) or 0
 end
 
 local topics = 0
@@ -176,6 +195,7 @@ function broker:topic(partitions, configs)
   local name = ("spec-%d-%d"):format(posix.getpid(), topics)
   local ok, why = self:create_topic(name, partitions, configs)
   assert(ok, why)
+  process.wait_until(function() return self:known_partitions(name) == (partitions or 1) end, 30, "topic " .. name)
   return name
 end
 
