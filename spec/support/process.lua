@@ -42,22 +42,54 @@ function process.wait_until(condition, seconds, what)
   end
 end
 
-local given = {}
-local next_port = 10000 + (posix.getpid() * 97 + os.time() * 13) % 20000
+-- ---- Ports ----
+-- Below the range from which the kernel takes ports for outgoing connections, so that none of those comes to sit there.
+-- Suites run side by side, and a port that was given may be free for a time (a broker takes seconds to start, another
+-- one is killed and comes back): each process takes its ports from blocks of its own. Who listens on the first port of
+-- a block has it.
 
--- A port on 127.0.0.1 that nobody listens on. Below the range from which the kernel takes ports for outgoing
--- connections, so that none of those comes to sit on it.
-function process.free_port()
-  for _ = 1, 20000 do
-    next_port = next_port >= 30000 and 10000 or next_port + 1
-    local fd = not given[next_port] and posix.listen("127.0.0.1", next_port)
+local FIRST_PORT, BLOCKS, BLOCK_PORTS = 10000, 40, 500
+
+local registry = debug.getregistry() -- outlasts this module, which busted forgets between files
+local blocks = registry["sluice.spec.ports"] or {} -- { first =, last = }; ports come from the latest
+registry["sluice.spec.ports"] = blocks
+local given = {} -- in this file
+
+local function claim_block()
+  local from = posix.getpid() + os.time() + #blocks
+  for i = 1, BLOCKS do
+    local first = FIRST_PORT + (from + i) % BLOCKS * BLOCK_PORTS
+    local fd = posix.listen("127.0.0.1", first)
     if fd then
-      posix.C.sys_close_fd(fd)
-      given[next_port] = true
-      return next_port
+      blocks[#blocks + 1] = { first = first, last = first, fd = fd }
+      return
     end
   end
-  error("no free port")
+  error("no free block of ports")
+end
+
+-- The next port of the latest block that nobody listens on.
+local function port_of_block()
+  local block = blocks[#blocks]
+  for _ = 1, block and BLOCK_PORTS - 1 or 0 do
+    block.last = block.last < block.first + BLOCK_PORTS - 1 and block.last + 1 or block.first + 1
+    local fd = not given[block.last] and posix.listen("127.0.0.1", block.last)
+    if fd then
+      posix.C.sys_close_fd(fd)
+      return block.last
+    end
+  end
+end
+
+-- A port on 127.0.0.1 that nobody listens on, and no other spec's process will take.
+function process.free_port()
+  local port = port_of_block()
+  while not port do
+    claim_block()
+    port = port_of_block()
+  end
+  given[port] = true
+  return port
 end
 
 -- Starts a program. `options`: env (name -> value; false removes), cwd, directory (for its output; else a new one,
@@ -142,7 +174,6 @@ end
 function process.at_exit(action)
   local sentinel = newproxy(true)
   getmetatable(sentinel).__gc = action
-  local registry = debug.getregistry()
   registry[sentinel] = true
 end
 
