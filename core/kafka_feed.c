@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Feeds: one consumer of one topic and the records it brought. A shared feed starts at the topic's end when the first
-// reader comes, keeps a bounded window, drops its oldest record for a new one, and stops with its last reader. A private
-// feed serves one reader from older offsets, drops nothing, and stops reading while its reader does not.
+// Feeds: one consumer of one topic and the records it brought. A shared feed starts a little before the topic's end when
+// the first reader comes, keeps a bounded window, drops its oldest record for a new one, and stops with its last reader.
+// A private feed serves one reader from older offsets, drops nothing, and stops reading while its reader does not.
+//
+// The little before the end is for readers that come back, all of them at one time when a gateway has been started
+// again: without it each would need a feed of its own for what it has missed meanwhile.
 //
 // librdkafka's simple consumer is used, without a group: a gateway's readers each want every record, and nobody waits
 // for a coordinator. Starting (offsets must be asked for) and ending one block, so both are errands.
@@ -23,7 +26,9 @@ enum {
   TURN_BYTES = 4 * 1024 * 1024,
   PRIVATE_RECORDS = 1024,
   NUDGE_EVERY_BYTES = 2 * 1024 * 1024,
-  PRIVATE_BYTES = 1024 * 1024
+  PRIVATE_BYTES = 1024 * 1024,
+  BACK_RECORDS = 4096, // before the end, of all partitions
+  BACK_BYTES = 4 * 1024 * 1024
 };
 
 static struct feed *feed_of_errand(struct errand *errand) {
@@ -85,10 +90,43 @@ static enum record_gap gap_before(const struct feed *feed, const rd_kafka_messag
   return low > next ? GAP_LOST : GAP_NONE;
 }
 
+// The records from before the start are too large to be worth it: as if the feed had begun at the end. Readers that
+// were to have some of them find that the window has gone on.
+static void feed_leap(struct feed *feed) {
+  while (feed->seq_first < feed->seq_next) feed_evict(feed);
+  feed->seq_first = ++feed->seq_next;
+  for (uint32_t i = 0; i < feed->partition_count; i++) {
+    struct feed_partition *partition = &feed->partitions[i];
+    if (partition->next < partition->end) {
+      partition->leaps = true;
+      partition->next = partition->end;
+      rd_kafka_seek(feed->rkt, (int32_t)i, partition->end, 0); // what comes until then is passed over
+    }
+    partition->first = partition->next;
+  }
+}
+
+// Whether the record is one that the feed wants.
+static bool feed_wants(struct feed *feed, const rd_kafka_message_t *message) {
+  struct feed_partition *partition = &feed->partitions[message->partition];
+  if (message->offset >= partition->end) {
+    partition->leaps = false;
+    return true;
+  }
+  if (partition->leaps) return false;
+  if (feed->owner || message->offset < partition->next) return true; // the latter: the log has begun anew
+  feed->back_bytes += message->len;
+  if (feed->back_bytes <= BACK_BYTES) return true;
+  feed_leap(feed);
+  return false;
+}
+
 static void on_record(struct feed *feed, const rd_kafka_message_t *message) {
   struct feed_partition *partition = &feed->partitions[message->partition];
+  if (!feed_wants(feed, message)) return;
   enum record_gap gap = gap_before(feed, message);
   if (gap > partition->ahead) partition->ahead = gap;
+  if (gap == GAP_REWOUND) partition->end = 0; // of another log
   partition->next = message->offset + 1;
   count_consumed(feed->cluster, feed->topic, message);
   struct record *record = record_new(feed->cluster->kafka, feed->topic, message);
@@ -110,6 +148,7 @@ static void on_message(struct feed *feed, const rd_kafka_message_t *message) {
   if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF && known) {
     struct feed_partition *partition = &feed->partitions[message->partition];
     if (message->offset > partition->next) partition->next = message->offset;
+    partition->leaps = false;
     return;
   }
   // Everything else librdkafka tries again: a broker that restarts may for a while not know the topic.
@@ -247,17 +286,28 @@ static rd_kafka_resp_err_t ask_partitions(struct feed *feed) {
   return code;
 }
 
+// How far before the end of a partition a shared feed starts.
+static int64_t feed_back(const struct feed *feed) {
+  uint32_t records = feed->cluster->window_records / 2;
+  return (records < BACK_RECORDS ? records : BACK_RECORDS) / feed->partition_count;
+}
+
 static void start_at(struct feed *feed, int32_t index, int64_t low, int64_t high) {
   struct feed_partition *partition = &feed->partitions[index];
-  int64_t wanted = feed->owner ? KAFKA_EARLIEST : high;
+  int64_t back = high - feed_back(feed);
+  int64_t wanted = feed->owner || back < 0 ? KAFKA_EARLIEST : back;
   for (uint32_t i = 0; i < feed->wanted_count; i++)
     if (feed->wanted[i].partition == index) wanted = (int64_t)feed->wanted[i].offset;
   bool any = wanted == KAFKA_EARLIEST || wanted == KAFKA_LATEST || wanted == KAFKA_NOWHERE;
   bool unwanted = wanted == KAFKA_NOWHERE;
   if (wanted == KAFKA_LATEST || unwanted) wanted = high;
   int64_t start = wanted < low ? low : wanted > high ? high : wanted;
-  *partition = (struct feed_partition){
-      .low = low, .first = start, .next = start, .gap = !any && start != wanted, .unwanted = unwanted};
+  *partition = (struct feed_partition){.low = low,
+                                       .first = start,
+                                       .next = start,
+                                       .end = feed->owner ? start : high,
+                                       .gap = !any && start != wanted,
+                                       .unwanted = unwanted};
 }
 
 static int start_offsets(struct feed *feed, int64_t deadline_ms) {

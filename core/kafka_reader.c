@@ -143,6 +143,11 @@ static void reader_fail(struct kafka_reader *reader, const char *text) {
   if (reader->waiting_link) waking_add(kafka, reader);
 }
 
+// Where what is new begins: a feed that starts may not have come there yet.
+static int64_t newest_in(const struct feed_partition *partition) {
+  return partition->next > partition->end ? partition->next : partition->end;
+}
+
 // Where partition `index` of the topic is to be read from, as asked for.
 static int64_t wanted_at(const struct kafka_reader *reader, uint32_t index) {
   int64_t offset = (int64_t)reader->from;
@@ -150,7 +155,7 @@ static int64_t wanted_at(const struct kafka_reader *reader, uint32_t index) {
     if (reader->wanted[i].partition == (int32_t)index) offset = (int64_t)reader->wanted[i].offset;
   const struct feed_partition *partition = &reader->shared->partitions[index];
   if (offset == KAFKA_NOWHERE) return UNWANTED;
-  if (offset == KAFKA_LATEST) return partition->next;
+  if (offset == KAFKA_LATEST) return newest_in(partition);
   if (offset == KAFKA_EARLIEST && partition->first <= partition->low) return partition->low;
   return offset;
 }
@@ -158,7 +163,7 @@ static int64_t wanted_at(const struct kafka_reader *reader, uint32_t index) {
 static bool window_holds(const struct feed *feed, const int64_t *positions) {
   for (uint32_t i = 0; i < feed->partition_count; i++)
     if (positions[i] != UNWANTED &&
-        (positions[i] < feed->partitions[i].first || positions[i] > feed->partitions[i].next))
+        (positions[i] < feed->partitions[i].first || positions[i] > newest_in(&feed->partitions[i])))
       return false;
   return true;
 }
@@ -204,7 +209,7 @@ static void reader_settle(struct kafka_reader *reader) {
   bool at_end = true;
   for (uint32_t i = 0; i < reader->position_count; i++) {
     reader->positions[i] = wanted_at(reader, i);
-    at_end = at_end && (reader->positions[i] == UNWANTED || reader->positions[i] == shared->partitions[i].next);
+    at_end = at_end && (reader->positions[i] == UNWANTED || reader->positions[i] == newest_in(&shared->partitions[i]));
   }
   if (at_end)
     reader_share(reader, shared->seq_next);

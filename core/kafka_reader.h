@@ -14,8 +14,10 @@ struct feed_partition {
   int64_t low;           // of the log, when the feed started
   int64_t first;         // every record of the log from here up to `next` is in the window
   int64_t next;          // offset of the next record to arrive
+  int64_t end;           // of the log when the feed started: who wants what is new begins there
   bool gap;              // it does not start where it was asked to
   bool unwanted;         // its reader has no use for it: it is not read
+  bool leaps;            // to `end`: what is before it is passed over
   enum record_gap ahead; // of the next record
 };
 
@@ -41,7 +43,7 @@ struct feed {
   struct record **ring; // `room` is a power of two
   uint32_t room;
   uint64_t seq_first, seq_next;
-  size_t bytes;
+  size_t bytes, back_bytes;     // in the window; of records from before the feed's start
   struct kafka_reader *readers; // of a shared feed: all that use it, also while they catch up
   struct kafka_reader *waiting; // those to wake when something comes
   struct error error;

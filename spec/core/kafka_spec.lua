@@ -261,7 +261,38 @@ describe("kafka", function()
       assert.equal(0, kafka:status().readers)
     end)
 
+    it("begins a little before the end: who comes back needs no consumer of its own", function()
+      for i = 0, 9 do kafka:send { value = tostring(i), partition = 0 } end
+      local new, back = kafka:open {}, kafka:open { from = C.KAFKA_LATEST, at = { { 0, 7 } } }
+      assert.is_true(C.kafka_reader_shares(back))
+      for i = 7, 9 do assert.equal(tostring(i), kafka:read(back)) end
+      kafka:send { value = "new", partition = 0 }
+      assert.equal("new", kafka:read(new))
+      assert.equal("new", kafka:read(back))
+      assert.equal(1, kafka:status().consumers)
+      C.kafka_reader_free(new)
+      C.kafka_reader_free(back)
+    end)
+
+    it("begins at the end after all where what is before it is large, and loses nothing", function()
+      local large = ("x"):rep(900000)
+      for i = 0, 7 do kafka:send { value = i .. large, partition = i < 4 and 0 or 2 } end
+      kafka:send { value = "small", partition = 1 }
+      local new, back = kafka:open {}, kafka:open { from = C.KAFKA_LATEST, at = { { 0, 1 }, { 1, 0 }, { 2, 0 } } }
+      local values = {}
+      for _ = 1, 8 do values[#values + 1] = kafka:read(back):sub(1, 5) end
+      table.sort(values)
+      assert.same({ "1xxxx", "2xxxx", "3xxxx", "4xxxx", "5xxxx", "6xxxx", "7xxxx", "small" }, values)
+      kafka:await_sharing(back)
+      kafka:send { value = "new", partition = 0 }
+      assert.equal("new", kafka:read(new))
+      assert.equal("new", kafka:read(back))
+      C.kafka_reader_free(new)
+      C.kafka_reader_free(back)
+    end)
+
     it("reads from the earliest record and then shares the window", function()
+      kafka:cluster("main", { embedded = "true", window_records = "4" }) -- which does not hold it
       for i = 1, 10 do kafka:send { value = tostring(i), partition = 0 } end
       local from = kafka:open { from = C.KAFKA_EARLIEST }
       for i = 1, 10 do assert.equal(tostring(i), kafka:read(from)) end
