@@ -120,33 +120,19 @@ void tell_positions(struct text *out, const rd_kafka_topic_partition_list_t *lis
 
 // ---- Topics ----
 
-// The one topic or group that was asked about: its error is the answer's.
-static void topic_result(struct ask *ask, const rd_kafka_topic_result_t **results, size_t count) {
-  if (count == 0) return;
-  ask->code = rd_kafka_topic_result_error(results[0]);
-  const char *why = rd_kafka_topic_result_error_string(results[0]);
-  if (ask->code && why) snprintf(ask->why, sizeof ask->why, "%s", why);
+// The error of what was asked about is the answer's.
+static void fail(struct ask *ask, rd_kafka_resp_err_t code, const char *why) {
+  ask->code = code;
+  if (code && why) snprintf(ask->why, sizeof ask->why, "%s", why);
 }
 
-static void tell_create_topic(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_CreateTopics_result_t *result = rd_kafka_event_CreateTopics_result(event);
-  const rd_kafka_topic_result_t **list = rd_kafka_CreateTopics_result_topics(result, &count);
-  topic_result(ask, list, count);
+static void fail_of(struct ask *ask, const rd_kafka_error_t *error) {
+  if (error) fail(ask, rd_kafka_error_code(error), rd_kafka_error_string(error));
 }
 
-static void tell_delete_topic(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_DeleteTopics_result_t *result = rd_kafka_event_DeleteTopics_result(event);
-  const rd_kafka_topic_result_t **list = rd_kafka_DeleteTopics_result_topics(result, &count);
-  topic_result(ask, list, count);
-}
-
-static void tell_create_partitions(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_CreatePartitions_result_t *result = rd_kafka_event_CreatePartitions_result(event);
-  const rd_kafka_topic_result_t **list = rd_kafka_CreatePartitions_result_topics(result, &count);
-  topic_result(ask, list, count);
+// The one topic that was asked about.
+static void tell_topic(struct ask *ask, const rd_kafka_topic_result_t *result) {
+  fail(ask, rd_kafka_topic_result_error(result), rd_kafka_topic_result_error_string(result));
 }
 
 static void tell_delete_records(struct ask *ask, rd_kafka_event_t *event) {
@@ -177,28 +163,11 @@ static void entries(struct text *out, const char *name, const rd_kafka_ConfigEnt
   text_puts(out, "]");
 }
 
-static void resource_result(struct ask *ask, const rd_kafka_ConfigResource_t **resources, size_t count) {
-  if (count == 0) return;
-  ask->code = rd_kafka_ConfigResource_error(resources[0]);
-  const char *why = rd_kafka_ConfigResource_error_string(resources[0]);
-  if (ask->code && why) snprintf(ask->why, sizeof ask->why, "%s", why);
+static void tell_resource(struct ask *ask, const rd_kafka_ConfigResource_t *resource) {
+  fail(ask, rd_kafka_ConfigResource_error(resource), rd_kafka_ConfigResource_error_string(resource));
   size_t entry_count = 0;
-  const rd_kafka_ConfigEntry_t **list = rd_kafka_ConfigResource_configs(resources[0], &entry_count);
+  const rd_kafka_ConfigEntry_t **list = rd_kafka_ConfigResource_configs(resource, &entry_count);
   entries(&ask->answer, "entries", list, entry_count);
-}
-
-static void tell_configs(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_DescribeConfigs_result_t *result = rd_kafka_event_DescribeConfigs_result(event);
-  const rd_kafka_ConfigResource_t **list = rd_kafka_DescribeConfigs_result_resources(result, &count);
-  resource_result(ask, list, count);
-}
-
-static void tell_alter_configs(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_AlterConfigs_result_t *result = rd_kafka_event_AlterConfigs_result(event);
-  const rd_kafka_ConfigResource_t **list = rd_kafka_AlterConfigs_result_resources(result, &count);
-  resource_result(ask, list, count);
 }
 
 // ---- Consumer groups ----
@@ -260,42 +229,9 @@ static void tell_describe_groups(struct ask *ask, rd_kafka_event_t *event) {
   text_puts(out, "]");
 }
 
-static void group_result(struct ask *ask, const rd_kafka_group_result_t **results, size_t count) {
-  if (count == 0) return;
-  const rd_kafka_error_t *error = rd_kafka_group_result_error(results[0]);
-  if (error) {
-    ask->code = rd_kafka_error_code(error);
-    snprintf(ask->why, sizeof ask->why, "%s", rd_kafka_error_string(error));
-  }
-  positions(&ask->answer, "positions", rd_kafka_group_result_partitions(results[0]));
-}
-
-static void tell_delete_group(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_group_result_t **list =
-      rd_kafka_DeleteGroups_result_groups(rd_kafka_event_DeleteGroups_result(event), &count);
-  group_result(ask, list, count);
-}
-
-static void tell_committed(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_ListConsumerGroupOffsets_result_t *result = rd_kafka_event_ListConsumerGroupOffsets_result(event);
-  const rd_kafka_group_result_t **list = rd_kafka_ListConsumerGroupOffsets_result_groups(result, &count);
-  group_result(ask, list, count);
-}
-
-static void tell_commit(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_AlterConsumerGroupOffsets_result_t *result = rd_kafka_event_AlterConsumerGroupOffsets_result(event);
-  const rd_kafka_group_result_t **list = rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &count);
-  group_result(ask, list, count);
-}
-
-static void tell_forget(struct ask *ask, rd_kafka_event_t *event) {
-  size_t count;
-  const rd_kafka_DeleteConsumerGroupOffsets_result_t *result = rd_kafka_event_DeleteConsumerGroupOffsets_result(event);
-  const rd_kafka_group_result_t **list = rd_kafka_DeleteConsumerGroupOffsets_result_groups(result, &count);
-  group_result(ask, list, count);
+static void tell_group(struct ask *ask, const rd_kafka_group_result_t *result) {
+  fail_of(ask, rd_kafka_group_result_error(result));
+  positions(&ask->answer, "positions", rd_kafka_group_result_partitions(result));
 }
 
 // ---- Access control ----
@@ -344,10 +280,7 @@ static void tell_delete_acls(struct ask *ask, rd_kafka_event_t *event) {
   open_member(&ask->answer, "acls", "[");
   for (size_t i = 0; i < count; i++) {
     const rd_kafka_error_t *error = rd_kafka_DeleteAcls_result_response_error(list[i]);
-    if (error && !ask->code) {
-      ask->code = rd_kafka_error_code(error);
-      snprintf(ask->why, sizeof ask->why, "%s", rd_kafka_error_string(error));
-    }
+    if (!ask->code) fail_of(ask, error);
     size_t matching;
     const rd_kafka_AclBinding_t **gone = rd_kafka_DeleteAcls_result_response_matching_acls(list[i], &matching);
     acls(&ask->answer, gone, matching);
@@ -357,27 +290,51 @@ static void tell_delete_acls(struct ask *ask, rd_kafka_event_t *event) {
 
 // ---- All of them ----
 
+// Each has one of the last four. What librdkafka calls a result is its event by another name.
 static const struct teller {
   enum kafka_ask what;
   rd_kafka_event_type_t type;
   void (*tell)(struct ask *ask, rd_kafka_event_t *event);
+  const rd_kafka_topic_result_t **(*topics)(const rd_kafka_event_t *event, size_t *count);
+  const rd_kafka_ConfigResource_t **(*resources)(const rd_kafka_event_t *event, size_t *count);
+  const rd_kafka_group_result_t **(*groups)(const rd_kafka_event_t *event, size_t *count);
 } tellers[] = {
-    {KAFKA_ASK_CREATE_TOPIC, RD_KAFKA_EVENT_CREATETOPICS_RESULT, tell_create_topic},
-    {KAFKA_ASK_DELETE_TOPIC, RD_KAFKA_EVENT_DELETETOPICS_RESULT, tell_delete_topic},
-    {KAFKA_ASK_CREATE_PARTITIONS, RD_KAFKA_EVENT_CREATEPARTITIONS_RESULT, tell_create_partitions},
-    {KAFKA_ASK_DELETE_RECORDS, RD_KAFKA_EVENT_DELETERECORDS_RESULT, tell_delete_records},
-    {KAFKA_ASK_CONFIGS, RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT, tell_configs},
-    {KAFKA_ASK_ALTER_CONFIGS, RD_KAFKA_EVENT_ALTERCONFIGS_RESULT, tell_alter_configs},
-    {KAFKA_ASK_GROUPS, RD_KAFKA_EVENT_LISTCONSUMERGROUPS_RESULT, tell_groups},
-    {KAFKA_ASK_DESCRIBE_GROUPS, RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT, tell_describe_groups},
-    {KAFKA_ASK_DELETE_GROUP, RD_KAFKA_EVENT_DELETEGROUPS_RESULT, tell_delete_group},
-    {KAFKA_ASK_COMMITTED, RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT, tell_committed},
-    {KAFKA_ASK_COMMIT, RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT, tell_commit},
-    {KAFKA_ASK_FORGET, RD_KAFKA_EVENT_DELETECONSUMERGROUPOFFSETS_RESULT, tell_forget},
-    {KAFKA_ASK_ACLS, RD_KAFKA_EVENT_DESCRIBEACLS_RESULT, tell_acls},
-    {KAFKA_ASK_CREATE_ACLS, RD_KAFKA_EVENT_CREATEACLS_RESULT, tell_create_acls},
-    {KAFKA_ASK_DELETE_ACLS, RD_KAFKA_EVENT_DELETEACLS_RESULT, tell_delete_acls},
+    {KAFKA_ASK_CREATE_TOPIC, RD_KAFKA_EVENT_CREATETOPICS_RESULT, .topics = rd_kafka_CreateTopics_result_topics},
+    {KAFKA_ASK_DELETE_TOPIC, RD_KAFKA_EVENT_DELETETOPICS_RESULT, .topics = rd_kafka_DeleteTopics_result_topics},
+    {KAFKA_ASK_CREATE_PARTITIONS, RD_KAFKA_EVENT_CREATEPARTITIONS_RESULT,
+     .topics = rd_kafka_CreatePartitions_result_topics},
+    {KAFKA_ASK_DELETE_RECORDS, RD_KAFKA_EVENT_DELETERECORDS_RESULT, .tell = tell_delete_records},
+    {KAFKA_ASK_CONFIGS, RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT, .resources = rd_kafka_DescribeConfigs_result_resources},
+    {KAFKA_ASK_ALTER_CONFIGS, RD_KAFKA_EVENT_ALTERCONFIGS_RESULT, .resources = rd_kafka_AlterConfigs_result_resources},
+    {KAFKA_ASK_GROUPS, RD_KAFKA_EVENT_LISTCONSUMERGROUPS_RESULT, .tell = tell_groups},
+    {KAFKA_ASK_DESCRIBE_GROUPS, RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT, .tell = tell_describe_groups},
+    {KAFKA_ASK_DELETE_GROUP, RD_KAFKA_EVENT_DELETEGROUPS_RESULT, .groups = rd_kafka_DeleteGroups_result_groups},
+    {KAFKA_ASK_COMMITTED, RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT,
+     .groups = rd_kafka_ListConsumerGroupOffsets_result_groups},
+    {KAFKA_ASK_COMMIT, RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT,
+     .groups = rd_kafka_AlterConsumerGroupOffsets_result_groups},
+    {KAFKA_ASK_FORGET, RD_KAFKA_EVENT_DELETECONSUMERGROUPOFFSETS_RESULT,
+     .groups = rd_kafka_DeleteConsumerGroupOffsets_result_groups},
+    {KAFKA_ASK_ACLS, RD_KAFKA_EVENT_DESCRIBEACLS_RESULT, .tell = tell_acls},
+    {KAFKA_ASK_CREATE_ACLS, RD_KAFKA_EVENT_CREATEACLS_RESULT, .tell = tell_create_acls},
+    {KAFKA_ASK_DELETE_ACLS, RD_KAFKA_EVENT_DELETEACLS_RESULT, .tell = tell_delete_acls},
 };
+
+static void tell(const struct teller *teller, struct ask *ask, rd_kafka_event_t *event) {
+  size_t count = 0;
+  if (teller->tell) {
+    teller->tell(ask, event);
+  } else if (teller->topics) {
+    const rd_kafka_topic_result_t **topics = teller->topics(event, &count);
+    if (count > 0) tell_topic(ask, topics[0]);
+  } else if (teller->resources) {
+    const rd_kafka_ConfigResource_t **resources = teller->resources(event, &count);
+    if (count > 0) tell_resource(ask, resources[0]);
+  } else {
+    const rd_kafka_group_result_t **groups = teller->groups(event, &count);
+    if (count > 0) tell_group(ask, groups[0]);
+  }
+}
 
 bool tell_event(struct ask *ask, rd_kafka_event_t *event) {
   rd_kafka_event_type_t type = rd_kafka_event_type(event);
@@ -389,7 +346,7 @@ bool tell_event(struct ask *ask, rd_kafka_event_t *event) {
       return true;
     }
     text_puts(&ask->answer, "{");
-    tellers[i].tell(ask, event);
+    tell(&tellers[i], ask, event);
     text_puts(&ask->answer, "}");
     return true;
   }

@@ -14,6 +14,7 @@
 --   end
 
 local ffi = require "ffi"
+local await = require "sluice.kafka.await"
 local check = require "sluice.api.check"
 local clusters = require "sluice.kafka.clusters"
 local core = require "sluice.api.core"
@@ -66,20 +67,9 @@ end
 ---@return "timeout"|"rebalance"|"gap"|"closed"|string|nil err
 ---@return string|nil code the same word, or Kafka's name of the error
 function Consumer:next(timeout)
-  local deadline = timeout and C.bridge_mono(worker) + timeout or math.huge
-  local left = timeout or math.huge
-  while true do
-    local status = C.bridge_kafka_group_next(worker, self.handle, left, view)
-    if status == OK then return new_record(view[0]) end
-    if status == AGAIN then
-      status = yield()
-      if status == OK then
-        left = deadline - C.bridge_mono(worker)
-        if left <= 0 then left = 0 end
-      end
-    end
-    if status ~= OK then return why(self, status) end
-  end
+  local status = await(C.bridge_kafka_group_next, self.handle, timeout, view)
+  if status == OK then return new_record(view[0]) end
+  return why(self, status)
 end
 
 local function places_of(self, list)

@@ -2,6 +2,7 @@
 -- Records out of Kafka, one after the other: of one topic or several, from a place on, and up to one if wanted.
 
 local ffi = require "ffi"
+local await = require "sluice.kafka.await"
 local check = require "sluice.api.check"
 local clusters = require "sluice.kafka.clusters"
 local core = require "sluice.api.core"
@@ -35,20 +36,9 @@ local ENDS = { [GAP] = "gap", [TIMEOUT] = "timeout", [NONE] = "timeout", [STALE]
 ---@return sluice.kafka.record|nil
 ---@return "timeout"|"gap"|"closed"|string|nil err
 function Reader:next(timeout)
-  local deadline = timeout and C.bridge_mono(worker) + timeout or math.huge
-  local left = timeout or math.huge
-  while true do
-    local status = C.bridge_kafka_reader_next(worker, self.handle, left, view)
-    if status == OK then return record_of(view[0]) end
-    if status == AGAIN then
-      status = yield()
-      if status == OK then
-        left = deadline - C.bridge_mono(worker)
-        if left <= 0 then left = 0 end
-      end
-    end
-    if status ~= OK then return nil, ENDS[status] or core.reason(status) end
-  end
+  local status = await(C.bridge_kafka_reader_next, self.handle, timeout, view)
+  if status == OK then return record_of(view[0]) end
+  return nil, ENDS[status] or core.reason(status)
 end
 
 -- Where it stands: the offset of the next record, by partition.
