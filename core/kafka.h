@@ -141,3 +141,5 @@ const char *kafka_mock_servers(const struct kafka_mock *mock);
 int kafka_mock_topic(struct kafka_mock *mock, const char *topic, int32_t partitions);
 // All brokers refuse connections, or take them again.
 void kafka_mock_down(struct kafka_mock *mock, bool down);
+// The next `count` requests of a kind (Kafka's API key) are answered with an error (Kafka's number). For specs.
+void kafka_mock_fail(struct kafka_mock *mock, int16_t kind, int16_t code, int32_t count);

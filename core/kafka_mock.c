@@ -52,3 +52,8 @@ void kafka_mock_down(struct kafka_mock *mock, bool down) {
   else
     rd_kafka_mock_broker_set_up(mock->cluster, -1);
 }
+
+void kafka_mock_fail(struct kafka_mock *mock, int16_t kind, int16_t code, int32_t count) {
+  const rd_kafka_resp_err_t error = (rd_kafka_resp_err_t)code;
+  for (int32_t i = 0; i < count; i++) rd_kafka_mock_push_request_errors_array(mock->cluster, kind, 1, &error);
+}

@@ -2,8 +2,6 @@
 -- Places in the configured topics, as the broker tells them: starts, ends, and what a group has committed. They are
 -- offsets by topic and partition.
 local kafka = require "sluice.kafka"
-local sleep = require "sluice.sleep"
-local time = require "sluice.time"
 
 local places = {}
 
@@ -34,23 +32,12 @@ local function listed(positions)
   return list
 end
 
--- What passes by itself: a broker that has just become the group's coordinator.
-local PASSING = { COORDINATOR_LOAD_IN_PROGRESS = true, COORDINATOR_NOT_AVAILABLE = true, NOT_COORDINATOR = true,
-  NOT_COORDINATOR_FOR_GROUP = true, _WAIT_COORD = true }
-
-local function ask_coordinator(state, what, group, list)
-  local deadline = time.monotonic() + TIMEOUT_S
-  while true do
-    local admin = kafka.admin(state.cluster, { timeout = TIMEOUT_S })
-    local found, err, code = admin[what](admin, group, list)
-    if found or not PASSING[code] and not tostring(err):find("oordinator", 1, true) then return found, err, code end
-    if time.monotonic() >= deadline then return nil, err, code end
-    sleep(0.1)
-  end
+local function admin_of(state)
+  return kafka.admin(state.cluster, { timeout = TIMEOUT_S })
 end
 
 local function committed(state, group, ends)
-  local found, err, code = ask_coordinator(state, "committed", group, listed(ends))
+  local found, err, code = admin_of(state):committed(group, listed(ends))
   if not found then return nil, err, code end
   local positions = {}
   for _, one in ipairs(found) do
@@ -91,7 +78,7 @@ end
 ---@return boolean|nil
 ---@return string|nil err
 function places.commit(state, group, positions)
-  local found, err = ask_coordinator(state, "commit", group, listed(positions))
+  local found, err = admin_of(state):commit(group, listed(positions))
   if not found then return nil, err end
   for _, one in ipairs(found) do
     if one.error then return nil, one.error.text end

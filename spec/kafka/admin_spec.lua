@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- kafka.admin in a gateway with a real broker: what it says of the cluster is so, and what it orders is done.
 local cjson = require "cjson"
+local ffi = require "ffi"
 local broker = require "spec.support.kafka"
+local client = require "spec.kafka.client"
 local gateway = require "spec.support.gateway"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
@@ -81,7 +83,9 @@ describe("kafka.admin", function()
       config = { ["retention.ms"] = 60000 } }]]))
     assert.equal("TOPIC_ALREADY_EXISTS", run [[return select(3, admin:create_topic { topic = "made" })]])
     assert.is_true((run [[return admin:create_partitions("made", 5)]]))
-    process.wait_until(function() return #run("return admin:topic 'made'").partitions == 5 end, 5, "five partitions")
+    process.wait_until(function()
+      return run("return #(admin:topic 'made' or { partitions = {} }).partitions") == 5
+    end, 5, "five partitions")
     assert.equal("INVALID_PARTITIONS", run [[return select(3, admin:create_partitions("made", 3))]])
     assert.is_true((run [[return admin:delete_topic "made"]]))
     process.wait_until(function() return run("return (admin:topic 'made') == nil") end, 5, "its end")
@@ -201,6 +205,28 @@ describe("kafka.admin", function()
     assert.same({}, run [[return admin:committed "set"]])
     assert.is_true((run [[return admin:delete_group "set"]]))
     assert.equal("GROUP_ID_NOT_FOUND", run [[return select(3, admin:delete_group "set")]])
+  end)
+
+  it("waits for a coordinator that has just become one", function()
+    local OFFSET_COMMIT, OFFSET_FETCH, LOADING, NOT_COORDINATOR = 8, 9, 14, 16
+    local mock = client.C.kafka_mock_new(1, ffi.new("struct error"))
+    client.C.kafka_mock_topic(mock, "t", 1)
+    local own = gateway.start(CONFIG:format(ffi.string(client.C.kafka_mock_servers(mock)), silent_port),
+      { plugins = { runs = RUNS } })
+    local function said(code)
+      local response = own:request { path = "/", body = "local kafka = ...\n" .. code }
+      return cjson.decode(response.body).said[1]
+    end
+    client.C.kafka_mock_fail(mock, OFFSET_COMMIT, NOT_COORDINATOR, 3)
+    assert.same({ { topic = "t", partition = 0, offset = 7 } },
+      said [[return kafka.admin():commit("new", { { topic = "t", partition = 0, offset = 7 } })]])
+    client.C.kafka_mock_fail(mock, OFFSET_FETCH, LOADING, 2)
+    assert.equal(7, said([[return kafka.admin():committed("new", { { topic = "t", partition = 0 } })]])[1].offset)
+    client.C.kafka_mock_fail(mock, OFFSET_COMMIT, NOT_COORDINATOR, 1000)
+    assert.equal("NOT_COORDINATOR", said([[return kafka.admin("main", { timeout = 0.5 }):commit("new",
+      { { topic = "t", partition = 0, offset = 8 } })]])[1].error.code)
+    own:stop()
+    client.C.kafka_mock_free(mock)
   end)
 
   it("creates, finds and deletes access control lists", function()

@@ -14,6 +14,7 @@ local core = require "sluice.api.core"
 local json = require "sluice.json"
 local lock = require "sluice.lock"
 local sleep = require "sluice.sleep"
+local time = require "sluice.time"
 
 local C, worker, E = core.C, core.worker, core.E
 local ffi_string, tostring, type, pairs, ipairs = ffi.string, tostring, type, pairs, ipairs
@@ -49,12 +50,12 @@ local function lay(texts)
   return cells
 end
 
--- The decoded answer, or nil, why, code.
-local function ask(self, what, texts)
+-- The decoded answer, or nil, why, code. `seconds`: the admin's own unless told.
+local function ask(self, what, texts, seconds)
   local cells = lay(texts)
   if not cells then return nil, "a name with a zero in it", "invalid" end
   question.cluster, question.what, question.count = self.cluster, what, #texts
-  question.texts, question.timeout_s = cells, self.timeout
+  question.texts, question.timeout_s = cells, seconds or self.timeout
   local status = C.bridge_kafka_ask(worker, question)
   cells = nil -- luacheck: ignore 311 (held until here, while C read it)
   if status ~= AGAIN then return refused(status) end
@@ -68,6 +69,31 @@ end
 
 local function flag(value)
   return value and "1" or ""
+end
+
+-- What passes by itself: a broker that has just become the group's coordinator, above all that of a cluster's first.
+local PASSING = { COORDINATOR_LOAD_IN_PROGRESS = true, COORDINATOR_NOT_AVAILABLE = true, NOT_COORDINATOR = true,
+  NOT_COORDINATOR_FOR_GROUP = true, _WAIT_COORD = true }
+local PASSING_PAUSE_S = 0.05
+
+-- It may be said of the whole question, or of each entry of the answer.
+local function passes(found, err, code)
+  if not found then return PASSING[code] or tostring(err):find("oordinator", 1, true) end
+  for _, one in ipairs(found.positions or found.groups or {}) do
+    if one.error and PASSING[one.error.code] then return true end
+  end
+end
+
+-- Asks a group's coordinator, within the admin's time until it is one.
+local function ask_coordinator(self, what, texts)
+  local seconds = self.timeout > 0 and self.timeout or TIMEOUT_S
+  local deadline = time.monotonic() + seconds
+  while true do
+    local found, err, code = ask(self, what, texts, seconds)
+    seconds = deadline - time.monotonic() - PASSING_PAUSE_S
+    if seconds <= 0 or not passes(found, err, code) then return found, err, code end
+    sleep(PASSING_PAUSE_S)
+  end
 end
 
 -- ---- The cluster and its topics ----
@@ -338,7 +364,7 @@ end
 function Admin:describe_groups(ids)
   check.table("admin:describe_groups", "ids", ids)
   if #ids == 0 then return {} end
-  local found, err, code = ask(self, E.KAFKA_ASK_DESCRIBE_GROUPS, ids)
+  local found, err, code = ask_coordinator(self, E.KAFKA_ASK_DESCRIBE_GROUPS, ids)
   return found and found.groups, err, code
 end
 
@@ -356,7 +382,7 @@ end
 ---@param id string
 function Admin:delete_group(id)
   check.string("admin:delete_group", "id", id)
-  local done, err, code = ask(self, E.KAFKA_ASK_DELETE_GROUP, { id })
+  local done, err, code = ask_coordinator(self, E.KAFKA_ASK_DELETE_GROUP, { id })
   return done and true, err, code
 end
 
@@ -368,7 +394,7 @@ function Admin:committed(id, positions)
   check.string("admin:committed", "id", id)
   local texts = { id }
   for _, position in ipairs(positions or {}) do add_position(texts, position) end
-  local found, err, code = ask(self, E.KAFKA_ASK_COMMITTED, texts)
+  local found, err, code = ask_coordinator(self, E.KAFKA_ASK_COMMITTED, texts)
   return found and found.positions, err, code
 end
 
@@ -379,7 +405,7 @@ end
 function Admin:commit(id, positions)
   check.string("admin:commit", "id", id)
   check.table("admin:commit", "positions", positions)
-  local found, err, code = ask(self, E.KAFKA_ASK_COMMIT, with_offsets({ id }, positions))
+  local found, err, code = ask_coordinator(self, E.KAFKA_ASK_COMMIT, with_offsets({ id }, positions))
   return found and found.positions, err, code
 end
 
@@ -392,7 +418,7 @@ function Admin:forget(id, positions)
   check.table("admin:forget", "positions", positions)
   local texts = { id }
   for _, position in ipairs(positions) do add_position(texts, position) end
-  local found, err, code = ask(self, E.KAFKA_ASK_FORGET, texts)
+  local found, err, code = ask_coordinator(self, E.KAFKA_ASK_FORGET, texts)
   return found and found.positions, err, code
 end
 
