@@ -1,9 +1,12 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Lua code that stands in a configuration. It sees what the plugin sees that runs it, and beside that `exchange`: the
--- one at hand, whichever function of the code looks, for a closure may outlive the exchange that it was made in.
+-- one at hand, whichever function of the code looks, for a closure may outlive the exchange that it was made in; and
+-- `kong`, Kong's global over the same.
 
 local error, load, pcall, rawset, setmetatable, tostring = error, load, pcall, rawset, setmetatable, tostring
 local gsub = string.gsub
+
+local pdk = require "sluice.pdk"
 
 local code = {}
 
@@ -36,6 +39,11 @@ end
 local function environment(env)
   return setmetatable({}, { __metatable = false, __index = function(self, name)
     if name == "exchange" then return exchange_at_hand() end
+    if name == "kong" then
+      local kong = pdk.new(env.require, exchange_at_hand)
+      rawset(self, name, kong)
+      return kong
+    end
     local ok, value = pcall(look_up, env, name)
     if not ok then error((gsub(tostring(value), "^[^\n]-:%d+: ", "")), 2) end
     rawset(self, name, value)
@@ -56,6 +64,12 @@ function code.bind(owner)
     return function(text, name)
       return load(text, "=" .. name, "t", env)
     end
+  end
+
+  -- Kong's global `kong`, for code that is compiled elsewhere.
+  ---@return table
+  function bound.kong()
+    return pdk.new(owner.env.require, exchange_at_hand)
   end
 
   return bound

@@ -12,7 +12,8 @@ local together = require "sluice.together"
 
 local callout = { version = "1.0.0", priority = 812 }
 
-local NAMES = { "callouts", "headers", "query_params", "uri_captures", "shared" }
+local NAMES = { "callouts", "headers", "kong", "query_params", "uri_captures", "shared" }
+local kong = code.kong()
 
 local plans = setmetatable({}, { __mode = "k" }) -- by configuration
 
@@ -60,7 +61,7 @@ end
 local function values_of(exchange)
   local ctx = exchange.ctx
   ctx.callouts = {}
-  local values = { callouts = ctx.callouts, shared = ctx }
+  local values = { callouts = ctx.callouts, kong = kong, shared = ctx }
   return setmetatable(values, { __index = function(self, name)
     local value
     if name == "headers" then value = exchange.request:get_headers(1000)

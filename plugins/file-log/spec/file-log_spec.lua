@@ -110,11 +110,13 @@ describe("file-log", function()
       ["request.headers.x-secret"] = "return nil",
       argument = "local it = ... return it.request:get_method()",
       ["nested.status"] = "return exchange.response:get_status()",
+      kongs = "return kong.request.get_path()",
     } }
     gateway:get("/a", { ["X-Secret"] = "1" })
     local record = json.decode(written(gateway)[1])
     assert.equal("/a", record.path)
     assert.equal("GET", record.argument)
+    assert.equal("/a", record.kongs)
     assert.equal(200, record.nested.status)
     assert.is_nil(record.request.headers["x-secret"])
   end)

@@ -277,6 +277,28 @@ describe("request-callout", function()
     end)
   end)
 
+  describe("written for Kong", function()
+    it("changes the URL by code", function()
+      start { callouts = { call("token", { request = { by_lua = 'kong.ctx.shared.callouts.token.request.params.url = '
+        .. '"http://user.example/" .. (kong.request.get_header("x-custom-header") or "")' } }) } }
+      gateway:get("/", { ["x-custom-header"] = "there" })
+      assert.equal("/there", sent("user").path)
+    end)
+
+    it("takes the URL from an expression", function()
+      start { callouts = { call("token", { request = { url = "$(kong.request.get_header('x-custom-url'))" } }) } }
+      gateway:get("/", { ["x-custom-url"] = "http://user.example/mine" })
+      assert.equal("/mine", sent("user").path)
+    end)
+
+    it("answers out of several answers", function()
+      start { callouts = { call("token"), call("user") }, upstream = { by_lua = "kong.response.exit(200, { "
+        .. "token = kong.ctx.shared.callouts.token.response.body.token, "
+        .. "name = kong.ctx.shared.callouts.user.response.body.name})" } }
+      assert.same({ token = "abc", name = "ada" }, gateway:get("/").json)
+    end)
+  end)
+
   describe("that caches", function()
     local function cached(extra, more)
       local config = { callouts = { call("token", extra) }, cache = { strategy = "memory", cache_ttl = 10 },
