@@ -6,6 +6,7 @@
 --   data: the value
 --
 -- The id: this is offset 41 of partition 2; of partition 0 the last one had offset 7.
+local crypto = require "sluice.crypto"
 local json = require "sluice.json"
 local message = require "kafka-consume.message"
 
@@ -53,6 +54,9 @@ function events.render(conf, record)
   end
   local value = record.value
   if type(value) == "table" then value = json.encode(value) end
+  if type(value) == "string" and not json.is_text(value) then
+    return "event: base64\n" .. data(crypto.base64_encode(value)) -- what is sent is UTF-8
+  end
   return data(value == nil and "null" or tostring(value))
 end
 

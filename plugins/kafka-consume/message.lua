@@ -216,7 +216,7 @@ end
 local function headers_field(headers)
   local list = {}
   for i, header in ipairs(headers) do
-    list[i] = '{"name":' .. encode(header[1]) .. "," .. field("value", header[2]) .. "}"
+    list[i] = "{" .. field("name", header[1]) .. "," .. field("value", header[2]) .. "}"
   end
   return '"headers":[' .. table.concat(list, ",") .. "]"
 end

@@ -53,6 +53,22 @@ describe("kafka-consume, streams", function()
     assert.is_nil(record.value)
   end)
 
+  it("tells names of headers that are no text in base64, too", function()
+    open_gateway { mode = "ndjson" }
+    local client = open()
+    gateway:produce("news", { value = "v", headers = { { "\255", "\254" } }, partition = 0 })
+    assert.same({ { name_base64 = "/w==", value_base64 = "/g==" } }, cjson.decode(await(client, "}\n", true)).headers)
+  end)
+
+  it("sends a value that is no text as an event of its own kind", function()
+    open_gateway {}
+    local client = open()
+    gateway:produce("news", { value = "a\0\254", partition = 0 })
+    gateway:produce("news", { value = "text", partition = 0 })
+    assert.equal(":\n\nid: 0/0,1/-1\nevent: base64\ndata: YQD+\n\nid: 0/1,1/-1\ndata: text\n\n",
+      await(client, "data: text", true))
+  end)
+
   it("sends only records that meet the filter, and tells in ids that others have passed", function()
     open_gateway { heartbeat = 500, filter = { keys = { "a", "b" }, headers = { kind = { "x", "y" } } } }
     local client = open()
