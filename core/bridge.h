@@ -665,6 +665,7 @@ struct call_options {
   uint32_t header_count;       // pairs
   struct bytes body;           // data NULL: none
   uint32_t max_body;           // bytes of the response's body that are kept
+  bool still;                  // nothing is sent: the exchange is there for plugins to look at records in
 };
 
 struct call_result {
@@ -678,6 +679,7 @@ struct call_result {
 // The number of a call that is on its way from the next turn on, to be ended by bridge_call_end; STALE: another generation
 // runs; INVALID; FULL.
 double bridge_call(struct worker *worker, const struct call_options *options);
+double bridge_call_exchange(struct worker *worker, double call);          // 0: it has ended
 int bridge_call_wait(struct worker *worker, double call, double seconds); // OK: it has ended; AGAIN, then OK or TIMEOUT
 int bridge_call_result(struct worker *worker, double call, struct call_result *out);
 int bridge_call_field(struct worker *worker, double call, uint32_t index, struct bytes *name, struct bytes *value);

@@ -192,7 +192,7 @@ static uint32_t latency_step(int64_t us) {
 static void count_on_board(const struct exchange *exchange) {
   struct board *board = exchange->worker->board;
   int digit = exchange->status / 100;
-  if (exchange->tcp || exchange->route_index == ROUTE_STATUS) return;
+  if (exchange->tcp || exchange->still || exchange->route_index == ROUTE_STATUS) return;
   board->statuses[digit > 0 && digit < BOARD_STATUSES ? digit : 0]++;
   if (digit != 1) board->latencies[latency_step(exchange->ended_us - exchange->started_us)]++;
 }

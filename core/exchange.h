@@ -119,6 +119,7 @@ struct exchange {
   bool service_full;    // it does not take content as fast as it comes
   uint8_t message_bits; // of the window that the client offered to read compressed messages with; 0: none
   bool unlogged;        // of no client: not in the access log
+  bool still;           // a call that is no request: see exchange_stand
   bool has_response;    // `response` is what a plugin changes; before, it is `preset`
   struct generation *generation;
   struct arena arena;

@@ -195,6 +195,11 @@ static void set_out(struct worker *worker, double number) {
     exchange_on_head(exchange);
 }
 
+static double end_unsent(struct worker *worker, double number) {
+  bridge_call_end(worker, number);
+  return BRIDGE_INVALID;
+}
+
 double bridge_call(struct worker *worker, const struct call_options *options) {
   const struct generation *generation = worker->generation;
   if (!generation || generation->id != options->generation) return BRIDGE_STALE;
@@ -210,13 +215,22 @@ double bridge_call(struct worker *worker, const struct call_options *options) {
   }
   call->exchange = exchange;
   exchange->own_route = options->route;
-  if (take_request(exchange, options) && worker_later(worker, set_out, call->number) == 0) return call->number;
+  if (take_request(exchange, options)) {
+    double number = call->number; // the call may end at once
+    if (options->still) return exchange_stand(exchange) ? number : end_unsent(worker, number);
+    if (worker_later(worker, set_out, number) == 0) return number;
+  }
   call->held = false;
   exchange_on_gone(exchange);
   return BRIDGE_FULL;
 }
 
 // ---- The response ----------------------------------------------------------------------------------------------------
+
+double bridge_call_exchange(struct worker *worker, double number) {
+  const struct call *call = *find(worker, number);
+  return call && call->exchange ? exchange_handle(call->exchange) : 0;
+}
 
 int bridge_call_wait(struct worker *worker, double number, double seconds) {
   struct call *call = *find(worker, number);

@@ -25,6 +25,8 @@ void exchange_break_off(struct exchange *exchange);
 void exchange_after_phase(struct exchange *exchange, enum phase_result result, void (*next)(struct exchange *));
 void exchange_route(struct exchange *exchange);
 void exchange_take_route(struct exchange *exchange, uint32_t index);
+// For a call that goes nowhere: it has its route, and runs no phase by itself. False: it has been answered instead.
+bool exchange_stand(struct exchange *exchange);
 void exchange_note_tls(struct exchange *exchange);
 void exchange_forward(struct exchange *exchange);
 

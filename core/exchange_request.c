@@ -321,6 +321,18 @@ void exchange_note_tls(struct exchange *exchange) {
   if (info.sni) exchange->tls_sni = arena_copy(&exchange->arena, info.sni, strlen(info.sni));
 }
 
+bool exchange_stand(struct exchange *exchange) {
+  exchange->generation = generation_retain(exchange->worker->generation);
+  exchange->route = exchange->generation->routes;
+  if (!check_request(exchange) || !read_target(exchange)) return false;
+  exchange_take_route(exchange, exchange->own_route);
+  exchange->phases = 0;
+  exchange->unlogged = exchange->still = true;
+  exchange->entered_lua = true; // an object will stand for it there
+  exchange->worker->board->exchanges--;
+  return true;
+}
+
 void exchange_on_head(struct exchange *exchange) {
   struct worker *worker = exchange->worker;
   if (!worker->generation) {

@@ -94,11 +94,8 @@ local function keep(call)
   return ffi.gc(ffi.new("double[1]", call), function(cell) C.bridge_call_end(worker, cell[0]) end)
 end
 
-local function begin(conf, request)
-  local way, generation = way_of(conf)
-  if not way then return nil, "the plugin's instance is no longer in use", "gone" end
-  local host = { "Host", way.service.host }
-  local headers = { host, unpack(request.headers or {}) }
+local function open(way, generation, request, still)
+  local headers = { { "Host", way.service.host }, unpack(request.headers or {}) }
   options_cell.generation, options_cell.route = generation, way.route
   lay(options_cell.method, request.method or "GET")
   lay(options_cell.target, request.path or "/")
@@ -106,10 +103,48 @@ local function begin(conf, request)
   options_cell.headers = header_cells
   options_cell.body.data, options_cell.body.len = request.body, request.body and #request.body or 0
   options_cell.max_body = request.max_body or DEFAULT_BODY
+  options_cell.still = still
   local call = tonumber(C.bridge_call(worker, options_cell))
   if call > 0 then return call end
   if call == STALE then return nil, "another configuration comes into use", "gone" end
   return nil, core.reason(call), "full"
+end
+
+local function begin(conf, request, still)
+  local way, generation = way_of(conf)
+  if not way then return nil, "the plugin's instance is no longer in use", "gone" end
+  return open(way, generation, request, still)
+end
+
+-- Whether the plugins of the service, and the global ones, have a phase of records.
+---@param conf table of the plugin's instance
+---@param phase integer
+---@return boolean
+function calls.has_phase(conf, phase)
+  local way, generation = way_of(conf)
+  return way ~= nil and require("sluice.runtime").record_list_at(generation, way.route, phase) ~= nil
+end
+
+local NO_REQUEST = {}
+
+-- Runs a phase of records for a record that no request brought, in the plugins of the service and the global ones: in
+-- an exchange of the way that calls go, which sends nothing.
+---@param conf table of the plugin's instance
+---@param phase integer
+---@param record sluice.kafka.record
+---@return table|nil record as `sluice.runtime` has it
+---@return any failure
+---@return "gone"|"full"|nil code why the phase could not be run
+function calls.run_record(conf, phase, record)
+  local runtime = require "sluice.runtime"
+  local way, generation = way_of(conf)
+  local call, err, code = begin(conf, NO_REQUEST, true)
+  if not call then return nil, err, code end
+  local held = keep(call)
+  local exchange = tonumber(C.bridge_call_exchange(worker, call))
+  local out, failure = runtime.run_record_at(generation, way.route, phase, exchange, record)
+  C.bridge_call_end(worker, ffi.gc(held, nil)[0])
+  return out, failure
 end
 
 ---@class sluice.calls.response
@@ -132,7 +167,7 @@ function calls.call(conf, request)
   check.table("calls.call", "conf", conf)
   check.table("calls.call", "request", request)
   check.string_or_nil("calls.call", "body", request.body)
-  local call, err, code = begin(conf, request)
+  local call, err, code = begin(conf, request, false)
   if not call then return nil, err, code end
   local held = keep(call)
   local response

@@ -9,6 +9,7 @@
 -- A record is a table: topic, key, value, headers (list of { name, value }), partition, timestamp, and offset where it
 -- was read. Of one that was read plugins get a copy, since readers of a topic share them.
 local native = require "sluice.ffi"
+local calls = native.worker ~= nil and require "sluice.calls" or nil
 local phases = require "sluice.phases"
 
 local error, ipairs, pairs = error, ipairs, pairs
@@ -54,6 +55,25 @@ function records.run(exchange, phase, record)
   if number == CONSUME then record = copy_of(record) end
   local out, failure = run_record(list, number, exchange, record)
   if failure == EXIT then error(EXIT, 0) end
+  if failure then return nil, "a plugin failed in phase " .. phase end
+  return out
+end
+
+-- The same where no exchange brings the record: for a plugin that calls the service that it stands at (see
+-- sluice.calls), with the plugins of that service and the global ones. A plugin sees an exchange without a client,
+-- whose request is none.
+---@param conf table of the plugin's instance
+---@param phase "produce"|"consume"
+---@param record table
+---@return table|nil record nil: a plugin dropped it, or failed
+---@return string|nil err a plugin failed, or answered
+---@return "gone"|"full"|nil code why the phase could not be run now
+function records.run_alone(conf, phase, record)
+  local number = number_of(phase)
+  if not calls.has_phase(conf, number) then return record end
+  local out, failure, code = calls.run_record(conf, number, number == CONSUME and copy_of(record) or record)
+  if code then return nil, failure, code end
+  if failure == EXIT then return nil, "a plugin answered in phase " .. phase end
   if failure then return nil, "a plugin failed in phase " .. phase end
   return out
 end

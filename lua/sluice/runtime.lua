@@ -431,6 +431,11 @@ function runtime.record_list(phase)
   return job and job.route and list_of(job.generation, job.route, phase)
 end
 
+-- The same for a route.
+function runtime.record_list_at(generation, route, phase)
+  return list_of(generation, route, phase)
+end
+
 local function pass_record(job, list, exchange, phase, record)
   local name = phases.names[phase]
   for i = 1, #list do
@@ -458,6 +463,23 @@ local function pass_record(job, list, exchange, phase, record)
     end
   end
   return record
+end
+
+-- Runs a phase of records for a route, in an exchange that runs none: nobody's request brought the record.
+---@param generation integer
+---@param route integer
+---@param handle number of the exchange
+---@return table|nil record
+---@return any failure
+function runtime.run_record_at(generation, route, phase, handle, record)
+  local job = jobs[C.bridge_self(worker) % PLACES]
+  local outer_generation, outer_route, outer_exchange = job.generation, job.route, job.exchange
+  local exchange = object_of(handle)
+  exchange.generation = generations[generation]
+  job.generation, job.route, job.exchange = generation, route, exchange
+  local out, failure = runtime.run_record(list_of(generation, route, phase), phase, exchange, record)
+  job.generation, job.route, job.exchange = outer_generation, outer_route, outer_exchange
+  return out, failure
 end
 
 -- One record through the plugins of a list. nil: one dropped it. With a second result one failed, which has been

@@ -8,6 +8,7 @@
 local answers = require "kafka-sink.answers"
 local bell = require "sluice.bell"
 local calls = require "sluice.calls"
+local consumed = require "kafka-sink.consumed"
 local dead_letters = require "kafka-sink.dead_letters"
 local failures = require "kafka-sink.failures"
 local lanes = require "kafka-sink.lanes"
@@ -26,7 +27,7 @@ local RESOLUTION_S = 1e-6 -- of timers: what is left of a wait may be less, and 
 
 local SINK = { "group", "service" }
 local records = metrics.counter("sluice_kafka_sink_records_total",
-  "Records by what became of them: delivered, dead-lettered or skipped", { "group", "service", "outcome" })
+  "Records by what became of them: delivered, dropped, dead-lettered or skipped", { "group", "service", "outcome" })
 local retried = metrics.counter("sluice_kafka_sink_retries_total", "Calls that were made again", SINK)
 local in_flight = metrics.gauge("sluice_kafka_sink_in_flight", "Records that are on their way to the service", SINK)
 local queued = metrics.gauge("sluice_kafka_sink_queued", "Records that wait for their turn", SINK)
@@ -202,10 +203,31 @@ local function put_context(headers, parent, state)
   if parent and state then headers[#headers + 1] = { "tracestate", state } end
 end
 
+-- Has plugins look at those records that they have not seen (phase consume): those that they drop are done. True, or
+-- nil, why and verdict of one that does not come through.
+local function consume(self, items)
+  for _, item in ipairs(items) do
+    if not item.made then
+      local made, why, verdict = consumed.of(self.conf, item.record)
+      if why then return nil, why, verdict end
+      if made then item.made = made else finish(self, item, "dropped") end
+    end
+  end
+  return true
+end
+
+-- The request for those of the records that are to be sent, and these; no request: why and verdict.
+local function prepare(self, items)
+  local ready, why, verdict = consume(self, items)
+  items = still_ours(self, items)
+  if #items == 0 or not ready then return items, nil, verdict, why end
+  local request
+  request, why = requests.of(self.conf, self.plan, items)
+  return items, request, "bad", why
+end
+
 -- The request once: what came of it, why, seconds to wait at least, and the response.
-local function try(self, items)
-  local request, why = requests.of(self.conf, self.plan, items)
-  if not request then return "bad", why end
+local function try(self, items, request)
   local span = open_span(self, items)
   put_context(request.headers, span:context())
   local response, err, code = calls.call(self.conf, request)
@@ -245,24 +267,42 @@ local function fail(self, items, verdict, cause, at_least)
   return false
 end
 
+-- One request, and what it means. True: nothing more is to be tried with these.
+--
 -- An unreachable service is no fault of the record, unless others have reached it since it was tried last: then it
 -- counts as if the service had answered.
+local function send(self, items, request, state)
+  state.seen = state.seen or self.successes
+  local verdict, why, at_least, response = try(self, items, request)
+  if verdict == "good" then
+    succeed(self, items, response)
+    return true
+  end
+  if verdict == "away" and self.successes == state.seen then
+    shut_gate(self, why, at_least)
+    retried:increment(self.conf.group, self.service)
+    return false
+  end
+  if verdict ~= "away" then open_gate(self) end
+  state.tries, state.seen = state.tries + 1, nil
+  return fail(self, items, verdict, { why = why, status = response and response.status, tries = state.tries,
+    service = self.service }, at_least)
+end
+
 function deliver(self, items)
-  local tries, seen = 0, nil
-  while true do
-    items = still_ours(self, items)
-    if #items == 0 or not pass_gate(self, items) then return end
-    seen = seen or self.successes
-    local verdict, why, at_least, response = try(self, items)
-    if verdict == "good" then return succeed(self, items, response) end
-    if verdict == "away" and self.successes == seen then
-      shut_gate(self, why, at_least)
-      retried:increment(self.conf.group, self.service)
-    else
-      if verdict ~= "away" then open_gate(self) end
-      tries, seen = tries + 1, nil
-      local cause = { why = why, status = response and response.status, tries = tries, service = self.service }
-      if fail(self, items, verdict, cause, at_least) then return end
+  local state, done = { tries = 0, seen = nil }, false
+  while not done do
+    local request, verdict, why
+    items, request, verdict, why = prepare(self, items)
+    if #items == 0 then return end
+    if request then
+      if not pass_gate(self, items) then return end
+      done = send(self, items, request, state)
+    elseif verdict == "away" then -- another configuration comes into use
+      wait(self, items, LOOK_S)
+    else -- says nothing about the service
+      state.tries = state.tries + 1
+      done = fail(self, items, verdict, { why = why, tries = state.tries, service = self.service })
     end
   end
 end

@@ -94,7 +94,9 @@ local function as_record(record)
   shown(out, "value", record.value)
   local headers = {}
   for i, header in ipairs(record.headers) do
-    headers[i] = { name = header[1] }
+    headers[i] = {}
+    if is_text(header[1]) then headers[i].name = header[1]
+    else headers[i].name, headers[i].name_base64 = base64_encode(header[1]), true end
     shown(headers[i], "value", header[2])
   end
   out.headers = json.array(headers)
@@ -104,11 +106,11 @@ end
 -- ---- Requests -------------------------------------------------------------------------------------------------------
 
 local function body_of(conf, items)
-  if conf.body == "value" then return items[1].record.value or "" end
-  if conf.batch_size == 1 then return (assert(json.encode(as_record(items[1].record)))) end
+  if conf.body == "value" then return items[1].made.value or "" end
+  if conf.batch_size == 1 then return json.encode(as_record(items[1].made)) end
   local list = {}
-  for i, item in ipairs(items) do list[i] = as_record(item.record) end
-  return (assert(json.encode(json.array(list))))
+  for i, item in ipairs(items) do list[i] = as_record(item.made) end
+  return json.encode(json.array(list))
 end
 
 local function put(headers, name, value)
@@ -140,11 +142,12 @@ local function put_record(plan, headers, record)
   for _, forward in ipairs(plan.forward) do put(headers, forward.name, header_of(record, forward.plain)) end
 end
 
--- The request for some records; nil and why when it cannot be made of them. Templates see the first one.
+-- The request for some records, as plugins have made them (`made`); nil and why when it cannot be made of them.
+-- Templates see the first one.
 ---@return table|nil for calls.call
 ---@return string|nil err
 function requests.of(conf, plan, items)
-  local record = items[1].record
+  local record = items[1].made
   local values = values_of(record)
   local path, err = rendered(plan.path, values)
   if not path then return nil, "path: " .. err end
@@ -159,7 +162,10 @@ function requests.of(conf, plan, items)
     if not value then return nil, header.name .. ": " .. err end
     if value ~= "" then put(headers, header.name, value) end
   end
-  return { method = conf.method, path = path, headers = headers, body = body_of(conf, items),
+  local body
+  body, err = body_of(conf, items)
+  if not body then return nil, "the record cannot be told as JSON: " .. err end
+  return { method = conf.method, path = path, headers = headers, body = body,
     timeout = conf.timeout / 1000, max_body = conf.reply_topics and conf.max_reply or KEPT_BYTES }
 end
 

@@ -50,6 +50,90 @@ describe("kafka-sink", function()
     return metric(('sluice_kafka_sink_records_total{group="billing",service="billing",outcome="%s"}'):format(outcome))
   end
 
+  -- Another instance of the group, which goes on behind what was committed.
+  local function replace()
+    gateway:reload { plugins = { { name = "kafka-sink", service = "billing", config = { topics = { "orders" },
+      group = "billing", path = "/again" } } } }
+    gateway:advance(10)
+  end
+
+  describe("goes by phase consume", function()
+    local function start_with(code, config, more)
+      local options = options_of(config, more)
+      options.plugins[2] = { name = "mask", service = "billing", config = {} }
+      options.plugins_code = { mask = "local sluice = require 'sluice'\nlocal n = 0\n"
+        .. "return { version = '1.0.0', priority = 10, consume = function(conf, exchange, record)\n" .. code
+        .. "\nreturn record end }" }
+      gateway = spec.gateway(options)
+      gateway:advance(1)
+    end
+
+    it("which may change the record, once, however often it is sent; its place stays", function()
+      local count = 0
+      answer = function()
+        count = count + 1
+        return { status = count == 1 and 500 or 204 }
+      end
+      start_with("n = n + 1 record.value = record.value .. n record.key = 'masked' record.offset = 99\n"
+        .. "record.headers = { { 'content-type', 'text/plain' } }")
+      produce("k", "v", { partition = 1 })
+      gateway:advance(5)
+      assert.same({ "v1", "v1" }, bodies())
+      local headers = sent()[2].headers
+      assert.same({ "masked", "orders-1-0", "text/plain" },
+        { headers["kafka-key"], headers["idempotency-key"], headers["content-type"] })
+    end)
+
+    it("which may drop it: it is done", function()
+      start_with("if record.key == 'drop' then return nil end")
+      produce("drop", "1", { partition = 0 })
+      produce("k", "2", { partition = 0 })
+      gateway:advance(5)
+      assert.same({ "2" }, bodies())
+      assert.same({ 1, 1 }, { done_with("dropped"), done_with("delivered") })
+      replace()
+      assert.equal(1, #sent())
+    end)
+
+    it("which may drop some of a batch", function()
+      start_with("if record.value == '2' then return nil end", { body = "record", batch_size = 10 })
+      for i = 1, 3 do produce("k", tostring(i), { partition = 0 }) end
+      gateway:advance(1)
+      assert.equal(1, #sent())
+      assert.matches('"value":1.*"value":3', sent()[1].body)
+      assert.is_nil(sent()[1].body:find('"value":2', 1, true))
+      replace()
+      assert.equal(1, #sent())
+    end)
+
+    it("which may fail: it becomes a dead letter, as it was, and nothing was sent", function()
+      start_with("record.key = 'x' if record.value == 'bad' then error('no') end", { dead_letter_topic = "dead" })
+      produce("k", "bad", { partition = 0 })
+      produce("k", "good", { partition = 0 })
+      gateway:advance(1)
+      assert.same({ "good" }, bodies())
+      local letter = gateway:records("dead")[1]
+      assert.same({ "k", "bad" }, { letter.key, letter.value })
+      assert.equal("a plugin failed in phase consume", letter.headers["dead-letter-reason"])
+    end)
+
+    it("which may not answer, for there is nobody to be answered", function()
+      start_with("exchange.response:exit(403)", { dead_letter_topic = "dead" })
+      produce("k", "v")
+      gateway:advance(1)
+      assert.same({}, bodies())
+      assert.equal("a plugin answered in phase consume", gateway:records("dead")[1].headers["dead-letter-reason"])
+    end)
+
+    it("whose plugins may wait, and see an exchange that has nothing but its service", function()
+      start_with("sluice.sleep(0.5)\nrecord.value = exchange.router:get_service().name .. ' '"
+        .. " .. tostring(exchange.request:get_header('x')) .. ' ' .. #exchange.id")
+      produce("k", "v")
+      gateway:advance(2)
+      assert.same({ "billing nil 32" }, bodies())
+    end)
+  end)
+
   describe("sends a record", function()
     it("as a request to the service, with where it stood and what names it", function()
       start()
@@ -114,6 +198,16 @@ describe("kafka-sink", function()
       assert.same({ "/w==", true, "AP8=", true },
         { all[3].json.key, all[3].json.key_base64, all[3].json.value, all[3].json.value_base64 })
       assert.matches('"value":null', all[4].body, 1, true)
+    end)
+
+    it("as JSON also where a header's name is no text", function()
+      start { body = "record" }
+      produce("k", "1", { headers = { { "\255", "a" } } })
+      produce("k", "2")
+      gateway:advance(1)
+      assert.equal(2, #sent())
+      assert.matches('"headers":%[{[^}]*"name":"/w=="', sent()[1].body)
+      assert.matches('"name_base64":true', sent()[1].body, 1, true)
     end)
 
     it("leaves out a key that no field can hold", function()
@@ -329,6 +423,19 @@ describe("kafka-sink", function()
       assert.equal(0, metric 'sluice_kafka_sink_paused{group="billing",service="billing"}')
     end)
 
+    it("does not take it for back because an expression fails", function()
+      answer = { refuse = true }
+      start({ dead_letter_topic = "dead", max_tries = 2, backoff_initial = 1000, backoff_max = 8000,
+        path = "/$(value.id.x)", concurrency = 4 }, { upstreams = { ["*"] = { refuse = true } } })
+      for i = 1, 20 do
+        produce("k" .. i, '{"id":{"x":1}}')
+        produce("p" .. i, "1") -- has none
+        gateway:advance(10)
+      end
+      for _, letter in ipairs(gateway:records("dead")) do assert.equal("1", letter.value) end
+      assert.equal(1, #gateway:log("the service is away"))
+    end)
+
     it("reads no more than it may keep", function()
       answer = { hang = true }
       start { max_pending = 3, timeout = 60000 }
@@ -370,12 +477,6 @@ describe("kafka-sink", function()
 
   describe("commits", function()
     -- Another sink of the same group takes the place of the one that runs.
-    local function replace()
-      gateway:reload { plugins = { { name = "kafka-sink", service = "billing", config = { topics = { "orders" },
-        group = "billing", path = "/again" } } } }
-      gateway:advance(10)
-    end
-
     it("what has arrived, so that another one goes on behind it", function()
       start()
       for i = 1, 3 do produce("k", "v" .. i) end
