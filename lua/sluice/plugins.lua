@@ -64,6 +64,20 @@ function plugins.hash(files)
   return bit.tohex(bit.rshift(hash, 32), 8) .. bit.tohex(hash, 8)
 end
 
+-- A plugin may be made of another's modules: its file `uses` names such plugins, one a line. Their files are among its
+-- own then, at "../NAME/": it gets modules of its own, and is another plugin when theirs change.
+local function add_used(code, found)
+  local own = {}
+  for path, text in pairs(code.files) do own[path] = text end
+  for name in (read_text(code.dir .. "/uses") or ""):gmatch("[^%s]+") do
+    local other = found[name]
+    for path, text in pairs(other and other.files or {}) do
+      if path:sub(1, 3) ~= "../" then own["../" .. name .. "/" .. path] = text end
+    end
+  end
+  return own
+end
+
 -- Every folder in `dirs` that holds a handler.lua, by name; a later folder's plugin replaces an earlier one's.
 ---@param dirs string[]
 ---@return table<string, { name: string, dir: string, files: table<string, string>, hash: string }>
@@ -74,10 +88,13 @@ function plugins.discover(dirs)
     for _, name in ipairs(entries(lfs, dir)) do
       local folder = dir .. "/" .. name
       if name:find("^%w[%w_-]*$") and lfs.attributes(folder .. "/handler.lua", "mode") == "file" then
-        local files = collect(lfs, folder, "", {})
-        found[name] = { name = name, dir = folder, files = files, hash = plugins.hash(files) }
+        found[name] = { name = name, dir = folder, files = collect(lfs, folder, "", {}) }
       end
     end
+  end
+  for _, code in pairs(found) do
+    code.files = add_used(code, found)
+    code.hash = plugins.hash(code.files)
   end
   return found
 end

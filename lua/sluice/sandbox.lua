@@ -284,10 +284,11 @@ end
 -- Fields to build schemas from, under our name and under the one that Kong's plugins use.
 local TYPEDEFS = { ["sluice.typedefs"] = true, ["kong.db.schema.typedefs"] = true }
 
+-- Where a module is among the plugin's files: its own, or those of a plugin that it uses (see plugins.discover).
 local function path_of(owner, name)
-  local prefix = owner.name .. "."
-  if name:sub(1, #prefix) ~= prefix then return nil end
-  local base = name:sub(#prefix + 1):gsub("%.", "/")
+  local plugin, rest = name:match("^([%w_-]+)%.(.+)$")
+  if not plugin then return nil end
+  local base = (plugin == owner.name and "" or "../" .. plugin .. "/") .. rest:gsub("%.", "/")
   for _, path in ipairs { base .. ".lua", base .. "/init.lua" } do
     if owner.files[path] then return path end
   end

@@ -184,6 +184,29 @@ describe("a cluster", function()
     stream:close()
   end)
 
+  -- Its brokers show certificates that the system trusts.
+  it("is reached by an API key and its secret, as Confluent Cloud is", function()
+    local function route(path, name, more)
+      local config = { bootstrap_servers = servers_of "BOTH", cluster_api_key = secure.USER,
+        cluster_api_secret = secure.PASSWORD }
+      for field, value in pairs(more) do config[field] = value end
+      return { name = path, paths = { "/" .. path }, plugins = { { name = name, config = config } } }
+    end
+    local cloud = gateway.start({ _format_version = "3.0", routes = {
+      route("in", "confluent", { topic = topic, value = "body" }),
+      route("wrong", "confluent", { topic = topic, value = "body", cluster_api_secret = "guess", timeout = 1000 }),
+      route("out", "confluent-consume", { topics = { { name = topic } }, mode = "server-sent-events" }),
+    } }, { env = { SSL_CERT_FILE = own.ca.certificate } })
+    finally(function() cloud:stop() end)
+    local response = cloud:request { path = "/in", body = "into the cloud", timeout = 20 }
+    assert.equal(200, response.status, response.body .. cloud:log())
+    local stream = assert(events.open(cloud.port, "/out"))
+    local event
+    repeat event = assert(stream:next()) until event.data:find("into the cloud", 1, true)
+    stream:close()
+    assert.is_true(cloud:request({ path = "/wrong", body = "x", timeout = 20 }).status >= 500)
+  end)
+
   it("says that the broker's certificate is nobody's that is trusted", function()
     fails("distrusting", "certificate verify failed")
   end)

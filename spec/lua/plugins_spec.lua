@@ -56,6 +56,23 @@ describe("plugins", function()
       assert.equal(top .. "/b/hello", plugins.discover({ top .. "/a", top .. "/b", top .. "/none" }).hello.dir)
     end)
 
+    it("with the modules of those that they use", function()
+      write("a/base/handler.lua", HANDLER)
+      write("a/base/words.lua", 'return require "base.more" .. " world"')
+      write("a/base/more.lua", "return 'hello'")
+      write("a/derived/uses", "base\nnobody\n")
+      write("a/derived/handler.lua", 'return { version = require "base.words", priority = 1 }')
+      write("a/stranger/handler.lua", 'local base = require "base.words"\n' .. HANDLER)
+      local found = plugins.discover { top .. "/a" }
+      assert.is_nil(found.base.files["../derived/handler.lua"])
+      local derived = assert(plugins.load(found.derived))
+      assert.equal("hello world", derived.version)
+      local _, err = plugins.load(found.stranger)
+      assert.matches("no module 'base.words' for plugin stranger", err.message, 1, true)
+      write("a/base/more.lua", "return 'good morning'")
+      assert.not_equal(found.derived.hash, plugins.discover({ top .. "/a" }).derived.hash)
+    end)
+
     it("with a hash that changes with any file, and with nothing else", function()
       local function hash(files) return plugins.hash(files) end
       local one = hash { ["handler.lua"] = "a", ["x.lua"] = "b" }

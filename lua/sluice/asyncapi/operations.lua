@@ -136,6 +136,8 @@ describers["kafka-sink"] = function(context, one, conf)
   end
 end
 
+describers["confluent"], describers["confluent-consume"] = describers["kafka-upstream"], describers["kafka-consume"]
+
 operations.describers = describers
 
 -- Puts channels, operations and messages of one route into the document.

@@ -95,6 +95,35 @@ function kafka_conf.schema(options)
   return options.producer and add_producer(fields) or fields
 end
 
+-- Makes the fields of a plugin those of Confluent Cloud: an API key and its secret in place of other logins, over TLS.
+---@param fields table as of kafka.schema, with a plugin's own
+---@param options { consumer?: boolean } consumers may log in by tokens instead, and have a way around verification
+---@return table fields
+function kafka_conf.confluent(fields, options)
+  local consumer = options.consumer or false
+  local function secret(about, required)
+    return { type = "string", required = required, referenceable = true, encrypted = true, about = about }
+  end
+  fields.authentication, fields.security = nil, nil
+  fields.bootstrap_servers.about = "brokers of Confluent Cloud to begin with, when `cluster` is not given"
+  fields.cluster_api_key = secret("API key of the Kafka cluster; only with `bootstrap_servers`", not consumer)
+  fields.cluster_api_secret = secret("its secret", not consumer)
+  fields.confluent_cloud_api_key = secret("of Confluent Cloud: accepted, has no effect: nothing is managed there")
+  fields.confluent_cloud_api_secret = secret("its secret: accepted, has no effect")
+  fields.entity_checks = fields.entity_checks or {}
+  table.insert(fields.entity_checks, { mutually_required = { "cluster_api_key", "cluster_api_secret" } })
+  if not consumer then return fields end
+  fields.timeout = integer(10000, "only with `bootstrap_servers`: milliseconds that a broker may take")
+  fields.keepalive = integer(60000, "accepted, has no effect: connections stay open")
+  fields.keepalive_enabled = { type = "boolean", default = false, about = "accepted, has no effect" }
+  fields.oauthbearer = oauthbearer()
+  fields.oauthbearer.about = "OAuth 2 client that gets tokens for the brokers, in place of the API key"
+  fields.security = { type = "record", required = true, about = "TLS to the brokers", fields = {
+    { ssl_verify = { type = "boolean", default = true, about = "verify the brokers' certificates" } },
+  } }
+  return fields
+end
+
 -- ---- Properties of librdkafka -------------------------------------------------------------------------------------
 
 local function extensions_of(map)
@@ -132,6 +161,15 @@ local function put_tls(properties, security_, certificate)
   return true
 end
 
+-- How Confluent Cloud lets in; nil: the configuration is none of kafka_conf.confluent.
+local function confluent_login(conf)
+  if conf.oauthbearer then
+    return { strategy = "sasl", mechanism = "OAUTHBEARER", oauthbearer = conf.oauthbearer }
+  end
+  if not conf.cluster_api_key then return nil end
+  return { strategy = "sasl", mechanism = "PLAIN", user = conf.cluster_api_key, password = conf.cluster_api_secret }
+end
+
 local function put_producer(properties, conf)
   properties["acks"] = conf.producer_request_acks
   properties["request.timeout.ms"] = conf.producer_request_timeout
@@ -153,11 +191,17 @@ function kafka_conf.properties(conf, certificate)
   local list = {}
   for i, server in ipairs(conf.bootstrap_servers) do list[i] = server.host .. ":" .. server.port end
   local properties = { ["bootstrap.servers"] = table.concat(list, ",") }
-  local login = put_login(properties, conf.authentication)
-  local tls, err = put_tls(properties, conf.security, certificate)
+  local confluent, security_ = confluent_login(conf), conf.security
+  if confluent then security_ = { ssl = true, ssl_verify = (security_ or confluent).ssl_verify } end
+  local login = put_login(properties, confluent or conf.authentication)
+  local tls, err = put_tls(properties, security_, certificate)
   if tls == nil then return nil, err end
   properties["security.protocol"] = (login and "sasl_" or "") .. (tls and "ssl" or "plaintext")
-  if conf.producer_request_acks then put_producer(properties, conf) end
+  if conf.producer_request_acks then
+    put_producer(properties, conf)
+  elseif confluent then
+    properties["socket.timeout.ms"] = conf.timeout
+  end
   return properties
 end
 

@@ -30,6 +30,7 @@ return {
 
   -- Fields of Kong's Kafka plugins for a schema; `kafka.schema { producer = true }` with those of a producer.
   schema = conf.schema,
+  confluent = conf.confluent,
 
   produce = produce.produce,
   send = produce.send,
