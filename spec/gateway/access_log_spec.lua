@@ -164,8 +164,8 @@ describe("the access log", function()
     local gw = start("text")
     gw:request { path = "/delay/1.05" }
     local whole, service = lines_of(gw, 1)[1]:match('" (%S+) (%S+) 127')
-    assert.matches("^1%d%d%d%.%d%d%d$", whole)
-    assert.matches("^1%d%d%d%.%d%d%d$", service)
+    assert.matches("^%d%d%d%d+%.%d%d%d$", whole)
+    assert.matches("^%d%d%d%d+%.%d%d%d$", service)
     gw:stop()
   end)
 

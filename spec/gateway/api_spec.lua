@@ -463,7 +463,7 @@ describe("in a plugin", function()
 
   describe("sluice.lock", function()
     it("has one exchange work while the others wait for its result", function()
-      local code = "X-Access: return sluice.lock.once('k', 5, function() sluice.sleep(0.1) return sluice.uuid.v4() end)"
+      local code = "X-Access: return sluice.lock.once('k', 5, function() sluice.sleep(0.5) return sluice.uuid.v4() end)"
       local clients, bodies = {}, {}
       for i = 1, 5 do
         clients[i] = gw:connect()

@@ -3,6 +3,7 @@
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
 local http2 = require "spec.support.http2"
+local posix = require "spec.support.posix"
 local upstream = require "spec.support.upstream"
 require "sluice.spec" -- loads the core, which the next one needs
 local crypto = require "sluice.crypto"
@@ -127,13 +128,21 @@ describe("authentication in a gateway", function()
     client:close()
   end)
 
-  it("checks a few passwords at a time for one address, and serves others meanwhile", function()
-    local clients, counts = {}, {}
+  -- Twelve clients with the password that `password_of` gives for each. The worker stands still until all have asked,
+  -- so that it finds them all before it has checked any.
+  local function ask_at_once(password_of)
+    local clients, worker = {}, gw:workers()[1]
+    for i = 1, 12 do clients[i] = gw:connect({ timeout = 30 }) end
+    posix.kill(worker, posix.SIGSTOP)
     for i = 1, 12 do
-      clients[i] = gw:connect()
-      clients[i]:send(("GET /password HTTP/1.1\r\nHost: a\r\nAuthorization: %s\r\n\r\n"):format(
-        basic("guess " .. i)))
+      clients[i]:send(("GET /password HTTP/1.1\r\nHost: a\r\nAuthorization: %s\r\n\r\n"):format(basic(password_of(i))))
     end
+    posix.kill(worker, posix.SIGCONT)
+    return clients
+  end
+
+  it("checks a few passwords at a time for one address, and serves others meanwhile", function()
+    local clients, counts = ask_at_once(function(i) return "guess " .. i end), {}
     assert.equal(200, gw:get("/key", { apikey = "sesame" }).status)
     for i = 1, 12 do
       local response = clients[i]:read_response()
@@ -146,12 +155,7 @@ describe("authentication in a gateway", function()
   end)
 
   it("checks a password once for all who come with it at once", function()
-    local clients = {}
-    for i = 1, 12 do
-      clients[i] = gw:connect()
-      clients[i]:send("GET /password HTTP/1.1\r\nHost: a\r\nAuthorization: " .. basic "wrong" .. "\r\n\r\n")
-    end
-    local statuses = {}
+    local clients, statuses = ask_at_once(function() return "wrong" end), {}
     for i = 1, 12 do
       local response = clients[i]:read_response()
       statuses[response.status] = true

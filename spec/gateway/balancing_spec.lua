@@ -83,7 +83,7 @@ describe("requests in flight", function()
     local clients = {}
     for i = 1, 12 do
       clients[i] = gw:connect() -- to the one worker or the other
-      clients[i]:send("GET /up/delay/3 HTTP/1.1\r\nHost: a\r\n\r\n")
+      clients[i]:send("GET /up/delay/60 HTTP/1.1\r\nHost: a\r\n\r\n")
       process.wait_until(function()
         local now = in_flight()
         return now[1] + now[2] == i

@@ -94,7 +94,7 @@ describe("between messages", function()
         { name = "secure", url = secure:url(), routes = {
           { name = "secure", paths = { "/secure" }, preserve_host = true } } },
         { name = "odd", url = odd:url(), routes = { { name = "odd", paths = { "/odd" }, strip_path = false } } },
-        { name = "brisk", url = up:url(), read_timeout = 200, retries = 0,
+        { name = "brisk", url = up:url(), read_timeout = 400, retries = 0,
           routes = { { name = "brisk", paths = { "/brisk" } } } },
       },
       upstreams = { { name = "pool", targets = { { target = up:url():match("//(.*)") } } } },
@@ -390,9 +390,11 @@ describe("between messages", function()
 
   it("read_timeout begins when the request has been sent, however slow the client was", function()
     local client = gw:connect()
-    client:send("POST /brisk HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
-    posix.pause(0.4)
-    client:send("def")
+    client:send("POST /brisk HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\na")
+    for byte in ("bcdef"):gmatch(".") do -- each in time for client_body_timeout
+      posix.pause(0.1)
+      client:send(byte)
+    end
     assert.equal(200, client:read_response().status)
     client:close()
   end)

@@ -5,13 +5,14 @@ local gateway = require "spec.support.gateway"
 local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
 
--- Waits where the path says, then changes all that it could have changed before.
+-- Waits where the path says, until it is told to go on; then changes all that it could have changed before.
 local WAITS = [[
 local sluice = require "sluice"
 local waits = { version = "1", priority = 10 }
 
 local function wait_and_change(exchange)
-  sluice.sleep(0.3)
+  repeat sluice.sleep(0.02) until sluice.counters.get("go" .. exchange.request:get_path())
+  sluice.sleep(0.02) -- what had come before that has been seen then
   exchange.service.request:set_header("X-Late", "1")
   exchange.service.request:set_path("/late")
   exchange.service:set_target("127.0.0.1", 9)
@@ -27,6 +28,10 @@ end
 function waits.access(conf, exchange)
   local path = exchange.request:get_path()
   if path == "/in/access" then wait_and_change(exchange) end
+  if path:find("^/go/") then
+    sluice.counters.set(path:sub(2), 1)
+    exchange.response:exit(200, "gone")
+  end
   if path == "/in/stream" then
     local stream = exchange.response:stream(200)
     while stream:send("x") do sluice.sleep(0.02) end
@@ -107,6 +112,7 @@ describe("the deadline of a gRPC call", function()
       assert.equal(4, status(response))
       assert.is_nil(response.headers["x-late"])
       assert.is_nil(gw:log():find("the plugin went on.*/in/" .. phase))
+      assert.equal(200, gw:get("/go/in/" .. phase).status)
       assert.equal(200, client:request({ path = "/echo" }).status)
       gw:wait_log("the plugin went on.*/in/" .. phase)
       gw:wait_log("ended.*status=504.*/in/" .. phase)
@@ -123,7 +129,7 @@ describe("the deadline of a gRPC call", function()
 
   it("breaks off a response that has begun", function()
     local client = gw:connect()
-    client:send("POST /events/100/0.02 HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\ngrpc-timeout: 150m\r\n"
+    client:send("POST /events/100/0.02 HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\ngrpc-timeout: 500m\r\n"
       .. "Content-Length: 0\r\n\r\n")
     local response, why = client:read_response("POST")
     assert.is_nil(response)
@@ -182,8 +188,8 @@ describe("a client that leaves while a plugin waits", function()
       { plugins = { waits = WAITS } })
     local client = gw:connect()
     client:send("GET /in/access HTTP/1.1\r\nHost: x\r\n\r\n")
-    process.wait_until(function() return #gw:workers() == 1 end)
     client:close()
+    gw:get("/go/in/access")
     gw:wait_log("the plugin went on")
     gw:wait_log("ended.*status=499")
     assert.is_nil(gw:log():find("head of the response", 1, true))

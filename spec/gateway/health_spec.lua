@@ -41,8 +41,10 @@ local function wait_health(gw, name, port, health)
   end, 10, function() return name .. " " .. port .. " " .. health .. ": " .. gw:log() end)
 end
 
+-- How many lines there are like that, once there is one.
 local function count_log(gw, pattern)
   local count = 0
+  gw:wait_log(pattern)
   for line in gw:log():gmatch("[^\n]+") do
     if line:find(pattern) then count = count + 1 end
   end
@@ -181,8 +183,8 @@ describe("active checks", function()
     start({ { name = "up", targets = targets(one),
       healthchecks = active { http_path = "/ready", healthy = { interval = 0.1, successes = 1 } } } })
     process.wait_until(function() return checks_of(one) >= 3 end)
-    one:forget()
     local began = posix.now()
+    one:forget()
     process.wait_until(function() return checks_of(one) >= 10 end)
     assert.is_true(posix.now() - began > 0.7) -- half of that is enough for two workers that both check
     for _, pid in ipairs(gw:workers()) do

@@ -31,7 +31,7 @@ function asks.access(_, exchange)
   local text = exchange.request:get_raw_body()
   local id = tonumber(exchange.request:get_path():match("%d+"))
   local request = exchange.request
-  local seconds = tonumber(request:get_query_arg("seconds")) or 0.5
+  local seconds = tonumber(request:get_query_arg("seconds")) or 10
   sluice.log.warn("asking " .. text:sub(1, 20))
   local said, err = peers.call(id, request:get_query_arg("name") or "tell", text, seconds)
   exchange.response:exit(200, { said = said, err = err, owner = peers.owner("x"), asked = peers.self() })
@@ -78,9 +78,9 @@ describe("workers that ask each other", function()
 
   it("are told what went wrong", function()
     assert.equal("failed", ask("/1", "raise").err)
-    assert.equal("timeout", ask("/1", "slow").err)
+    assert.equal("timeout", ask("/1?seconds=0.2", "slow").err)
     assert.equal("away", ask("/9", "x").err)
-    assert.equal("away", ask("/1?name=nothing", "x").err)
+    assert.equal("away", ask("/1?name=nothing&seconds=0.2", "x").err)
     assert.matches("on purpose", gw:log())
   end)
 

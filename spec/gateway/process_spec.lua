@@ -13,7 +13,10 @@ local sluice = require "sluice"
 local answer = { version = "1.0.0", priority = 10 }
 function answer.access(conf, exchange)
   local wait = exchange.request:get_header("x-wait")
-  if wait then sluice.sleep(tonumber(wait)) end
+  if wait then
+    sluice.log.notice("an answer is waited for")
+    sluice.sleep(tonumber(wait))
+  end
   return exchange.response:exit(200, conf.text)
 end
 return answer
@@ -303,7 +306,7 @@ describe("the processes of a gateway", function()
       start()
       local client = gw:connect()
       client:send("GET / HTTP/1.1\r\nHost: a\r\nX-Wait: 0.5\r\n\r\n")
-      process.wait_until(function() return status().workers[1].exchanges_open == 1 end, 5, "an open exchange")
+      gw:wait_log("an answer is waited for")
       gw.process:signal(posix.SIGTERM)
       process.wait_until(function() return not net.connect("127.0.0.1", gw.port) end, 5, "a refused connection")
       local response = client:read_response("GET")
@@ -339,7 +342,7 @@ describe("the processes of a gateway", function()
     it("are told so by quit, which returns when they have gone", function()
       start()
       assert.equal(0, (gw:command("quit")))
-      assert.equal(0, gw.process:wait(1))
+      assert.equal(0, gw.process:wait(5))
     end)
   end)
 
@@ -424,7 +427,7 @@ describe("the processes of a gateway", function()
       local old = gw.process.pid
       local slow = gw:connect()
       slow:send("GET / HTTP/1.1\r\nHost: a\r\nX-Wait: 1\r\n\r\n")
-      process.wait_until(function() return status().workers[1].exchanges_open == 1 end, 5, "an open exchange")
+      gw:wait_log("an answer is waited for")
       replace(process.read_file(gateway.binary))
       local upgrade = process.start({ gateway.binary, "upgrade", "-c", gw.config_path },
         { env = gw.env, cwd = gw.directory })
@@ -446,7 +449,7 @@ describe("the processes of a gateway", function()
         end
         upgrade:is_running()
       end
-      assert.equal(0, upgrade:wait(1), upgrade:stderr())
+      assert.equal(0, upgrade:wait(5), upgrade:stderr())
       assert.equal(0, gw.process.status)
       assert.not_equal(old, pid_file())
       assert.equal(pid_file(), status().pid)

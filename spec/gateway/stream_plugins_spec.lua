@@ -108,11 +108,8 @@ describe("on streams", function()
       for _, ends in ipairs(streams) do close(unpack(ends)) end
       local client, there
       process.wait_until(function()
-        local tried, why = net.connect("127.0.0.1", listener)
-        if not tried then error(why) end
-        there = accept(0.5)
-        client = tried
-        return there
+        client, there = open()
+        return client
       end, 10, "a stream through the new worker")
       close(client, there)
       gw.process:stop(10)

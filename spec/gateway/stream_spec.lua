@@ -274,7 +274,7 @@ describe("streams", function()
           { name = "ended", host = "127.0.0.1", port = service.port, protocol = "tcp" } },
           routes = { { name = "through", service = "through", protocols = { "tls_passthrough" }, snis = { "p.test" } },
             { name = "ended", service = "ended", protocols = { "tls" }, snis = { "*.test" } } } }
-      end, { header_timeout = "1000" })
+      end, { header_timeout = tostring(1000 * process.slowness) })
     end)
     teardown(function()
       stop()
@@ -334,7 +334,7 @@ describe("streams", function()
     it("are given up when the greeting does not come", function()
       local client = assert(net.connect("127.0.0.1", ports.tls))
       client:send("\22\3\1\1\0")
-      assert.is_true(client:closes_within(5))
+      assert.is_true(client:closes_within(5 * process.slowness))
       client:close()
     end)
   end)
@@ -416,10 +416,10 @@ describe("streams", function()
     end)
 
     it("are closed after read_timeout of silence", function()
-      start(to_service({ read_timeout = 300 }))
+      start(to_service({ read_timeout = 600 }))
       local client = connect()
       local there = service.accept()
-      for _ = 1, 4 do -- bytes in one direction keep both alive
+      for _ = 1, 7 do -- bytes in one direction keep both alive
         posix.pause(0.1)
         client:send("x")
         assert.equal("x", there:receive_exact(1))
