@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Clients and services that are slow, greedy or silent: what they may cost, and what they may not.
+local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
+local net = require "spec.support.net"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
@@ -12,10 +14,13 @@ function large.access(_, exchange) exchange.response:exit(200, body) end
 return large
 ]]
 
--- About a millisecond of CPU a request.
+-- About a millisecond of CPU a request; and how many there were.
 local BUSY = [[
 local busy = { version = "1.0.0", priority = 10 }
+local served = 0
 function busy.access(_, exchange)
+  if exchange.request:get_path() == "/busy/served" then exchange.response:exit(200, tostring(served)) end
+  served = served + 1
   local stop = os.clock() + 0.001
   while os.clock() < stop do end
   exchange.response:exit(204)
@@ -28,7 +33,7 @@ local sluice = require "sluice"
 local call = { version = "1.0.0", priority = 10 }
 function call.access(conf, exchange)
   local response, err = sluice.http.request { url = conf.url, method = "POST", body = ("x"):rep(2e7), timeout = 5 }
-  exchange.response:exit(200, { response and response.status, err })
+  exchange.response:exit(200, { status = response and response.status, err = err })
 end
 return call
 ]]
@@ -47,9 +52,11 @@ describe("under pressure", function()
     end)
     gw = gateway.start({
       _format_version = "3.0",
-      gateway = { limits = { send_timeout = 400, keepalive_timeout = 200, client_body_timeout = 300 } },
+      gateway = { limits = { send_timeout = 600, keepalive_timeout = 200, client_body_timeout = 2000 } },
       services = {
-        { name = "up", url = up:url(), read_timeout = 800, routes = {
+        { name = "brief", url = up:url(), read_timeout = 500,
+          routes = { { name = "brief", paths = { "/brief" } } } },
+        { name = "up", url = up:url(), routes = {
           { name = "up", paths = { "/" }, strip_path = false },
           { name = "large", paths = { "/large" }, plugins = { { name = "large" } } },
           { name = "call", paths = { "/call" }, plugins = { { name = "call", config = { url = rude:url() } } } },
@@ -90,17 +97,27 @@ describe("under pressure", function()
     return client
   end
 
-  -- Bytes that the kernel holds on the way from the gateway to a client that does not read.
-  local function kernel_bytes()
-    local client = narrow_client()
-    client:send(get("/bytes/100000000"))
-    posix.pause(0.2)
-    local most = 0
+  local function bytes_on_the_way()
+    local sum = 0
     for line in io.lines("/proc/net/tcp") do
       local port, remote, sent, received = line:match("^%s*%d+: %x+:(%x+) %x+:(%x+) %x+ (%x+):(%x+)")
       local ours = port and (tonumber(port, 16) == gw.port or tonumber(remote, 16) == gw.port)
-      if ours then most = most + tonumber(sent, 16) + tonumber(received, 16) end
+      if ours then sum = sum + tonumber(sent, 16) + tonumber(received, 16) end
     end
+    return sum
+  end
+
+  -- Bytes that the kernel holds on the way from the gateway to a client that does not read.
+  local function kernel_bytes()
+    local client, most, same = narrow_client(), 0, 0
+    client:send(get("/bytes/100000000"))
+    process.wait_until(function()
+      local now = bytes_on_the_way()
+      same = now > most and 0 or same + 1
+      most = math.max(most, now)
+      posix.pause(0.02)
+      return most > 100000 and same >= 5
+    end, 5, "full buffers")
     client:close()
     return most
   end
@@ -112,7 +129,7 @@ describe("under pressure", function()
     client:read_head()
     local have, start = 0, posix.now()
     while have < size do
-      if posix.now() - start < 1.5 then posix.pause(0.05) end
+      if posix.now() - start < 1 then posix.pause(0.05) end
       have = have + #assert(client.socket:receive_some())
     end
     assert.equal(size, have)
@@ -122,7 +139,9 @@ describe("under pressure", function()
   it("a client that does not read at all is let go", function()
     local client = narrow_client()
     client:send(get("/bytes/100000000"))
-    posix.pause(1.5 * process.slowness)
+    process.wait_until(function() return bytes_on_the_way() > 100000 end, 5, "full buffers")
+    local open = up:stats().open
+    process.wait_until(function() return up:stats().open < open end, 10, "the end for the service")
     local body, why = client.socket:receive_all()
     assert.is_true(#body < 100000000)
     assert(why == nil or why == "reset", why)
@@ -150,13 +169,17 @@ describe("under pressure", function()
   end)
 
   it("requests that come at once leave others their turn", function()
-    local greedy, other = gw:connect(), gw:connect({ timeout = 20 })
-    other:request({ path = "/" })
-    greedy:send(get("/busy"):rep(1000))
-    local start = posix.now()
-    other:request({ path = "/" })
-    assert.is_true(posix.now() - start < 0.3 * process.slowness)
-    for _ = 1, 1000 do assert.equal(204, greedy:read_response().status) end
+    local greedy, other = gw:connect({ timeout = 20 }), gw:connect({ timeout = 20 })
+    local served, all = 0, 0
+    for _ = 1, 5 do -- again where this process stood still until all had been served
+      all = all + 500
+      greedy:send(get("/busy"):rep(500))
+      assert.equal(204, greedy:read_response().status)
+      served = tonumber(other:request({ path = "/busy/served" }).body)
+      for _ = 2, 500 do assert.equal(204, greedy:read_response().status) end
+      if served < all then break end
+    end
+    assert.is_true(served < all)
     greedy:close()
     other:close()
   end)
@@ -186,26 +209,30 @@ describe("under pressure", function()
   end)
 
   it("a plugin that sends to somebody who hangs up hears of it at once", function()
-    local client, start = gw:connect({ timeout = 20 }), posix.now()
-    assert.equal(200, client:request({ path = "/call" }).status)
-    assert.is_true(posix.now() - start < 1.5 * process.slowness)
+    local client = gw:connect({ timeout = 20 })
+    local told = cjson.decode(client:request({ path = "/call" }).body)
+    assert.is_string(told.err)
+    assert.not_equal("timeout", told.err)
     client:close()
   end)
 
   it("tries without end leave others their turn", function()
-    local client = gw:connect({ timeout = 20 })
-    client:send(get("/nowhere"))
-    local start = posix.now()
-    assert.equal(200, gw:get("/").status)
-    assert.is_true(posix.now() - start < 0.3 * process.slowness)
-    assert.equal(502, client:read_response().status)
+    local client, early = gw:connect({ timeout = 20 }), false
+    for _ = 1, 5 do -- again where this process stood still until the tries were over
+      client:send(get("/nowhere"))
+      assert.equal(200, gw:get("/").status)
+      early = not net.wait(client.socket.fd, posix.POLLIN, posix.now())
+      assert.equal(502, client:read_response().status)
+      if early then break end
+    end
+    assert.is_true(early)
     client:close()
   end)
 
   describe("a tunnel", function()
-    local function open()
+    local function open(path)
       local client = narrow_client()
-      local response = client:request({ path = "/tunnel", headers = { Connection = "Upgrade", Upgrade = "echo" } })
+      local response = client:request({ path = path or "/tunnel", headers = { Connection = "Upgrade", Upgrade = "echo" } })
       assert.equal(101, response.status)
       return client
     end
@@ -219,7 +246,7 @@ describe("under pressure", function()
         if not ok then break end
       end
       assert.equal(sent, #client.socket:receive_exact(sent))
-      posix.pause(0.5)
+      posix.pause(0.8) -- longer than send_timeout
       client:send("still here")
       assert.equal("still here", client.socket:receive_exact(10))
       client:close()
@@ -234,9 +261,9 @@ describe("under pressure", function()
     end)
 
     it("in which nothing has moved for read_timeout ends", function()
-      local client = open()
-      assert.is_false(client:closes_within(0.5))
-      assert.is_true(client:closes_within(2 * process.slowness))
+      local client = open("/brief/tunnel")
+      assert.is_false(client:closes_within(0.2))
+      assert.is_true(client:closes_within(5 * process.slowness))
       client:close()
     end)
   end)

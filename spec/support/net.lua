@@ -3,6 +3,7 @@
 -- A failure of the network is a nil result with a word: "refused", "timeout", "closed", "reset", or OpenSSL's text.
 local ffi = require "ffi"
 local posix = require "spec.support.posix"
+local process = require "spec.support.process"
 
 local net = {}
 local C = posix.C
@@ -53,7 +54,7 @@ net.plain = plain
 -- ---- Sockets ----
 
 function net.wrap(fd, timeout)
-  return setmetatable({ fd = fd, timeout = timeout or 5, pending = "", operations = plain }, socket)
+  return setmetatable({ fd = fd, timeout = timeout or 5 * process.slowness, pending = "", operations = plain }, socket)
 end
 
 -- options: timeout (seconds of each operation), tls (see spec.support.tls).
