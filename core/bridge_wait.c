@@ -39,6 +39,13 @@ static void wait_on_timer(struct timer *timer) {
     phase_resume(copy.worker, copy.number, copy.status, 0);
 }
 
+// A microsecond is the least: who waits for what is left of a time would, with none at all, turn without end where the
+// clock stands meanwhile.
+static int64_t microseconds(double seconds) {
+  int64_t us = (int64_t)(seconds * 1e6);
+  return us == 0 && seconds > 0 ? 1 : us;
+}
+
 static int wait_begin(struct worker *worker, double number, bool is_timer, double seconds, int status) {
   if (!(number > 0 && number < 9007199254740992.0) || !(seconds >= 0 && seconds < 1e9)) return BRIDGE_INVALID;
   struct wait **at = find(worker, number, is_timer);
@@ -47,7 +54,7 @@ static int wait_begin(struct worker *worker, double number, bool is_timer, doubl
   if (!wait) return BRIDGE_FULL;
   *wait = (struct wait){.worker = worker, .number = number, .status = status, .is_timer = is_timer};
   timer_init(&wait->timer, wait_on_timer);
-  if (timer_set(&worker->loop.timers, &wait->timer, worker->loop.clock.mono_us + (int64_t)(seconds * 1e6)) < 0) {
+  if (timer_set(&worker->loop.timers, &wait->timer, worker->loop.clock.mono_us + microseconds(seconds)) < 0) {
     free(wait);
     return BRIDGE_FULL;
   }

@@ -270,6 +270,18 @@ services:
     assert.has_error(function() gateway:close() end, "1 exchange never ended")
   end)
 
+  it("comes to the end of a time whose last part is less than its clock tells apart", function()
+    local gateway = spec.gateway { plugins = { { name = "patient" } }, plugins_code = { patient = [[
+      local sluice = require "sluice"
+      return { version = "1", priority = 1, access = function(_, exchange)
+        local ends = sluice.time.monotonic() + 0.0100005
+        repeat sluice.sleep(ends - sluice.time.monotonic()) until sluice.time.monotonic() >= ends
+        exchange.response:exit(200, "rested")
+      end }
+    ]] } }
+    assert.equal("rested", gateway:get("/").body)
+  end)
+
   describe("with Kafka topics", function()
     local function gateway_of(topics, config)
       config = config or { topic = "orders", value = "body", key_header = "X-Key" }
