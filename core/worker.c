@@ -296,6 +296,17 @@ static void listeners_watch(struct worker *worker, bool on) {
   }
 }
 
+// For good: who connects is refused, or another worker's, instead of waiting in a queue that nobody looks at. That of
+// other workers stays, it goes with the worker.
+static void listeners_shut(struct worker *worker) {
+  listeners_watch(worker, false);
+  for (uint32_t i = 0; i < worker->listener_count; i++) {
+    struct listener *listener = &worker->listeners[i];
+    if (listener != worker->peers && listener->fd >= 0) close(listener->fd);
+    if (listener != worker->peers) listener->fd = -1;
+  }
+}
+
 static void on_accept_timer(struct timer *timer) {
   struct worker *worker = (struct worker *)(void *)((char *)timer - offsetof(struct worker, accept_timer));
   if (!worker->draining) listeners_watch(worker, true);
@@ -421,7 +432,7 @@ void worker_drain(struct worker *worker, int64_t limit_ms) {
     while (worker->listening && accept_one(&worker->listeners[i])) {
     }
   worker->draining = true;
-  listeners_watch(worker, false);
+  listeners_shut(worker);
   worker->drain_from_us = worker->loop.clock.mono_us;
   worker->drain_until_us = worker->drain_from_us + limit_ms * 1000;
   phase_event(worker, EVENT_STOP, 0, (struct slice){NULL, 0});

@@ -7,16 +7,15 @@ local net = require "spec.support.net"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
--- Answers by itself, after a while when asked to.
+-- Answers by itself, after a while when asked to, and behind the request's body.
 local ANSWER = [[
 local sluice = require "sluice"
 local answer = { version = "1.0.0", priority = 10 }
 function answer.access(conf, exchange)
-  local wait = exchange.request:get_header("x-wait")
-  if wait then
-    sluice.log.notice("an answer is waited for")
-    sluice.sleep(tonumber(wait))
-  end
+  local wait, length = exchange.request:get_header("x-wait"), exchange.request:get_header("content-length")
+  if wait or length then sluice.log.notice("an answer is waited for") end
+  if wait then sluice.sleep(tonumber(wait)) end
+  if length then exchange.request:get_raw_body() end
   return exchange.response:exit(200, conf.text)
 end
 return answer
@@ -305,16 +304,39 @@ describe("the processes of a gateway", function()
     it("finish what is in flight, refuse what is new, and exit 0", function()
       start()
       local client = gw:connect()
-      client:send("GET / HTTP/1.1\r\nHost: a\r\nX-Wait: 0.5\r\n\r\n")
+      client:send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
       gw:wait_log("an answer is waited for")
       gw.process:signal(posix.SIGTERM)
       process.wait_until(function() return not net.connect("127.0.0.1", gw.port) end, 5, "a refused connection")
+      assert.is_true(gw.process:is_running())
+      client:send("body")
       local response = client:read_response("GET")
       assert.equal(200, response.status)
       assert.equal("one", response.body)
       client:close()
       assert.equal(0, gw.process:wait(5))
       assert.equal("", process.read_file(gw.directory .. "/state/sluice.pid"))
+    end)
+
+    it("leave to others what is new, when they are fewer than before", function()
+      local function with(workers) return config("one", ("gateway: { workers: %d }\n"):format(workers)) end
+      start { config = with(2), env = { SLUICE_WORKERS = false } }
+      local held = {}
+      process.wait_until(function() -- something in flight in each
+        held[#held + 1] = gw:connect()
+        held[#held]:send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
+        local workers = status().workers
+        return workers[1].exchanges_open > 0 and workers[2].exchanges_open > 0
+      end, 10, "an open exchange in each worker")
+      gw:write_config(with(1))
+      local code, _, err = gw:command("reload")
+      assert.equal(0, code, err)
+      for _ = 1, 20 do assert.equal("one", body()) end
+      for _, client in ipairs(held) do
+        client:send("body")
+        assert.equal(200, client:read_response("POST").status)
+        client:close()
+      end
     end)
 
     it("wait no longer than drain_timeout", function()
