@@ -232,7 +232,8 @@ describe("under pressure", function()
   describe("a tunnel", function()
     local function open(path)
       local client = narrow_client()
-      local response = client:request({ path = path or "/tunnel", headers = { Connection = "Upgrade", Upgrade = "echo" } })
+      local response = client:request({ path = path or "/tunnel",
+        headers = { Connection = "Upgrade", Upgrade = "echo" } })
       assert.equal(101, response.status)
       return client
     end
