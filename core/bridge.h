@@ -1191,6 +1191,30 @@ double bridge_cache_purge_in(const char *folder, double bytes, int kind, const c
                              char *why, uint32_t why_bytes);
 int bridge_cache_usage(struct worker *worker, struct store_usage *out);
 
+// ---- Metrics: what named counters say, see exposition.h ------------------------------------------------------------------
+
+struct metric_family {
+  struct bytes name; // one name may stand for several kinds
+  int32_t kind;      // a byte: c, g, x, h
+  uint32_t series, first_row;
+};
+
+struct metric_series {
+  struct bytes labels;
+  double value;
+  uint32_t next_row; // 0: it is the last of its family
+};
+
+// Takes in what came since. OK; AGAIN (without noting the coroutine): there is more to look at; FAILED: no memory for it.
+int bridge_metrics_look(struct worker *worker);
+int bridge_metrics_family(struct worker *worker, uint32_t index, struct metric_family *out); // from 0. OK, NONE
+int bridge_metrics_series(struct worker *worker, uint32_t row, struct metric_series *out);   // OK, NONE
+// Bucket `index` (from 0), by bounds; its own count. OK, NONE.
+int bridge_metrics_bucket(struct worker *worker, uint32_t row, uint32_t index, double *bound, double *count);
+// Lines of at most `most` series from `*row` on, which becomes that of the next, 0 at the end; good until the next call.
+// OK; FAILED: no memory.
+int bridge_metrics_text(struct worker *worker, uint32_t *row, uint32_t most, struct bytes *out);
+
 // ---- Spools: texts that wait in order, outside of Lua's memory ----------------------------------------------------------
 
 double bridge_spool_new(struct worker *worker); // its number, from 1, or negative

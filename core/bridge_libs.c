@@ -147,7 +147,7 @@ int bridge_counter_next(struct worker *worker, const char *prefix, uint32_t len,
   return BRIDGE_OK;
 }
 
-enum { USAGE_SLOTS = 2048 }; // looked at in one call: 128 KB
+enum { USAGE_SLOTS = 1024 }; // looked at in one call: 64 KB
 
 int bridge_counter_usage(struct worker *worker, double *cursor, struct counter_usage *out) {
   uint32_t at = (uint32_t)*cursor;

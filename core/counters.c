@@ -110,7 +110,7 @@ static void sip_round(uint64_t v[4]) {
 }
 
 // SipHash-1-3.
-static uint64_t hash_key(const struct counters *counters, const char *key, uint32_t len) {
+uint64_t counters_hash(const struct counters *counters, const char *key, uint32_t len) {
   uint64_t v[4] = {counters->secret[0] ^ 0x736f6d6570736575, counters->secret[1] ^ 0x646f72616e646f6d,
                    counters->secret[0] ^ 0x6c7967656e657261, counters->secret[1] ^ 0x7465646279746573};
   uint64_t word, last = (uint64_t)len << 56;
@@ -311,12 +311,12 @@ static int64_t add_at(struct counters *counters, uint64_t hash, int64_t delta, i
 
 int64_t counters_add(struct counters *counters, const char *key, uint32_t len, int64_t delta, int64_t ttl_us,
                      int64_t now_us, int *status) {
-  return add_at(counters, hash_key(counters, key, len), delta, end_after(ttl_us, now_us), now_us, status);
+  return add_at(counters, counters_hash(counters, key, len), delta, end_after(ttl_us, now_us), now_us, status);
 }
 
 int64_t counters_get(struct counters *counters, const char *key, uint32_t len, int64_t now_us, int64_t *expires_us,
                      int *status) {
-  struct place place = find(counters, hash_key(counters, key, len), now_us);
+  struct place place = find(counters, counters_hash(counters, key, len), now_us);
   bool lives = place.slot && place.state == SLOT_LIVE;
   *status = lives ? COUNTERS_OK : COUNTERS_NONE;
   if (expires_us) *expires_us = lives ? place.end_us : 0;
@@ -325,7 +325,7 @@ int64_t counters_get(struct counters *counters, const char *key, uint32_t len, i
 
 int counters_set(struct counters *counters, const char *key, uint32_t len, int64_t value, int64_t ttl_us,
                  int64_t now_us) {
-  uint64_t hash = hash_key(counters, key, len);
+  uint64_t hash = counters_hash(counters, key, len);
   struct begun begun = {0};
   for (;;) {
     struct place place = find(counters, hash, now_us);
@@ -344,7 +344,7 @@ int counters_set(struct counters *counters, const char *key, uint32_t len, int64
 
 int counters_compare_set(struct counters *counters, const char *key, uint32_t len, int64_t expected, int64_t value,
                          int64_t now_us, int64_t *found) {
-  uint64_t hash = hash_key(counters, key, len);
+  uint64_t hash = counters_hash(counters, key, len);
   for (;;) {
     struct place place = find(counters, hash, now_us);
     if (!place.slot || place.state != SLOT_LIVE) return COUNTERS_NONE;
@@ -365,7 +365,7 @@ static int delete_at(struct counters *counters, uint64_t hash, int64_t now_us) {
 }
 
 int counters_delete(struct counters *counters, const char *key, uint32_t len, int64_t now_us) {
-  return delete_at(counters, hash_key(counters, key, len), now_us);
+  return delete_at(counters, counters_hash(counters, key, len), now_us);
 }
 
 // ---- Leases ----
@@ -423,7 +423,7 @@ void counters_release(struct counters *counters, int64_t holder, uint64_t lease,
 int counters_lease(struct counters *counters, int64_t holder, const char *key, uint32_t len, int64_t most,
                    int64_t now_us, uint64_t *lease, int64_t *held) {
   int status;
-  *lease = hash_key(counters, key, len);
+  *lease = counters_hash(counters, key, len);
   for (int i = 0; i < LEASE_ATTEMPTS; i++) {
     add_at(counters, hash_of_holder(*lease, holder), 1, -holder, now_us, &status);
     if (status == COUNTERS_FULL) return COUNTERS_FULL;
@@ -437,7 +437,7 @@ int counters_lease(struct counters *counters, int64_t holder, const char *key, u
 }
 
 int64_t counters_leased(struct counters *counters, const char *key, uint32_t len, int64_t now_us) {
-  return held_by_all(counters, hash_key(counters, key, len), now_us);
+  return held_by_all(counters, counters_hash(counters, key, len), now_us);
 }
 
 // ---- Named counters ----
@@ -492,7 +492,7 @@ static struct slot *named_find(const struct counters *counters, uint64_t hash) {
 }
 
 int64_t counters_name(struct counters *counters, const char *key, uint32_t len) {
-  uint64_t hash = hash_key(counters, key, len);
+  uint64_t hash = counters_hash(counters, key, len);
   struct slot *slot = named_find(counters, hash);
   if (!slot && len > 0 && len < 1 << 24 && has_text_room(counters, len)) slot = named_take(counters, hash);
   if (slot && put_name(counters, slot, key, len)) return slot - counters->slots + 1;

@@ -56,6 +56,8 @@ int64_t counters_at(struct counters *counters, int64_t handle);
 // Sets the value where it is `expected`. False: another one stands there.
 bool counters_swap_at(struct counters *counters, int64_t handle, int64_t expected, int64_t value);
 
+// Of any bytes, with a secret that nobody outside knows: no keys can be found that collide.
+uint64_t counters_hash(const struct counters *counters, const char *key, uint32_t len);
 // Grows with each name: while it stands still a walk would find no new one.
 uint64_t counters_names(const struct counters *counters);
 // Walks the named counters whose text begins with `prefix`, in no particular order: begin with *cursor 0; of one that was

@@ -22,6 +22,7 @@
 #include "dns.h"
 #include "endpoint.h"
 #include "exchange.h"
+#include "exposition.h"
 #include "kafka.h"
 #include "kafka_batch.h"
 #include "kit_remote.h"
@@ -643,6 +644,7 @@ void worker_free(struct worker *worker) {
   run_jobs(worker);
   free_graves(worker);
   free_exchanges(worker);
+  exposition_free(worker->exposition);
   if (worker->own_counters) counters_free(worker->own_counters);
   if (worker->own_endpoints) endpoints_free(worker->own_endpoints);
   h2_memory_close(&worker->h2_memory);

@@ -25,6 +25,7 @@ struct channels;
 struct call;
 struct control;
 struct counters;
+struct exposition;
 struct endpoints;
 struct dns;
 struct exchange;
@@ -96,7 +97,8 @@ struct worker {
   struct dns *dns;
   struct dns_options dns_options;
   struct counters *counters, *own_counters;
-  int64_t holder; // of leases there
+  int64_t holder;                // of leases there
+  struct exposition *exposition; // of the counters that are metrics; NULL until somebody asks
   struct endpoints *endpoints, *own_endpoints;
   uint32_t pulses;
   struct store *store;

@@ -1,29 +1,27 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Metrics that all workers add to: each series is a named counter in shared memory, so a scrape of any worker gives
--- the sums of all. The name of a cell says all that its text needs:
+-- the sums of all. The name of a cell says all that its text needs (exposition.h):
 --
---   m SEP type SEP scale SEP family SEP labels SEP extra     extra: bucket or "sum" of a histogram, worker of a gauge
+--   m SEP kind SEP scale SEP family SEP labels SEP extra
 --
 -- Cells hold integers; `scale` is how many of them make one.
 
 local buffer = require "string.buffer"
-local ffi = require "ffi"
 local counters = require "sluice.counters"
 local core = require "sluice.api.core"
+local exposition = require "sluice.exposition"
 local log = require "sluice.log"
 
 local C, worker = core.C, core.worker
-local concat, sort = table.concat, table.sort
-local floor, format, gsub, match, find = math.floor, string.format, string.gsub, string.match, string.find
-local ffi_string = ffi.string
-local error, type, tostring, tonumber, pairs = error, type, tostring, tonumber, pairs
+local concat = table.concat
+local floor, format, gsub, find = math.floor, string.format, string.gsub, string.find
+local error, type, tostring, pairs = error, type, tostring, pairs
 
 ---@class sluice.metrics
 local metrics = {}
 
 local SEP = "\1"
 local COUNTER, GAUGE, MAXIMUM, HISTOGRAM = "c", "g", "x", "h"
-local TYPE_NAMES = { c = "counter", g = "gauge", x = "gauge", h = "histogram" }
 local MAX_LABELS = 8
 local MAX_LABEL_BYTES = 4096 -- of one series, with its labels' names: what is in them may come from clients
 local DEFAULT_MAX_SERIES = 10000
@@ -263,223 +261,21 @@ function metrics.histogram(name, help, labels, options)
   return family
 end
 
--- ---- The text ----
-
-local function number_text(value)
-  if value % 1 == 0 and value < 1e15 and value > -1e15 then return format("%d", value) end
-  local short = format("%.15g", value)
-  return tonumber(short) == value and short or format("%.17g", value)
-end
-
--- What the names of cells say is taken apart once, for cells never end: a scrape reads numbers only. In `index` is, for
--- each name and kind, the series in the order in which they were met, their parts in one array each: thousands of small
--- tables and texts would keep the collector busy. A series has the cells whose sum (or highest) it is; most have one.
-local index = {}
-
-local function new_found(kind)
-  return {
-    kind = kind, count = 0,
-    places = {},                               -- labels -> place in what follows
-    labels = {}, handles = {}, scales = {},    -- 0: a histogram whose sum has not been met
-    more = {},                                 -- false, or the other cells: handle, scale, handle, scale...
-    bounds = {},                               -- false, or a histogram's buckets: bound, text, handle, bound...
-  }
-end
-
-local function place_in(found, labels)
-  local place = found.places[labels]
-  if place then return place end
-  place = found.count + 1
-  found.count, found.places[labels], found.labels[place] = place, place, labels
-  found.handles[place], found.scales[place], found.more[place], found.bounds[place] = 0, 1, false, false
-  return place
-end
-
--- Among the other buckets, in order.
-local function add_bound(found, place, text, handle)
-  local bounds = found.bounds[place] or {}
-  local bound, at = text == "+Inf" and math.huge or tonumber(text), #bounds + 1
-  while at > 1 and bounds[at - 3] > bound do
-    bounds[at], bounds[at + 1], bounds[at + 2] = bounds[at - 3], bounds[at - 2], bounds[at - 1]
-    at = at - 3
-  end
-  bounds[at], bounds[at + 1], bounds[at + 2] = bound, text, handle
-  found.bounds[place] = bounds
-end
-
-local SEP_BYTE = SEP:byte()
-
-local function field_end(data, at, len)
-  while at < len and data[at] ~= SEP_BYTE do at = at + 1 end
-  return at
-end
-
--- The name of a cell is no text of Lua's: each would be one more, used once.
-local function add_cell(handle, data, len)
-  local kind_end = field_end(data, 2, len)
-  local scale_end = field_end(data, kind_end + 1, len)
-  local name_end = field_end(data, scale_end + 1, len)
-  local labels_end = field_end(data, name_end + 1, len)
-  if labels_end >= len then return end
-  local kind = ffi_string(data + 2, kind_end - 2)
-  local name = ffi_string(data + scale_end + 1, name_end - scale_end - 1)
-  index[name] = index[name] or { first = kind }
-  local found = index[name][kind] or new_found(kind)
-  index[name][kind] = found
-  local place = place_in(found, ffi_string(data + name_end + 1, labels_end - name_end - 1))
-  local extra = ffi_string(data + labels_end + 1, len - labels_end - 1)
-  local scale = tonumber(ffi_string(data + kind_end + 1, scale_end - kind_end - 1))
-  if kind == HISTOGRAM and extra ~= "sum" then
-    add_bound(found, place, extra, handle)
-  elseif found.handles[place] == 0 then
-    found.handles[place], found.scales[place] = handle, scale
-  else
-    local more = found.more[place] or {}
-    more[#more + 1], more[#more + 2] = handle, scale
-    found.more[place] = more
-  end
-end
-
-local look_for_cells = counters.watch("m" .. SEP, add_cell)
-
-local function value_of(found, place)
-  local handle, more, kind = found.handles[place], found.more[place], found.kind
-  if handle == 0 then return 0 end
-  local value = counters.at(handle) / found.scales[place]
-  for i = 1, more and #more or 0, 2 do
-    local other = counters.at(more[i]) / more[i + 1]
-    value = kind == MAXIMUM and math.max(value, other) or kind ~= MAXIMUM and value + other or value
-  end
-  return value
-end
-
--- Whole numbers, which most are, become no strings of their own.
-local function put_number(out, value)
-  if value % 1 == 0 and value < 1e15 and value > -1e15 then
-    out:putf("%d\n", value)
-  else
-    out:put(number_text(value), "\n")
-  end
-end
-
-local function put_histogram(out, name, found, place)
-  local labels, bounds, total = found.labels[place], found.bounds[place], 0
-  local comma = labels == "" and "" or ","
-  for i = 1, bounds and #bounds or 0, 3 do
-    total = total + counters.at(bounds[i + 2])
-    out:put(name, "_bucket{", labels, comma, 'le="', bounds[i + 1], '"} ')
-    put_number(out, total)
-  end
-  local from, to = "{", "} "
-  if labels == "" then from, to = "", " " end
-  out:put(name, "_sum", from, labels, to)
-  put_number(out, value_of(found, place))
-  out:put(name, "_count", from, labels, to)
-  put_number(out, total)
-end
-
-local PAUSE_EVERY = 16
-
--- Pauses outside of the loop, which thus compiles without it.
-local function put_some(out, name, found, first, last)
-  local kind, labels = found.kind, found.labels
-  for place = first, last do
-    if kind == HISTOGRAM then
-      put_histogram(out, name, found, place)
-    else
-      if labels[place] == "" then out:put(name, " ") else out:put(name, "{", labels[place], "} ") end
-      put_number(out, value_of(found, place))
-    end
-  end
-end
-
-local function put_family(out, name, found, pause)
-  local defined = families[name]
-  if defined and defined.help ~= "" then
-    out:put("# HELP ", name, " ", (gsub(defined.help, "[\\\n]", ESCAPES)), "\n")
-  end
-  out:put("# TYPE ", name, " ", TYPE_NAMES[found.kind], "\n")
-  local count = found.count
-  for first = 1, count, PAUSE_EVERY do
-    put_some(out, name, found, first, math.min(first + PAUSE_EVERY - 1, count))
-    pause()
-  end
-end
-
-local function no_pause() end
-
--- Looks for new cells; the families' names in order. Of a family that is another kind by now, only the cells of that
--- kind count.
-local function refresh(pause)
-  look_for_cells(pause)
-  local names, count = {}, 0
-  for name, kinds in pairs(index) do
-    if kinds[families[name] and families[name].kind or kinds.first] then
-      count = count + 1
-      names[count] = name
-    end
-  end
-  sort(names)
-  return names
-end
-
-local function found_of(name)
-  local kinds = index[name]
-  return kinds[families[name] and families[name].kind] or kinds[kinds.first]
-end
+-- ---- What is told ----
 
 -- All metrics in Prometheus' text format (version 0.0.4), into a string.buffer.
 ---@param out table what stands in it may be taken out by `pause`
 ---@param pause fun() called after each few lines
 function metrics.put(out, pause)
-  for _, name in ipairs(refresh(pause)) do put_family(out, name, found_of(name), pause) end
+  exposition.put(out, families, pause)
 end
 
 -- The same as one string.
 ---@return string
 function metrics.text()
   local out = buffer.new()
-  metrics.put(out, no_pause)
+  exposition.put(out, families)
   return out:get()
-end
-
-local UNESCAPES = { ["\\\\"] = "\\", ['\\"'] = '"', ["\\n"] = "\n" }
-
--- 'a="b",c="d"' to { a = "b", c = "d" }.
-local function labels_of(text)
-  local labels, at = {}, 1
-  while true do
-    local name, from = match(text, '^,?([%w_]+)="()', at)
-    if not name then return labels end
-    local to = from
-    while true do
-      to = find(text, '["\\]', to)
-      if text:sub(to, to) == '"' then break end
-      to = to + 2
-    end
-    labels[name] = gsub(text:sub(from, to - 1), '\\.', UNESCAPES)
-    at = to + 1
-  end
-end
-
-local function table_of(found, place)
-  local it = { labels = labels_of(found.labels[place]), value = value_of(found, place) }
-  if found.kind ~= HISTOGRAM then return it end
-  local bounds = found.bounds[place]
-  it.buckets = {}
-  for i = 1, bounds and #bounds or 0, 3 do
-    it.buckets[#it.buckets + 1] = { bound = bounds[i], count = counters.at(bounds[i + 2]) }
-  end
-  return it
-end
-
-local function family_table(name, pause)
-  local found, defined, series = found_of(name), families[name], {}
-  for place = 1, found.count do
-    series[place] = table_of(found, place)
-    if place % PAUSE_EVERY == 0 then pause() end
-  end
-  return { name = name, help = defined and defined.help or "", kind = TYPE_NAMES[found.kind], series = series }
 end
 
 -- The same as tables, for who tells them in another format. Buckets of histograms are in order, each with its own count
@@ -489,12 +285,7 @@ end
 ---@return { name: string, help: string, kind: "counter"|"gauge"|"histogram", series: { labels: table<string, string>,
 ---  value: number, buckets?: { bound: number, count: number }[] }[] }[]
 function metrics.families(pause, prefix)
-  pause = pause or no_pause
-  local out = {}
-  for _, name in ipairs(refresh(pause)) do
-    if not prefix or name:sub(1, #prefix) == prefix then out[#out + 1] = family_table(name, pause) end
-  end
-  return out
+  return exposition.tables(families, pause, prefix)
 end
 
 -- A worker that takes a dead one's place says nothing yet: what that one's gauges last said is not so any more.

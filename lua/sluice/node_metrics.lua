@@ -13,6 +13,8 @@ local vitals = require "sluice.vitals"
 
 local format, gsub = string.format, string.gsub
 
+jit.off(true, true) -- as in exposition.lua
+
 local node_metrics = {}
 
 local ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
@@ -157,15 +159,21 @@ end
 ---@param pause fun() called now and then
 function node_metrics.put(out, pause)
   local id, totals, counted = "node_id=" .. quoted(node.get_id()), vitals.totals(pause), counters.usage(pause)
+  pause()
   put_node(out, id)
+  pause()
   put_connections(out, "sluice_connections_total", id, totals)
+  pause()
   put_connections(out, "sluice_nginx_connections_total", id, totals)
+  pause()
   put_requests(out, "sluice_requests_total", id, totals)
   put_requests(out, "sluice_nginx_requests_total", id, totals)
   put_streams(out, id, totals)
   pause()
   put_memory(out, id, pause)
+  pause()
   put_shared(out, id, counted)
+  pause()
   put_refused(out, id, counted)
   put_targets(out, pause)
   put_circuits(out, pause)

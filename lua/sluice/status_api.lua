@@ -15,6 +15,8 @@ local vitals = require "sluice.vitals"
 
 local C, worker = core.C, core.worker
 
+jit.off(true, true) -- as in exposition.lua
+
 local status_api = {}
 
 local function configuration_hash()

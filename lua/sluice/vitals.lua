@@ -9,6 +9,8 @@ local timer = require "sluice.timer"
 
 local C, worker = core.C, core.worker
 
+jit.off(true, true) -- as in exposition.lua
+
 local vitals = {}
 
 local PERIOD_SECONDS = 1
