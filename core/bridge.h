@@ -688,8 +688,11 @@ int bridge_call_end(struct worker *worker, double call); // one that has not end
 // ---- Kafka -----------------------------------------------------------------------------------------------------------
 
 enum kafka_status {
-  KAFKA_GAP = 3,      // records were skipped: they left the window, or the broker, before this reader had read them
-  KAFKA_REBALANCE = 4 // partitions were taken from this member of a group
+  KAFKA_GAP = 3,         // records were skipped: they left the window, or the broker, before this reader had read them
+  KAFKA_REBALANCE = 4,   // partitions were taken from this member of a group
+  KAFKA_EXPIRED = 5,     // a record was dropped when its time was over: it was not sent, and will not be
+  KAFKA_TOO_LARGE = 6,   // a record was not queued: it is larger than message.max.bytes of the cluster
+  KAFKA_NO_PARTITION = 7 // nor was this one: its topic has no such partition
 };
 
 enum { KAFKA_LATENCY_BUCKETS = 15 };
@@ -704,11 +707,12 @@ struct kafka_message {
   int32_t partition;           // KAFKA_ANY_PARTITION: by key, as Java's clients choose
   double timestamp_ms;         // 0: now
   double timeout_s;            // how long the coroutine waits; 0: message.timeout.ms of the cluster
+  double expires_s;            // dropped if it was not sent by then; 0: as message.timeout.ms of the cluster says
 };
 
 // What became of a record.
 struct kafka_result {
-  int32_t status; // BRIDGE_OK; BRIDGE_TIMEOUT (it may yet arrive); BRIDGE_FAILED
+  int32_t status; // BRIDGE_OK; BRIDGE_TIMEOUT (it may yet arrive); KAFKA_EXPIRED; BRIDGE_FAILED
   int32_t partition;
   double offset;    // -1: unknown (acks=0)
   const char *name; // of the error as Kafka has it ("MSG_SIZE_TOO_LARGE"), "" without one; static, like `text`
@@ -882,9 +886,11 @@ int bridge_kafka_token_failed(struct worker *worker, const char *cluster, const 
 // How many clients would have one.
 uint32_t bridge_kafka_token_users(struct worker *worker, const char *cluster);
 // Queues a record. `wait`: AGAIN, and the coroutine is resumed with its fate, to be read by bridge_kafka_result before
-// it yields again. FULL: the queue is full. NONE: no such cluster.
+// it yields again. FULL: the queue is full. NONE: no such cluster. KAFKA_TOO_LARGE, KAFKA_NO_PARTITION.
 int bridge_kafka_produce(struct worker *worker, const struct kafka_message *message, bool wait);
 int bridge_kafka_result(struct worker *worker, struct kafka_result *out);
+// Nobody produces with this expires_s any more: each of them has a client of librdkafka, up to 8 a cluster.
+int bridge_kafka_expiry_drop(struct worker *worker, const char *cluster, double expires_s);
 // A batch, to be closed: records of which one coroutine hears by index. One that was not told of within `timeout_s` (0:
 // whenever its message.timeout.ms ends) is told as BRIDGE_TIMEOUT. 0: no memory.
 double bridge_kafka_batch(struct worker *worker, double timeout_s);

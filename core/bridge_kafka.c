@@ -93,6 +93,11 @@ int bridge_kafka_result(struct worker *worker, struct kafka_result *out) {
   return BRIDGE_OK;
 }
 
+int bridge_kafka_expiry_drop(struct worker *worker, const char *cluster, double expires_s) {
+  if (!worker->topics) kafka_expiry_drop(worker_kafka(worker), cluster, expires_s);
+  return BRIDGE_OK;
+}
+
 // ---- Read ----
 
 enum { READERS_AT_ONCE = 256 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kafka for one worker: named clusters, one producer each, and readers of topics that share one consumer a topic.
+// Kafka for one worker: named clusters with their producers, and readers of topics that share one consumer a topic.
 //
 //   readers ... reader        Records come once from the broker into a feed's window, each held once, and every
 //      |    \     |           reader walks the window at its own pace. One that asks for older records, or that
@@ -66,7 +66,7 @@ struct kafka_delivery {
 };
 
 // BRIDGE_OK: queued, and `delivery` (NULL: nobody waits) will be told. BRIDGE_FULL, BRIDGE_NONE, BRIDGE_INVALID,
-// BRIDGE_FAILED: it was not queued.
+// BRIDGE_FAILED, KAFKA_TOO_LARGE, KAFKA_NO_PARTITION: it was not queued.
 int kafka_produce(struct kafka *kafka, const struct kafka_message *message, struct kafka_delivery *delivery,
                   struct error *error);
 // Who is told of a record that is one of many: called on the loop, not after kafka_close began.
@@ -80,6 +80,8 @@ struct kafka_teller {
 // The same with no wait of its own; message->timeout_s has no effect.
 int kafka_produce_told(struct kafka *kafka, const struct kafka_message *message, const struct kafka_teller *teller,
                        struct error *error);
+// No record comes any more that expires after so long: the producer for them goes when it is done.
+void kafka_expiry_drop(struct kafka *kafka, const char *cluster, double expires_s);
 // The result that the last on_done was called with.
 const struct kafka_result *kafka_last_result(const struct kafka *kafka);
 void kafka_delivery_cancel(struct kafka *kafka, struct kafka_delivery *delivery);

@@ -258,6 +258,10 @@ static int cluster_set_up(struct cluster *cluster, struct error *error) {
   cluster->members_max = property_number(cluster, "consumers_max", 64);
   cluster->queue_bytes = (size_t)property_number(cluster, "queue.buffering.max.kbytes", 65536) * 1024;
   cluster->window_bytes = property_number(cluster, "window_bytes", 8 * 1024 * 1024);
+  cluster->own_timeout = property_of(cluster, "message.timeout.ms") || property_of(cluster, "delivery.timeout.ms");
+  const char *linger_ms = property_of(cluster, "linger.ms");
+  if (!linger_ms) linger_ms = property_of(cluster, "queue.buffering.max.ms");
+  cluster->linger_ms = linger_ms ? (int32_t)strtod(linger_ms, NULL) : 0; // librdkafka takes 900000 at most
   if (cluster->embedded) return 0;
   const char *servers = property_of(cluster, "bootstrap.servers");
   if (!servers) servers = property_of(cluster, "metadata.broker.list");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kafka.c (producers), kafka_cluster.c, kafka_feed.c and kafka_reader.c (consumers, readers), kafka_admin*.c and
+// What kafka.c, kafka_produce*.c, kafka_cluster.c, kafka_feed.c and kafka_reader.c (consumers, readers), kafka_admin*.c and
 // kafka_mock.c share. Nobody else includes it: this and those are where librdkafka is named.
 #pragma once
 #include <ev.h>
@@ -39,10 +39,12 @@ struct cluster {
   bool embedded;
   char servers[512];
   uint32_t window_records, window_bytes;
+  int32_t linger_ms;
+  bool own_timeout;                 // message.timeout.ms is given: no route's timeout takes its place
   size_t queue_bytes, queued_bytes; // what may be with producers, and what is, until it is reported
   struct kafka_mock *mock;          // of this process
   struct tokens *tokens;            // NULL unless the cluster wants tokens of ours
-  struct producer *producer;
+  struct producer *producers;
   struct feed *feeds; // shared ones
   struct admin_client *admin;
   uint32_t consumers; // shared and private feeds, and members of groups

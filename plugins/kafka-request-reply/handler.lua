@@ -23,7 +23,7 @@ local took = metrics.histogram("sluice_kafka_reply_seconds",
 
 -- What Kafka's error means for the client. Others: 502, for the fault is behind the gateway.
 local STATUS = {
-  full = 503, cluster = 503, timeout = 504, topic = 503, failed = 503,
+  full = 503, cluster = 503, timeout = 504, expired = 504, topic = 503, failed = 503,
   MSG_SIZE_TOO_LARGE = 413, INVALID_MSG_SIZE = 413, RECORD_LIST_TOO_LARGE = 413,
   _TRANSPORT = 503, _ALL_BROKERS_DOWN = 503,
 }
@@ -48,7 +48,7 @@ end
 
 local function refuse(exchange, conf, text, err, code)
   local status = STATUS[code] or 502
-  counted:increment(conf.topic, code == "timeout" and "timeout" or "failed")
+  counted:increment(conf.topic, status == 504 and "timeout" or "failed")
   exchange.response:exit(status, { message = text, error = err, code = code, request_id = exchange.id },
     status == 503 and { ["Retry-After"] = RETRY_S } or nil)
 end

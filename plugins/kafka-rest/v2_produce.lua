@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- v2: a list of records into a topic or one of its partitions. The answer tells where each of them is, in their order,
 -- or why it is nowhere.
-local again = require "kafka-rest.again"
 local errors = require "kafka-rest.errors"
 local formats = require "kafka-rest.formats"
 local json = require "sluice.json"
@@ -109,13 +108,12 @@ local function begin(call, record, batch, span)
   span:put(made)
   local index, why, code = batch:add(made)
   if index then return { index = index, record = made } end
-  code = errors.name(why, code)
   return { entry = failed(why, code), code = code }
 end
 
-local function finish(call, one, batch, span)
+local function finish(one, batch, span)
   if one.entry then return one.entry, one.code end
-  local at, err, code = again.result(call, batch, one.index, one.record)
+  local at, err, code = batch:result(one.index)
   if not at then return failed(err, code), code end
   span:add(one.record)
   return { partition = at.partition, offset = at.offset, error_code = null, error = null }
@@ -128,13 +126,12 @@ local function produce_one(call, record)
   if not made then return { NOWHERE } end
   made.cluster, made.timeout = call.cluster, call.conf.timeout / 1000
   local span = record_traces.send(call.exchange, made)
-  local at, why, code = again.produce(made)
+  local at, why, code = kafka.produce(made)
   span:done(at, why, code)
   if at then
     at.topic, at.error_code, at.error = nil, null, null
     return { at }
   end
-  code = errors.name(why, code)
   return { failed(why, code) }, code
 end
 
@@ -151,7 +148,7 @@ local function produce_all(call, topic, list)
     end
     batch:wait()
     for _, one in ipairs(round) do
-      local entry, code = finish(call, one, batch, span)
+      local entry, code = finish(one, batch, span)
       entries[#entries + 1] = entry
       if #entries == 1 then shared = code end
       if code ~= shared then shared = nil end

@@ -2,7 +2,6 @@
 -- v3: records into a topic. A request has one record, or any number of them one behind the other, and the answer an
 -- entry for each in their order: where the record is, or what was wrong with it. A bad record does not stop the others.
 -- Of a body without end the entries come while it is still being sent.
-local again = require "kafka-rest.again"
 local errors = require "kafka-rest.errors"
 local formats = require "kafka-rest.formats"
 local json = require "sluice.json"
@@ -156,13 +155,13 @@ local function begin(call, topic, text, batch, span)
   span:put(record)
   local index, why, code = batch:add(record)
   if index then return { job = job, index = index } end
-  local _, error_code = errors.of(errors.name(why, code))
+  local _, error_code = errors.of(code)
   return { entry = failed(error_code, why) }
 end
 
 local function finish(call, one, batch, span)
   if one.entry then return encode(one.entry) end
-  local at, err, code = again.result(call, batch, one.index, one.job.record)
+  local at, err, code = batch:result(one.index)
   if not at then
     local _, error_code = errors.of(code)
     return encode(failed(error_code, err))
@@ -248,10 +247,10 @@ local function just_one(call, topic, text)
   if not record then call:answer(200, succeeded(call, job)) end -- a plugin took it out: nothing went wrong
   record.cluster, record.timeout, job.record = call.cluster, call.conf.timeout / 1000, record
   local span = record_traces.send(call.exchange, record)
-  local at, why, code = again.produce(record)
+  local at, why, code = kafka.produce(record)
   span:done(at, why, code)
   if at then call:answer(200, succeeded(call, job, at)) end
-  local _, error_code = errors.of(errors.name(why, code))
+  local _, error_code = errors.of(code)
   call:answer(200, failed(error_code, why))
 end
 

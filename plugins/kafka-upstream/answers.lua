@@ -6,7 +6,7 @@ local RETRY = { ["Retry-After"] = "1" }
 
 -- What Kafka's error means for the client. Others: 502, for the fault is behind the gateway.
 local STATUS = {
-  full = 503, cluster = 503, timeout = 504, invalid = 400,
+  full = 503, cluster = 503, timeout = 504, expired = 504, invalid = 400,
   MSG_SIZE_TOO_LARGE = 413, INVALID_MSG_SIZE = 413, RECORD_LIST_TOO_LARGE = 413,
   UNKNOWN_TOPIC_OR_PART = 404, _UNKNOWN_TOPIC = 404, _UNKNOWN_PARTITION = 404,
   TOPIC_AUTHORIZATION_FAILED = 403, CLUSTER_AUTHORIZATION_FAILED = 403, INVALID_RECORD = 422,

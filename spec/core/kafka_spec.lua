@@ -178,9 +178,88 @@ describe("kafka", function()
     it("refuses a partition that does not exist, with headers, and lives", function()
       kafka:send { value = "x", partition = 0 } -- now the partitions are known
       for _ = 1, 3 do
-        assert.equal(C.BRIDGE_INVALID, (kafka:produce { value = "x", partition = 99, headers = { "a", "b" } }))
+        assert.equal(C.KAFKA_NO_PARTITION, (kafka:produce { value = "x", partition = 99, headers = { "a", "b" } }))
       end
       assert.equal(1, tonumber((select(2, kafka:send { value = "x", partition = 0 }))))
+    end)
+
+    it("refuses a record that no broker of the cluster is to be sent", function()
+      kafka:cluster("small", { embedded = "true", ["message.max.bytes"] = "2000" })
+      assert.equal(C.KAFKA_TOO_LARGE, (kafka:produce { cluster = "small", value = ("x"):rep(3000) }))
+    end)
+
+    describe("that is dropped when its time is over", function()
+      -- How many clients of librdkafka there are: each has one such thread.
+      local function clients()
+        local count = 0
+        for name in io.popen("cat /proc/" .. posix.getpid() .. "/task/*/comm 2>/dev/null"):lines() do
+          if name == "rdk:main" then count = count + 1 end
+        end
+        return count
+      end
+
+      local function away(name, properties)
+        properties = properties or {}
+        properties["bootstrap.servers"] = "127.0.0.1:1"
+        assert.equal(0, kafka:cluster(name, properties))
+      end
+
+      local function fate(fields)
+        local status, delivery = kafka:produce(fields)
+        assert.equal(C.BRIDGE_OK, status)
+        kafka:await("a report", function() return delivery.done end)
+        return delivery.result.status, ffi.string(delivery.result.text)
+      end
+
+      it("says that it was not sent, and will not be, before the one who waits gives up", function()
+        away "dead"
+        local status, text = fate { cluster = "dead", value = "x", expires = 4, timeout = 15 }
+        assert.equal(C.KAFKA_EXPIRED, status)
+        assert.matches("was not sent, and will not be", text, 1, true)
+        assert.equal(0, kafka:status(0).queued)
+      end)
+
+      it("goes by the cluster's message.timeout.ms where that is given", function()
+        away("dead", { ["message.timeout.ms"] = "200" })
+        assert.equal(C.KAFKA_EXPIRED, (fate { cluster = "dead", value = "x", expires = 3600 }))
+      end)
+
+      it("waits longer than the cluster's records linger", function()
+        away("slow", { ["linger.ms"] = "900" })
+        assert.equal(C.KAFKA_EXPIRED, (fate { cluster = "slow", value = "x", expires = 0.1 }))
+      end)
+
+      it("shares a client with those of the same time, of which a cluster has no more than eight", function()
+        away "dead"
+        local before = clients()
+        for _ = 1, 2 do
+          for seconds = 101, 120 do
+            kafka:produce { cluster = "dead", value = "x", expires = seconds, forget = true }
+          end
+        end
+        assert.equal(before + 8 + 1, clients())
+        assert.equal(40, kafka:status(0).queued)
+      end)
+
+      it("shares the cluster's memory with all others", function()
+        away("dead", { ["queue.buffering.max.kbytes"] = "64" })
+        local count = 0
+        while kafka:produce { cluster = "dead", value = ("x"):rep(1000), expires = 101 + count % 4,
+          forget = true } == C.BRIDGE_OK do count = count + 1 end
+        assert.is_true(count > 40 and count <= 64, count)
+      end)
+
+      it("needs its client no more when nobody has such records", function()
+        kafka:send { value = "x" }
+        local before = clients()
+        kafka:send { value = "x", expires = 77 }
+        assert.equal(before + 1, clients())
+        C.kafka_expiry_drop(kafka.kafka, "main", 77)
+        C.kafka_expiry_drop(kafka.kafka, "main", 78)
+        C.kafka_expiry_drop(kafka.kafka, "nowhere", 77)
+        kafka:await("its end", function() return clients() == before end)
+        kafka:send { value = "x", expires = 77 }
+      end)
     end)
 
     it("answers in time when the broker does not", function()

@@ -74,7 +74,7 @@ local function bytes(text)
   return ffi.new("struct bytes", text and { text, #text } or {})
 end
 
--- Fields: cluster, topic, key, value, headers (name, value, ...), partition, timestamp, timeout, forget.
+-- Fields: cluster, topic, key, value, headers (name, value, ...), partition, timestamp, timeout, expires, forget.
 -- Gives the status and, unless told to forget, the delivery.
 function client:produce(fields)
   local message = ffi.new("struct kafka_message")
@@ -85,6 +85,7 @@ function client:produce(fields)
   message.partition = fields.partition or C.KAFKA_ANY_PARTITION
   message.timestamp_ms = fields.timestamp or 0
   message.timeout_s = fields.timeout or 0
+  message.expires_s = fields.expires or 0
   local headers = ffi.new("struct bytes[16]")
   for i, text in ipairs(fields.headers or {}) do headers[i - 1] = bytes(text) end
   message.headers = headers

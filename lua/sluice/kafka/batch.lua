@@ -49,8 +49,8 @@ function Batch:add(record)
   check.table("batch:add", "record", record)
   local key = text_of("batch:add", "key", record.key)
   local value = text_of("batch:add", "value", record.value)
-  local status = C.bridge_kafka_batch_add(worker, self.handle, lay("batch:add", record, self.cluster, key, value),
-    index_cell)
+  local message_ = lay("batch:add", record, self.cluster, key, value, self.timeout)
+  local status = C.bridge_kafka_batch_add(worker, self.handle, message_, index_cell)
   if status == OK then
     local index = tonumber(index_cell[0])
     self.topics[index % PLACES] = record.topic
@@ -143,7 +143,7 @@ function batching.batch(options)
   local handle = C.bridge_kafka_batch(worker, timeout)
   if handle == 0 then return nil, core.reason(FULL) end
   local held = ffi.gc(ffi.new("double[1]", handle), close)
-  return setmetatable({ handle = handle, cluster = cluster, topics = {}, held = held }, Batch)
+  return setmetatable({ handle = handle, cluster = cluster, timeout = timeout, topics = {}, held = held }, Batch)
 end
 
 return batching

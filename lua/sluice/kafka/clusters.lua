@@ -9,7 +9,7 @@ local core = require "sluice.api.core"
 
 local C, worker = core.C, core.worker
 local pairs_of = kafka_conf.pairs_of
-local ffi_string, tostring, pairs, ipairs = ffi.string, tostring, pairs, ipairs
+local ffi_string, tostring, pairs, ipairs, next = ffi.string, tostring, pairs, ipairs, next
 
 local OK, INVALID = 0, -2
 
@@ -19,6 +19,9 @@ local configured = {} -- names from gateway.kafka
 local stage = 0       -- counts generations that went live
 local defined = {}    -- of plugins: canonical text to { name, stage }
 local numbers = {}    -- by servers: how many clusters have been named so
+
+local expiries = {}   -- by cluster: seconds that a record may wait to be sent, to the stage that named them last
+clusters.expiries = expiries
 
 local oauth -- loaded for the first cluster that wants tokens
 
@@ -54,6 +57,18 @@ local function drop_unused()
   end
 end
 
+local function drop_unused_expiries()
+  for name, stages in pairs(expiries) do
+    for seconds, last in pairs(stages) do
+      if last < stage - 1 then
+        C.bridge_kafka_expiry_drop(worker, name, seconds)
+        stages[seconds] = nil
+      end
+    end
+    if next(stages) == nil then expiries[name] = nil end
+  end
+end
+
 -- The clusters of gateway.kafka, whenever a generation goes live. Raises, with nothing changed, when one is wrong.
 ---@param wanted table<string, table<string, string|number|boolean>>
 function clusters.configure(wanted)
@@ -71,6 +86,7 @@ function clusters.configure(wanted)
   configured = {}
   for name in pairs(wanted) do configured[name] = true end
   drop_unused()
+  drop_unused_expiries()
   stage = stage + 1
 end
 
@@ -102,17 +118,28 @@ local function certificate(id)
   end
 end
 
--- The cluster that a plugin's configuration in Kong's form means: `cluster`, or `bootstrap_servers` with what belongs
--- to them. To be called in the plugin's `configure` for each of its configurations, so that the cluster stays.
----@param conf table
----@return string|nil name
----@return string|nil err
-function clusters.cluster_of(conf)
+local function name_of(conf)
   if conf.cluster then return conf.cluster end
   if not conf.bootstrap_servers then return clusters.DEFAULT end
   local properties, err = kafka_conf.properties(conf, certificate)
   if not properties then return nil, err end
   return clusters.define(properties)
+end
+
+-- The cluster that a plugin's configuration in Kong's form means: `cluster`, or `bootstrap_servers` with what belongs
+-- to them. To be called in the plugin's `configure` for each of its configurations, so that the cluster stays, and so
+-- that a record which is to be there within the `timeout` of one of them is not sent later.
+---@param conf table
+---@return string|nil name
+---@return string|nil err
+function clusters.cluster_of(conf)
+  local name, err = name_of(conf)
+  if not name then return nil, err end
+  if conf.timeout then
+    expiries[name] = expiries[name] or {}
+    expiries[name][conf.timeout / 1000] = stage
+  end
+  return name
 end
 
 local cluster_status = ffi.new("struct kafka_cluster_status")

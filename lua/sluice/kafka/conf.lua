@@ -179,7 +179,6 @@ local function put_producer(properties, conf)
   properties["retry.backoff.ms"] = conf.producer_request_retries_backoff_timeout
   properties["queue.buffering.max.messages"] = conf.producer_async_buffering_limits_messages_in_memory
   properties["socket.timeout.ms"] = conf.timeout
-  properties["message.timeout.ms"] = conf.timeout
 end
 
 -- What a plugin's configuration says in Kong's words, in librdkafka's.

@@ -9,6 +9,8 @@ local clusters = require "sluice.kafka.clusters"
 
 local tostring, type, pairs, ipairs = tostring, type, pairs, ipairs
 
+local expiries = clusters.expiries
+
 local ANY_PARTITION = -1
 local HEADERS_MAX = 256
 local PARTITION_MAX = 2147483647
@@ -23,7 +25,7 @@ local message = {}
 ---@field headers? table { name = value }, { name = { value, value } } or a list of { name, value }
 ---@field partition? integer by key, as Java's clients choose, unless told
 ---@field timestamp? number milliseconds since 1970, now unless told
----@field timeout? number seconds to wait
+---@field timeout? number seconds to wait; where a route has the same timeout, the record is not sent later than that
 
 local cell = ffi.new("struct kafka_message")
 local header_cells = ffi.new("struct bytes[?]", HEADERS_MAX * 2)
@@ -93,9 +95,11 @@ end
 ---@param cluster string|nil
 ---@param key string|nil its key, as message.text gave it
 ---@param value string|nil
+---@param timeout number|nil seconds that somebody waits for it
 ---@return ffi.cdata* struct kafka_message
-function message.lay(name, options, cluster, key, value)
-  cell.cluster = name_of(name, "cluster", cluster or clusters.DEFAULT)
+function message.lay(name, options, cluster, key, value, timeout)
+  cluster = name_of(name, "cluster", cluster or clusters.DEFAULT)
+  cell.cluster = cluster
   cell.topic = name_of(name, "topic", options.topic)
   put(cell.key, key)
   put(cell.value, value)
@@ -103,7 +107,10 @@ function message.lay(name, options, cluster, key, value)
   cell.header_count = options.headers and put_headers(name, options.headers) or 0
   cell.partition = number_of(name, "partition", options.partition or ANY_PARTITION, ANY_PARTITION, PARTITION_MAX)
   cell.timestamp_ms = number_of(name, "timestamp", options.timestamp or 0, 0, 9e15)
-  cell.timeout_s = number_of(name, "timeout", options.timeout or 0, 0, 1e8)
+  timeout = number_of(name, "timeout", timeout or 0, 0, 1e8)
+  cell.timeout_s = timeout
+  local known = expiries[cluster]
+  cell.expires_s = known and known[timeout] and timeout or 0
   return cell
 end
 

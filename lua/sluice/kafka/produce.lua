@@ -13,6 +13,8 @@ local text_of, lay = message.text, message.lay
 
 local OK, AGAIN, NONE = 0, 1, 2
 local TIMEOUT, FULL, INVALID = -5, -3, -2
+local EXPIRED = 5
+local CODES = { [INVALID] = "invalid", [6] = "MSG_SIZE_TOO_LARGE", [7] = "_UNKNOWN_PARTITION" }
 
 local produce = {}
 
@@ -26,7 +28,7 @@ local result = ffi.new("struct kafka_result")
 function produce.refused(status)
   if status == FULL then return nil, "the queue to the cluster is full", "full" end
   if status == NONE then return nil, core.reason(INVALID), "cluster" end
-  return nil, core.reason(INVALID), status == INVALID and "invalid" or "failed"
+  return nil, core.reason(INVALID), CODES[status] or "failed"
 end
 
 local refused = produce.refused
@@ -37,6 +39,7 @@ local refused = produce.refused
 function produce.told(told, topic)
   if told.status == OK then return { topic = topic, partition = told.partition, offset = told.offset } end
   if told.status == TIMEOUT then return nil, ffi_string(told.text), "timeout" end
+  if told.status == EXPIRED then return nil, ffi_string(told.text), "expired" end
   return nil, ffi_string(told.text), ffi_string(told.name)
 end
 
@@ -44,13 +47,14 @@ end
 ---@param options sluice.kafka.message
 ---@return { topic: string, partition: integer, offset: integer }|nil
 ---@return string|nil err
----@return string|nil code "full": queue full, at once; "timeout": it may yet arrive; "cluster": there is none of that
---- name; "invalid"; else Kafka's name of the error, such as "MSG_SIZE_TOO_LARGE"
+---@return string|nil code "full": queue full, at once; "timeout": it may yet arrive; "expired": no
+--- acknowledgement in time either, but it was not sent, and will not be; "cluster": there is none of that
+--- name; "invalid": there can be no such topic; else Kafka's name of the error, such as "MSG_SIZE_TOO_LARGE"
 function produce.produce(options)
   check.table("kafka.produce", "options", options)
   local key = text_of("kafka.produce", "key", options.key)
   local value = text_of("kafka.produce", "value", options.value)
-  local record = lay("kafka.produce", options, options.cluster, key, value)
+  local record = lay("kafka.produce", options, options.cluster, key, value, options.timeout)
   local topic = options.topic
   local status = C.bridge_kafka_produce(worker, record, true)
   if status ~= AGAIN then return refused(status) end
