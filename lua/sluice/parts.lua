@@ -22,6 +22,7 @@ return {
     counters
     crypto
     datagram
+    dead_letters
     dns
     document
     endpoints

@@ -3,6 +3,7 @@
 -- and its form as JSON. What a client's own plugins do to it (phase consume) comes behind that.
 local cloudevent = require "kafka-consume.cloudevent"
 local crypto = require "sluice.crypto"
+local dead_letters = require "sluice.dead_letters"
 local json = require "sluice.json"
 local kafka = require "sluice.kafka"
 local log = require "sluice.log"
@@ -83,12 +84,8 @@ local function set_aside(state, record, err)
     error = err })
   local conf = state.conf
   if not conf.enable_dlq or not conf.dlq_topic then return end
-  local headers = {}
-  for i, header in ipairs(record.headers) do headers[i] = { header[1], header[2] } end
-  headers[#headers + 1] = { "dlq.error", tostring(err) }
-  headers[#headers + 1] = { "dlq.topic", record.topic }
-  headers[#headers + 1] = { "dlq.partition", tostring(record.partition) }
-  headers[#headers + 1] = { "dlq.offset", ("%d"):format(record.offset) }
+  local headers = dead_letters.headers(record.headers, { topic = record.topic, partition = record.partition,
+    offset = record.offset, timestamp = record.timestamp, reason = tostring(err) })
   local ok, why = kafka.send { cluster = state.cluster, topic = conf.dlq_topic, key = record.raw_key or record.key,
     value = record.value, headers = headers }
   if not ok then log.err("a record could not be set aside", { topic = conf.dlq_topic, error = why }) end

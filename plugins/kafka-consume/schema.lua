@@ -37,7 +37,7 @@ fields.message_by_lua_functions = { type = "array", elements = { type = "string"
   about = "Lua code of functions that take a record and return it, changed; nil drops it" }
 fields.enable_dlq = { type = "boolean", about = "a record that a function fails with is copied to dlq_topic" }
 fields.dlq_topic = { type = "string", match = "^[%w._-]+$", len_max = 249,
-  about = "where such records go, with the error in header dlq.error" }
+  about = "where such records go, with the cause in headers dead-letter-..." }
 fields.filter = { type = "record", about = "which records clients get: those that meet all that is set", fields = {
   { keys = { type = "array", elements = { type = "string" }, len_min = 1, about = "keys, one of which it must have" } },
   { key_prefix = { type = "string", about = "what the key must begin with" } },

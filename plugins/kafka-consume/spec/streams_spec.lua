@@ -94,16 +94,18 @@ describe("kafka-consume, streams", function()
     open_gateway({ enable_dlq = true, dlq_topic = "dead", message_by_lua_functions = {
       "return function(message) if message.value == 'bad' then error('no good') end return message end" } })
     local client = open()
-    gateway:produce("news", { key = "k", value = "bad", headers = { h = "1" }, partition = 1 })
+    gateway:produce("news", { key = "k", value = "bad", partition = 1, timestamp = 99,
+      headers = { h = "1", ["dead-letter-reason"] = "old" } })
     gateway:produce("news", { value = "good", partition = 1 })
     assert.equal(":\n\nid: 1/1,0/-1\ndata: good\n\n", await(client, "data: good", true))
     local dead = gateway:records("dead")
     assert.equal(1, #dead)
     assert.same({ "k", "bad" }, { dead[1].key, dead[1].value })
     local headers = dead[1].headers
-    assert.matches("no good", headers["dlq.error"])
-    assert.same({ "1", "news", "1", "0" },
-      { headers.h, headers["dlq.topic"], headers["dlq.partition"], headers["dlq.offset"] })
+    assert.matches("no good", headers["dead-letter-reason"])
+    assert.same({ "1", "news", "1", "0", "99", ("%d"):format(gateway:now() * 1000) }, { headers.h,
+      headers["dead-letter-topic"], headers["dead-letter-partition"], headers["dead-letter-offset"],
+      headers["dead-letter-timestamp"], headers["dead-letter-time"] })
     assert.is_truthy(gateway:log("a record was left out"))
   end)
 
