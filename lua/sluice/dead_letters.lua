@@ -17,8 +17,8 @@ local REASON_MOST = 1000
 
 -- In this order. `topic`, `partition`, `offset`, `timestamp`: where and when the record was, or was to be. `group`,
 -- `service`, `route`, `request-id`: on whose behalf. `reason`, `code`, `field`, `status`, `tries`: why.
-local NAMES = { "topic", "partition", "offset", "timestamp", "group", "service", "route", "request-id", "reason", "code",
-  "field", "status", "tries" }
+local NAMES = { "topic", "partition", "offset", "timestamp", "group", "service", "route", "request-id", "reason",
+  "code", "field", "status", "tries" }
 
 local function text_of(value)
   if type(value) == "number" and value == floor(value) then return format("%.0f", value) end
