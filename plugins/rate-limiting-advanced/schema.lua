@@ -18,7 +18,7 @@ end
 
 local function as_many(conf)
   if #conf.limit == #conf.window_size then return true end
-  return nil, ("expected as many as `limit` has, %d"):format(#conf.limit), "window_size"
+  return nil, ("expected as many as limit has, %d, found %d"):format(#conf.limit, #conf.window_size), "window_size"
 end
 
 -- Windows in order of their size, longer ones with no less.
@@ -42,7 +42,7 @@ end
 
 local function has_rate(conf)
   if conf.strategy ~= "redis" or conf.sync_rate then return true end
-  return nil, "expected a number, with strategy redis", "sync_rate"
+  return nil, "expected a number (because of strategy), found nothing", "sync_rate"
 end
 
 local function rate_is_possible(conf)

@@ -13,6 +13,7 @@ local entities = {}
 --   fields, entity_checks           as in a schema
 --   names = { "name" }              fields that alone identify an entity of this kind, unique in the configuration
 --   key = function(record)          text that the id is made from; nil: from the whole record
+--   subject = function(record)      text that no two of them have; nil: the key
 --   refs = { service = "services" } fields that refer to an entity of that collection
 --   nested = { routes = { "routes", "service" } }  lists inside: their collection, the field that refers back
 -- }
@@ -385,13 +386,15 @@ define("snis", "sni", {
 
 -- ---- Plugins and vaults ---------------------------------------------------------------------------------------------
 
+local function subject_of_plugin(p)
+  return table.concat({ p.name, p.service or "", p.route or "", p.consumer or "", p.consumer_group or "" }, ":")
+end
+
 define("plugins", "plugin", {
   names = { "instance_name" },
   refs = { service = "services", route = "routes", consumer = "consumers", consumer_group = "consumer_groups" },
-  key = function(p)
-    return table.concat({ p.name, p.service or "", p.route or "", p.consumer or "", p.consumer_group or "",
-      p.instance_name or "" }, ":")
-  end,
+  key = function(p) return subject_of_plugin(p) .. ":" .. (p.instance_name or "") end,
+  subject = subject_of_plugin,
   fields = {
     { name = text { required = true } }, { instance_name = typedefs.utf8_name },
     { service = foreign("services") }, { route = foreign("routes") }, { consumer = foreign("consumers") },

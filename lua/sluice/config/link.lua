@@ -102,7 +102,7 @@ end
 local function check_key(loader, seen, entry)
   local definition = entry.definition
   if entry.failed or #definition.names > 0 and definition.kind ~= "plugin" or not definition.key then return end
-  local key = entry.known and entry.known.key or definition.key(entry.record)
+  local key = entry.known and entry.known.key or (definition.subject or definition.key)(entry.record)
   entry.key = key
   if seen[key] then
     entry.failed = true

@@ -160,7 +160,7 @@ local function has_server(conf)
   local one = conf.redis
   local named = one.host and one.port or one.sentinel_nodes and one.sentinel_master or one.cluster_nodes
   if conf.policy ~= "redis" or named then return true end
-  return nil, "expected a value, or sentinel_nodes and sentinel_master, or cluster_nodes", "redis.host"
+  return nil, "expected a value, or sentinel_nodes and sentinel_master, or cluster_nodes, found nothing", "redis.host"
 end
 
 local function has_database(conf)

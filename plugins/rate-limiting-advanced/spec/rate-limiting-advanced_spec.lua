@@ -174,7 +174,7 @@ describe("rate-limiting-advanced", function()
     end
 
     it("whose limits and windows do not go together", function()
-      refused("config.window_size: expected as many as `limit` has, 2", { limit = { 1, 2 } })
+      refused("config.window_size: expected as many as limit has, 2, found 1", { limit = { 1, 2 } })
       refused("config.window_size: expected sizes that differ", { limit = { 1, 2 }, window_size = { 60, 60 } })
       refused("config.limit: expected that a longer window holds no less",
         { limit = { 5, 2 }, window_size = { 1, 60 } })
@@ -184,7 +184,7 @@ describe("rate-limiting-advanced", function()
     it("that lacks what it needs, or asks for what there is not", function()
       refused("config.header_name: expected a value", { identifier = "header" })
       refused("config.path: expected a value", { compound_identifier = { "ip", "path" } })
-      refused("config.sync_rate: expected a number, with strategy redis", { strategy = "redis" })
+      refused("config.sync_rate: expected a number (because of strategy), found nothing", { strategy = "redis" })
       refused("config.sync_rate: expected -1, 0, or at least 0.02", { strategy = "redis", sync_rate = 0.01 })
       refused('config.strategy: "cluster" needs a database', { strategy = "cluster", sync_rate = 1 })
       refused("config.enforce_consumer_groups: expected false", { enforce_consumer_groups = true })

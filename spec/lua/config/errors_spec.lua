@@ -163,6 +163,9 @@ local CASES = {
     'config.greetin: unknown field, did you mean "greeting"?' },
   { "a plugin twice on one route", "routes:\n- name: r\n  paths: [/]\nplugins:\n- {name: hello, route: r}\n"
     .. "- {name: hello, route: r}", 6, "expected one such plugin, found another, first at kong.yml:5" },
+  { "a plugin twice on one route under two names", "routes:\n- name: r\n  paths: [/]\nplugins:\n"
+    .. "- {name: hello, route: r, instance_name: a}\n- {name: hello, route: r, instance_name: b}", 6,
+    "expected one such plugin, found another, first at kong.yml:5" },
   { "a plugin that consumers cannot have", "consumers:\n- username: a\n  plugins:\n  - name: key-auth", 4,
     "consumer: expected nothing: key-auth cannot be set for one consumer" },
   { "protocols that a plugin does not do", "plugins:\n- name: key-auth\n  protocols: [http, grpc]", 3,
