@@ -322,7 +322,7 @@ static bool has_text_room(struct exposition *exposition, size_t len) {
 }
 
 static void put(struct exposition *exposition, struct slice text) {
-  memcpy(exposition->text + exposition->text_len, text.data, text.len);
+  if (text.len) memcpy(exposition->text + exposition->text_len, text.data, text.len);
   exposition->text_len += text.len;
 }
 
