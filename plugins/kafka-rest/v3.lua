@@ -20,13 +20,6 @@ end
 
 v3.not_found = not_found
 
--- What the client library has no request for. Confluent's proxy says the same of what its brokers are too old for.
-function v3.unsupported(method, pattern, class, what)
-  v3.add(method, pattern, class, function(call)
-    call:refuse(400, errors.BAD_REQUEST, "this gateway cannot " .. what)
-  end)
-end
-
 local function note_id(call, metadata)
   ids[call.cluster] = { id = metadata.id, at = sluice.time.monotonic() }
   call.cluster_id = metadata.id
@@ -49,6 +42,13 @@ function v3.add(method, pattern, class, handler)
   routes.add(method, "v3/clusters/*" .. pattern, class, function(call, id, ...)
     check_id(call, id)
     handler(call, ...)
+  end)
+end
+
+-- What the client library has no request for. Confluent's proxy says the same of what its brokers are too old for.
+function v3.unsupported(method, pattern, class, what)
+  v3.add(method, pattern, class, function(call)
+    call:refuse(400, errors.BAD_REQUEST, "this gateway cannot " .. what)
   end)
 end
 

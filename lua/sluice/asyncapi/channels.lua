@@ -44,6 +44,18 @@ function channels.of_route(context, route)
   return names
 end
 
+-- The channel of a place below a route.
+---@param context table
+---@param route table
+---@param place { key: string, address: string, parameters: table }
+---@return string name
+function channels.of_place(context, route, place)
+  local name = messages.key_of(title_of(route)) .. "." .. place.key
+  context.channels[name] = { address = place.address, title = title_of(route), parameters = place.parameters,
+    messages = {}, servers = refs_of(context.servers_of(route), "#/servers/") }
+  return name
+end
+
 -- The channel of a topic.
 function channels.of_topic(context, cluster, topic)
   local name = "kafka." .. messages.key_of(cluster) .. "." .. messages.key_of(topic)

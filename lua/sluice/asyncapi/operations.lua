@@ -3,6 +3,7 @@
 -- post and what lies in topics, and it `send`s what clients read and what goes into topics.
 local channels = require "sluice.asyncapi.channels"
 local messages = require "sluice.asyncapi.messages"
+local rest = require "sluice.asyncapi.rest"
 
 local operations = {}
 
@@ -34,21 +35,25 @@ local function methods_of(route, default)
   return type(route.methods) == "table" and route.methods[1] and route.methods or { default }
 end
 
--- One operation a path and method; `it`: action, method (unless the route says), summary, messages, replies.
+-- One operation a method; `it`: action, summary, messages, replies.
+local function put_at(context, one, it, channel, methods)
+  local refs, replies = {}, {}
+  for i, message in ipairs(it.messages) do refs[i] = channels.carry(context, channel, message) end
+  for i, message in ipairs(it.replies or {}) do replies[i] = channels.carry(context, channel, message) end
+  for _, method in ipairs(methods) do
+    context.operations[channel .. "." .. method:lower()] = {
+      action = it.action, channel = { ["$ref"] = "#/channels/" .. channel }, messages = refs, summary = it.summary,
+      description = it.description, tags = tags_of(one.route), security = context.security_of(one.plugins),
+      bindings = { http = { method = method, query = it.query, bindingVersion = BINDING } },
+      reply = replies[1] and { channel = { ["$ref"] = "#/channels/" .. channel }, messages = replies } or nil,
+    }
+  end
+end
+
+-- The same for each of the route's paths; `it.method`: unless the route says.
 local function put_http(context, one, it)
-  local names = channels.of_route(context, one.route)
-  for _, channel in ipairs(names) do
-    local refs, replies = {}, {}
-    for i, message in ipairs(it.messages) do refs[i] = channels.carry(context, channel, message) end
-    for i, message in ipairs(it.replies or {}) do replies[i] = channels.carry(context, channel, message) end
-    for _, method in ipairs(methods_of(one.route, it.method)) do
-      context.operations[channel .. "." .. method:lower()] = {
-        action = it.action, channel = { ["$ref"] = "#/channels/" .. channel }, messages = refs, summary = it.summary,
-        description = it.description, tags = tags_of(one.route), security = context.security_of(one.plugins),
-        bindings = { http = { method = method, query = it.query, bindingVersion = BINDING } },
-        reply = replies[1] and { channel = { ["$ref"] = "#/channels/" .. channel }, messages = replies } or nil,
-      }
-    end
+  for _, channel in ipairs(channels.of_route(context, one.route)) do
+    put_at(context, one, it, channel, methods_of(one.route, it.method))
   end
 end
 
@@ -137,6 +142,15 @@ describers["kafka-sink"] = function(context, one, conf)
 end
 
 describers["confluent"], describers["confluent-consume"] = describers["kafka-upstream"], describers["kafka-consume"]
+
+describers["kafka-rest"] = function(context, one, conf)
+  for _, offer in ipairs(rest.offers(one.route, conf)) do
+    put_at(context, one, {
+      action = offer.action, summary = offer.summary, messages = { rest.message(context, offer.message) },
+      replies = offer.reply and { rest.message(context, offer.reply) },
+    }, channels.of_place(context, one.route, offer), { offer.method })
+  end
+end
 
 operations.describers = describers
 

@@ -117,6 +117,23 @@ describe("asyncapi", function()
     assert.equal("#/channels/prices/messages/told.message", operation.reply.messages[1]["$ref"])
   end)
 
+  it("tells of the REST Proxy API, below its prefix and as far as it is offered", function()
+    start { event_route("kafka", "kafka-rest"), event_route("reading", "kafka-rest", { operations = { "read" } }),
+      event_route("cloud", "confluent", { topic = "orders", cluster_api_key = "a", cluster_api_secret = "b" }),
+      event_route("own", "kafka-rest", { prefix = "/proxy/", operations = { "consume" } }) }
+    local value = document()
+    assert.equal("/kafka/topics/{topic}", value.channels["kafka.topics"].address)
+    assert.equal("/kafka/v3/clusters/{cluster}/topics/{topic}/records", value.channels["kafka.records"].address)
+    assert.equal("/proxy/consumers/{group}/instances/{instance}/records", value.channels["own.instances"].address)
+    assert.same({ "receive", "receive", "send" }, { value.operations["kafka.topics.post"].action,
+      value.operations["kafka.records.post"].action, value.operations["own.instances.get"].action })
+    assert.equal("#/channels/kafka.topics/messages/rest.offsets",
+      value.operations["kafka.topics.post"].reply.messages[1]["$ref"])
+    assert.is_nil(value.channels["own.topics"])
+    for name in pairs(value.channels) do assert.is_nil(name:find("reading", 1, true)) end
+    assert.equal("receive", value.operations["cloud.post"].action)
+  end)
+
   it("shows topics and brokers only when told to", function()
     local more = { gateway = { kafka = { main = { ["bootstrap.servers"] = "broker.example:9093",
       ["security.protocol"] = "ssl" } } } }
