@@ -65,6 +65,13 @@ function template.value(text, uses)
   return assert(template.compile(text, uses))
 end
 
+-- A text without its expressions, which may have several lines.
+---@param text string
+---@return string
+function template.constant(text)
+  return (text:gsub("%$%b()", ""))
+end
+
 local function captures_of(exchange)
   local captures = exchange.request:get_uri_captures()
   local all = {}

@@ -321,6 +321,22 @@ describe("request-transformer", function()
       assert.equal("one=1", got.query)
     end)
 
+    it("may have several lines", function()
+      local basic = [[$((function()
+          local value = headers.Authorization
+          if not value then return end
+          if value:sub(1, 6) == "Basic " then return value end -- as it should be
+          return "Basic " .. value
+        end)())]]
+      for given, wanted in pairs { xyz = "Basic xyz", ["Basic q"] = "Basic q" } do
+        assert.equal(wanted, rendered(basic, { path = "/", headers = { Authorization = given } }))
+      end
+    end)
+
+    it("stand for themselves in quotes of another", function()
+      assert.equal("$(as it stands)", rendered("$('$(as it stands)')"))
+    end)
+
     it("see arguments of the query", function()
       assert.equal("a b-true-1, 2", rendered("$(query_params.a)-$(query_params.b)-$(query_params.c)",
         "/?a=a%20b&b&c=1&c=2"))
@@ -408,8 +424,10 @@ describe("request-transformer", function()
     end)
 
     it("a value that would break the head", function()
-      assert.matches("config.add.headers%[0%]: expected a value without control characters",
-        refused { add = { headers = { "X:1\r\nY:2" } } })
+      for _, entry in ipairs { "X:1\r\nY:2", "X:$(1)\nY:2" } do
+        assert.matches("config.add.headers%[0%]: expected a value without control characters",
+          refused { add = { headers = { entry } } })
+      end
     end)
 
     it("a method in small letters", function()
