@@ -1,12 +1,13 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Lua code that stands in a configuration. It sees what the plugin sees that runs it, and beside that `exchange`: the
 -- one at hand, whichever function of the code looks, for a closure may outlive the exchange that it was made in; and
--- `kong`, Kong's global over the same.
+-- `kong` and `ngx`, Kong's globals over the same.
 
 local error, load, pcall, rawset, setmetatable, tostring = error, load, pcall, rawset, setmetatable, tostring
 local gsub = string.gsub
 
 local pdk = require "sluice.pdk"
+local GLOBALS = { kong = pdk.kong, ngx = pdk.ngx }
 
 local code = {}
 
@@ -39,10 +40,11 @@ end
 local function environment(env)
   return setmetatable({}, { __metatable = false, __index = function(self, name)
     if name == "exchange" then return exchange_at_hand() end
-    if name == "kong" then
-      local kong = pdk.new(env.require, exchange_at_hand)
-      rawset(self, name, kong)
-      return kong
+    local make = GLOBALS[name]
+    if make then
+      local global = make(env.require, exchange_at_hand)
+      rawset(self, name, global)
+      return global
     end
     local ok, value = pcall(look_up, env, name)
     if not ok then error((gsub(tostring(value), "^[^\n]-:%d+: ", "")), 2) end
@@ -69,7 +71,7 @@ function code.bind(owner)
   -- Kong's global `kong`, for code that is compiled elsewhere.
   ---@return table
   function bound.kong()
-    return pdk.new(owner.env.require, exchange_at_hand)
+    return pdk.kong(owner.env.require, exchange_at_hand)
   end
 
   return bound

@@ -1,10 +1,11 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Kong's global `kong`, for code that stands in a configuration: what was written for Kong runs as it is. Its functions
--- are the methods of the exchange at hand, so they say and refuse what those do. What has no counterpart is an error.
+-- Kong's globals `kong` and `ngx`, for code that stands in a configuration: what was written for Kong runs as it is.
+-- Functions of `kong` are the methods of the exchange at hand, so they say and refuse what those do; of `ngx` there is
+-- what is no matter of nginx. What has no counterpart is an error.
 
-local error, pcall, rawset, select, setmetatable, tostring, type =
-  error, pcall, rawset, select, setmetatable, tostring, type
-local concat = table.concat
+local error, pairs, rawset, select, setmetatable, tostring, type =
+  error, pairs, rawset, select, setmetatable, tostring, type
+local concat, floor = table.concat, math.floor
 
 local pdk = {}
 
@@ -71,8 +72,7 @@ local function inspected(json, ...)
   local list = {}
   for i = 1, select("#", ...) do
     local value = select(i, ...)
-    local ok, text = pcall(json.encode, value)
-    list[i] = type(value) == "table" and ok and text or tostring(value)
+    list[i] = type(value) == "table" and json.encode(value) or tostring(value)
   end
   return concat(list, " ")
 end
@@ -90,10 +90,19 @@ local function logger(at_hand, sluice)
   }, { __metatable = false, __call = function(_, ...) log.notice(...) end })
 end
 
+-- What is not there is told at the line of the code.
+local function closed(fields, name, others)
+  return setmetatable(fields, { __metatable = false, __index = function(_, field)
+    local value = others and others(field)
+    if value == nil then error(("there is no %s.%s here"):format(name, tostring(field)), 2) end
+    return value
+  end })
+end
+
 ---@param require fun(name: string): any the plugin's own
 ---@param at_hand fun(): sluice.exchange|nil
 ---@return table
-function pdk.new(require, at_hand)
+function pdk.kong(require, at_hand)
   local sluice = require "sluice"
   local kong = parts(at_hand, PARTS, {
     service = part(at_hand, service_of, parts(at_hand, SERVICE, {})),
@@ -102,13 +111,40 @@ function pdk.new(require, at_hand)
     ctx = contexts(at_hand),
     log = logger(at_hand, sluice),
     ip = { is_trusted = sluice.ip.is_trusted },
-    node = sluice.node,
+    node = sluice.node, version = sluice.node.get_version(),
     vault = sluice.vault,
     table = { new = require "table.new", clear = require "table.clear", merge = sluice.table.merge },
   })
-  return setmetatable(kong, { __metatable = false, __index = function(_, name)
-    error("there is no kong." .. tostring(name) .. " here", 2)
-  end })
+  return closed(kong, "kong")
+end
+
+-- Levels of ngx.log, from 0.
+local LEVELS = { [0] = "emerg", "emerg", "alert", "crit", "err", "warn", "notice", "info", "debug" }
+local LEVEL_NAMES = { STDERR = 0, EMERG = 1, ALERT = 2, CRIT = 3, ERR = 4, WARN = 5, NOTICE = 6, INFO = 7, DEBUG = 8 }
+
+---@param require fun(name: string): any the plugin's own
+---@param at_hand fun(): sluice.exchange|nil
+---@return table
+function pdk.ngx(require, at_hand)
+  local sluice = require "sluice"
+  local crypto, log, query, time = sluice.crypto, sluice.log, sluice.query, sluice.time
+  local ngx = {
+    null = require("cjson").null,
+    log = function(level, ...)
+      local name = LEVELS[level] or error("ngx.log: level must be one such as ngx.ERR", 2)
+      log[name](...)
+    end,
+    now = time.now,
+    time = function() return floor(time.now()) end,
+    encode_base64 = crypto.base64_encode, decode_base64 = crypto.base64_decode,
+    escape_uri = query.escape, unescape_uri = query.unescape,
+    encode_args = query.encode, decode_args = query.decode,
+    md5 = function(text) return crypto.hex(crypto.digest("md5", text)) end,
+    sha1_bin = function(text) return crypto.digest("sha1", text) end,
+    hmac_sha1 = function(key, text) return crypto.hmac("sha1", key, text) end,
+  }
+  for name, level in pairs(LEVEL_NAMES) do ngx[name] = level end
+  return closed(ngx, "ngx", function(field) return field == "ctx" and exchange_of(at_hand).ctx or nil end)
 end
 
 return pdk

@@ -98,9 +98,38 @@ describe("pre-function, with Kong's global", function()
   end)
 
   it("says what is not there", function()
-    local gateway = with { access = { "\nlocal row = kong.db.consumers" } }
-    assert.equal(500, gateway:get("/").status)
-    assert.equal(1, #gateway:log("pre%-function.access%[1%]:2.*there is no kong.db here"))
+    for _, name in ipairs { "kong.db", "ngx.var" } do
+      local gateway = with { access = { "\nlocal row = " .. name .. ".consumers" } }
+      assert.equal(500, gateway:get("/").status)
+      assert.equal(1, #gateway:log("pre%-function.access%[1%]:2.*there is no " .. name .. " here"))
+    end
+  end)
+
+  it("counts on between requests, and logs", function()
+    local gateway = with { access = { [[
+      -- this runs once
+      local count = 0
+      return function()
+        count = count + 1
+        ngx.log(ngx.ERR, "hello world: ", count)
+      end
+    ]] } }
+    for count = 1, 3 do
+      gateway:get("/")
+      assert.equal(1, #gateway:log("error.*hello world: " .. count))
+    end
+  end)
+
+  it("has what of ngx is no matter of nginx", function()
+    local gateway = with { access = { [[
+      ngx.ctx.mark = ngx.encode_base64("a?") .. " " .. ngx.decode_base64("YT8=") .. " " .. ngx.escape_uri("a b")
+        .. " " .. ngx.unescape_uri("a%20b") .. " " .. ngx.md5("a") .. " " .. #ngx.sha1_bin("a")
+        .. " " .. #ngx.hmac_sha1("k", "a") .. " " .. ngx.encode_args({ a = 1 }) .. " " .. ngx.decode_args("b=2").b
+        .. " " .. tostring(ngx.null) .. " " .. tostring(ngx.time() <= ngx.now())
+      kong.response.exit(200, ngx.ctx.mark)
+    ]] } }
+    assert.equal("YT8= a? a%20b a b 0cc175b9c0f1b6a831c399e269772661 20 20 a=1 2 userdata: NULL true",
+      (gateway:get("/").body:gsub("userdata: %S+", "userdata: NULL")))
   end)
 
   -- The PDK's functions of Kong that a request needs.
