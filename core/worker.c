@@ -427,7 +427,11 @@ static void on_drain_timer(struct timer *timer) {
 }
 
 void worker_drain(struct worker *worker, int64_t limit_ms) {
-  if (worker->draining) return;
+  int64_t until_us = worker->loop.clock.mono_us + limit_ms * 1000;
+  if (worker->draining) { // told again: it may be in more of a hurry now
+    if (until_us < worker->drain_until_us) worker->drain_until_us = until_us;
+    return;
+  }
   // What the kernel has queued was promised an answer.
   for (uint32_t i = 0; i < worker->listener_count; i++)
     while (worker->listening && accept_one(&worker->listeners[i])) {
@@ -435,7 +439,7 @@ void worker_drain(struct worker *worker, int64_t limit_ms) {
   worker->draining = true;
   listeners_shut(worker);
   worker->drain_from_us = worker->loop.clock.mono_us;
-  worker->drain_until_us = worker->drain_from_us + limit_ms * 1000;
+  worker->drain_until_us = until_us;
   phase_event(worker, EVENT_STOP, 0, (struct slice){NULL, 0});
   exchange_end_tunnels(worker, NULL, limit_ms > 1 ? limit_ms : 1); // who is told goes to another worker
   timer_set(&worker->loop.timers, &worker->drain_timer, worker->drain_from_us + DRAIN_TICK_US);

@@ -358,6 +358,7 @@ describe("the processes of a gateway", function()
       gw:wait_log("draining")
       gw.process:signal(posix.SIGTERM)
       assert.equal(0, gw.process:wait(5))
+      assert.is_nil(gw:log():find("has been killed", 1, true)) -- the worker ends what it has in order
       client:close()
     end)
 
@@ -407,7 +408,7 @@ describe("the processes of a gateway", function()
       start {
         wait = false, config = config("one", "gateway: { trusted_plugins: [answer] }\n"),
         plugins = { answer = answering((ANSWER:gsub("return answer\n$",
-          "function answer.init_worker() os.execute('sleep 3') end\nreturn answer\n"))) },
+          "function answer.init_worker() os.execute('sleep 10') end\nreturn answer\n"))) },
       }
       process.wait_until(function() return exists(gw.directory .. "/state/sluice.pid") end, 5, "a pid file")
       assert.matches("not started yet", select(3, command("upgrade")), 1, true)
