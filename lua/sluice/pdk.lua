@@ -111,11 +111,11 @@ function pdk.kong(require, at_hand)
     ctx = contexts(at_hand),
     log = logger(at_hand, sluice),
     ip = { is_trusted = sluice.ip.is_trusted },
-    node = sluice.node, version = sluice.node.get_version(),
+    node = sluice.node,
     vault = sluice.vault,
     table = { new = require "table.new", clear = require "table.clear", merge = sluice.table.merge },
   })
-  return closed(kong, "kong")
+  return closed(kong, "kong", function(field) return field == "version" and sluice.node.get_version() or nil end)
 end
 
 -- Levels of ngx.log, from 0.

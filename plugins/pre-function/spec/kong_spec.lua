@@ -120,6 +120,12 @@ describe("pre-function, with Kong's global", function()
     end
   end)
 
+  it("has a version, the gateway's", function()
+    local gateway = with { access = { 'kong.response.exit(200, kong.version .. " " .. kong.node.get_version())' } }
+    local one, other = gateway:get("/").body:match("^(%d+%.%d+%.%d+) (.*)$")
+    assert.equal(other, one)
+  end)
+
   it("has what of ngx is no matter of nginx", function()
     local gateway = with { access = { [[
       ngx.ctx.mark = ngx.encode_base64("a?") .. " " .. ngx.decode_base64("YT8=") .. " " .. ngx.escape_uri("a b")
