@@ -103,12 +103,13 @@ describe("kafka with a real broker", function()
   describe("that is killed and comes back", function()
     local own
 
-    before_each(function()
-      own = broker.start()
-      assert(kafka:cluster("own", { ["bootstrap.servers"] = own.servers }) == 0, kafka:why())
-    end)
+    setup(function() own = broker.start() end)
+    teardown(function() if own then own:stop() end end)
 
-    after_each(function() own:stop() end)
+    before_each(function()
+      assert(kafka:cluster("own", { ["bootstrap.servers"] = own.servers, ["message.timeout.ms"] = "120000" }) == 0,
+        kafka:why())
+    end)
 
     it("loses no acknowledged record, repeats none and keeps their order; a reader goes on", function()
       local topic = own:topic()

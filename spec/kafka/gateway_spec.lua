@@ -84,8 +84,8 @@ describe("a topic behind the gateway", function()
   describe("in a real broker", function()
     local own
 
-    before_each(function() own = broker.start() end)
-    after_each(function() own:stop() end)
+    setup(function() own = broker.start() end)
+    teardown(function() if own then own:stop() end end)
 
     it("gives true answers and complete, ordered events while the broker is killed and comes back", function()
       local topic = own:topic(2)

@@ -16,7 +16,7 @@ _format_version: "3.0"
 gateway:
   kafka:
     main: { bootstrap.servers: "%s", fetch.wait.max.ms: 20, reconnect.backoff.max.ms: 200, session.timeout.ms: 2000,
-      heartbeat.interval.ms: 200 }
+      heartbeat.interval.ms: 200, message.timeout.ms: 60000 }
 services:
 - name: billing
   url: http://127.0.0.1:%d
