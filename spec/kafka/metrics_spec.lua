@@ -21,6 +21,7 @@ describe("metrics of Kafka", function()
     shared = broker.shared()
     gw = gateway.start({ _format_version = "3.0", gateway = { kafka = {
       main = { ["bootstrap.servers"] = shared.servers },
+      timed = { ["bootstrap.servers"] = shared.servers },
       away = { ["bootstrap.servers"] = "127.0.0.1:1", ["queue.buffering.max.messages"] = 2,
         ["message.timeout.ms"] = 1000 },
     } }, plugins = { { name = "runs" }, { name = "prometheus" } }, routes = { { name = "all", paths = { "/" } } } },
@@ -29,10 +30,19 @@ describe("metrics of Kafka", function()
 
   teardown(function() if gw then gw:stop() end end)
 
-  local function run(code, ...)
-    local response = gw:request { path = "/", body = code:format(...), timeout = 20 }
+  -- At the worker of a connection.
+  local function run_at(connection, code, ...)
+    local response = assert(connection:request { path = "/", body = code:format(...) })
     assert.equal(200, response.status, gw:log())
     return unpack(cjson.decode(response.body).said)
+  end
+
+  -- At any worker.
+  local function run(code, ...)
+    local connection = gw:connect { timeout = 20 }
+    local said = { run_at(connection, code, ...) }
+    connection:close()
+    return unpack(said)
   end
 
   local function value(line)
@@ -69,12 +79,11 @@ describe("metrics of Kafka", function()
 
   it("tell how long acknowledgements took", function()
     local topic = shared:topic()
-    local before = value 'sluice_kafka_delivery_seconds_count{cluster="main"}' or 0
-    run([[ for _ = 1, 7 do assert((...).produce { topic = %q, value = "x" }) end ]], topic)
-    becomes(before + 7, 'sluice_kafka_delivery_seconds_count{cluster="main"}')
-    becomes(before + 7, 'sluice_kafka_delivery_seconds_bucket{cluster="main",le="+Inf"}')
-    assert.is_true(value 'sluice_kafka_delivery_seconds_sum{cluster="main"}' > 0)
-    assert.is_truthy(value 'sluice_kafka_delivery_seconds_bucket{cluster="main",le="0.5"}')
+    run([[ for _ = 1, 7 do assert((...).produce { cluster = "timed", topic = %q, value = "x" }) end ]], topic)
+    becomes(7, 'sluice_kafka_delivery_seconds_count{cluster="timed"}')
+    becomes(7, 'sluice_kafka_delivery_seconds_bucket{cluster="timed",le="+Inf"}')
+    assert.is_true(value 'sluice_kafka_delivery_seconds_sum{cluster="timed"}' > 0)
+    assert.is_truthy(value 'sluice_kafka_delivery_seconds_bucket{cluster="timed",le="0.5"}')
   end)
 
   it("tell what a cluster that is away did not take", function()
@@ -94,23 +103,24 @@ describe("metrics of Kafka", function()
     local function lag(group)
       return ('sluice_kafka_lag_records{cluster="main",group="%s",topic="%s",partition="0"}'):format(group, topic)
     end
-    run([[
-      local kafka, sluice = ...
+    local one = gw:connect { timeout = 20 }
+    run_at(one, [[
+      local kafka = ...
       for i = 1, 10 do assert(kafka.produce { topic = %q, value = "v" .. i }) end
-      local member = assert(kafka.group { group = "behind", topics = { %q }, from = "earliest" })
-      for _ = 1, 4 do assert(member:next(10)) end
-      sluice.timer.at(4, function() member:close() end)
+      MEMBER = assert(kafka.group { group = "behind", topics = { %q }, from = "earliest" })
+      for _ = 1, 4 do assert(MEMBER:next(10)) end
     ]], topic, topic)
     becomes(6, lag "behind")
+    run_at(one, "MEMBER:close()")
     becomes(0, lag "behind") -- once it has left
-    run([[
-      local kafka, sluice = ...
-      local reader = assert(kafka.reader { topic = %q, from = "earliest" })
-      for _ = 1, 10 do assert(reader:next(10)) end
-      sluice.timer.at(3, function() reader:close() end)
+    run_at(one, [[
+      READER = assert((...).reader { topic = %q, from = "earliest" })
+      for _ = 1, 10 do assert(READER:next(10)) end
     ]], topic)
     becomes(1, 'sluice_kafka_readers{cluster="main"}')
+    run_at(one, "READER:close()")
     becomes(0, 'sluice_kafka_readers{cluster="main"}')
+    one:close()
     assert.is_true(value(('sluice_kafka_consumed_records_total{cluster="main",topic="%s"}'):format(topic)) >= 20)
   end)
 
