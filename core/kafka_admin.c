@@ -5,6 +5,11 @@
 //
 //   line ──> errand (a helper thread) ──> on_answer
 //   asked ──> librdkafka ──> event ─────> on_answer
+//
+// To be asked for what a group has committed, librdkafka has to be of a group itself, though it never joins: where the
+// broker is not the coordinator any more, it tells its own group, and falls over if there is none
+// (https://github.com/confluentinc/librdkafka/issues/5040). Such a client asks brokers for its coordinator from the
+// start, so it is made only for those who want it, and serves all questions then.
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -219,7 +224,7 @@ static void client_destroy_run(struct errand *errand) {
   rd_kafka_queue_destroy(client->watch.queue);
   client->watch.queue = NULL;
   cluster_leave(client->cluster, client->rk);
-  rd_kafka_destroy(client->rk);
+  rd_kafka_destroy_flags(client->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE); // it has joined no group
 }
 
 static void on_client_destroyed(struct errand *errand) {
@@ -255,31 +260,37 @@ static void asks_fail(struct ask **list, const struct kafka_answer *answer) {
   }
 }
 
-void admin_end(struct cluster *cluster, int status, const char *why) {
-  struct admin_client *client = cluster->admin;
+static void client_end(struct admin_client **slot, int status, const char *why) {
+  struct admin_client *client = *slot;
   struct kafka_answer answer = {.status = status, .name = "_DESTROY", .text = {why, (uint32_t)strlen(why)}};
   if (!client) return;
-  cluster->admin = NULL;
+  *slot = NULL;
   client->ended = true;
-  timer_cancel(&cluster->kafka->loop->timers, &client->idle);
+  timer_cancel(&client->cluster->kafka->loop->timers, &client->idle);
   queue_watch_stop(&client->watch);
   asks_fail(&client->line, &answer);
   asks_fail(&client->asked, &answer);
   client_rest(client);
 }
 
-static void on_idle(struct timer *timer) {
-  struct admin_client *client = (struct admin_client *)((char *)timer - offsetof(struct admin_client, idle));
-  if (client->asks == 0) admin_end(client->cluster, BRIDGE_CLOSED, "");
+void admin_end(struct cluster *cluster, int status, const char *why) {
+  for (int i = 0; i < 2; i++) client_end(&cluster->admins[i], status, why);
 }
 
-static rd_kafka_t *client_handle(struct cluster *cluster, struct error *error) {
+static void on_idle(struct timer *timer) {
+  struct admin_client *client = (struct admin_client *)((char *)timer - offsetof(struct admin_client, idle));
+  struct admin_client **admins = client->cluster->admins;
+  if (client->asks == 0) client_end(admins[0] == client ? &admins[0] : &admins[1], BRIDGE_CLOSED, "");
+}
+
+static rd_kafka_t *client_handle(struct cluster *cluster, const char *group, struct error *error) {
   char text[256];
   // A consumer: a producer's question about a topic may create it. It reports no statistics, which are of records.
   rd_kafka_conf_t *conf = cluster_conf(cluster, RD_KAFKA_CONSUMER, error);
   if (!conf) return NULL;
   rd_kafka_conf_set(conf, "allow.auto.create.topics", "false", text, sizeof text);
   rd_kafka_conf_set(conf, "statistics.interval.ms", "0", text, sizeof text);
+  if (group) rd_kafka_conf_set(conf, "group.id", group, text, sizeof text);
   rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof text);
   if (rk) return rk;
   rd_kafka_conf_destroy(conf);
@@ -287,11 +298,12 @@ static rd_kafka_t *client_handle(struct cluster *cluster, struct error *error) {
   return NULL;
 }
 
-static struct admin_client *client_new(struct cluster *cluster, struct error *error) {
+// `group`: NULL, of none.
+static struct admin_client *client_new(struct cluster *cluster, const char *group, struct error *error) {
   struct admin_client *client = calloc(1, sizeof *client);
   if (!client) return NULL;
   if (queue_watch_init(&client->watch, cluster->kafka, error)) goto fail;
-  client->rk = client_handle(cluster, error);
+  client->rk = client_handle(cluster, group, error);
   if (!client->rk) goto fail;
   client->cluster = cluster;
   client->line_end = &client->line;
@@ -330,6 +342,15 @@ static int client_ask(struct admin_client *client, struct ask *ask, struct error
   return BRIDGE_OK;
 }
 
+// The group of the first question is one that its user may ask about.
+static struct admin_client *client_for(struct cluster *cluster, const struct kafka_question *question,
+                                       struct error *error) {
+  const char *group = question->what == KAFKA_ASK_COMMITTED && question->texts[0][0] ? question->texts[0] : NULL;
+  struct admin_client **slot = &cluster->admins[group || cluster->admins[1]];
+  if (!*slot) *slot = client_new(cluster, group, error);
+  return *slot;
+}
+
 int kafka_ask(struct kafka *kafka, const struct kafka_question *question, kafka_on_answer *on_answer, void *context,
               double number, struct error *error) {
   struct cluster *cluster = cluster_find(kafka, question->cluster);
@@ -341,18 +362,18 @@ int kafka_ask(struct kafka *kafka, const struct kafka_question *question, kafka_
     error_set(error, ERROR_INVALID, "a question to Kafka with %u texts", question->count);
     return BRIDGE_INVALID;
   }
-  if (!cluster->admin) cluster->admin = client_new(cluster, error);
-  if (!cluster->admin) return BRIDGE_FAILED;
-  struct ask *ask = cluster->admin->asks < ASKS_MAX ? ask_new(cluster->admin, question) : NULL;
+  struct admin_client *client = client_for(cluster, question, error);
+  if (!client) return BRIDGE_FAILED;
+  struct ask *ask = client->asks < ASKS_MAX ? ask_new(client, question) : NULL;
   if (!ask) {
-    client_rest(cluster->admin);
+    client_rest(client);
     error_set(error, ERROR_MEMORY, "cluster %s: too many questions", cluster->name);
     return BRIDGE_FULL;
   }
   ask->on_answer = on_answer;
   ask->context = context;
   ask->number = number;
-  return client_ask(cluster->admin, ask, error);
+  return client_ask(client, ask, error);
 }
 
 const struct kafka_answer *kafka_last_answer(const struct kafka *kafka) {

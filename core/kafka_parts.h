@@ -45,9 +45,9 @@ struct cluster {
   struct kafka_mock *mock;          // of this process
   struct tokens *tokens;            // NULL unless the cluster wants tokens of ours
   struct producer *producers;
-  struct feed *feeds; // shared ones
-  struct admin_client *admin;
-  uint32_t consumers; // shared and private feeds, and members of groups
+  struct feed *feeds;             // shared ones
+  struct admin_client *admins[2]; // the second one, of a group, for what needs that: see kafka_admin.c
+  uint32_t consumers;             // shared and private feeds, and members of groups
   uint32_t members, members_max;
   uint32_t readers;
   enum cluster_state state;

@@ -220,7 +220,8 @@ describe("kafka.admin", function()
     client.C.kafka_mock_fail(mock, OFFSET_COMMIT, NOT_COORDINATOR, 3)
     assert.same({ { topic = "t", partition = 0, offset = 7 } },
       said [[return kafka.admin():commit("new", { { topic = "t", partition = 0, offset = 7 } })]])
-    client.C.kafka_mock_fail(mock, OFFSET_FETCH, LOADING, 2)
+    client.C.kafka_mock_fail(mock, OFFSET_FETCH, LOADING, 1)
+    client.C.kafka_mock_fail(mock, OFFSET_FETCH, NOT_COORDINATOR, 2)
     assert.equal(7, said([[return kafka.admin():committed("new", { { topic = "t", partition = 0 } })]])[1].offset)
     client.C.kafka_mock_fail(mock, OFFSET_COMMIT, NOT_COORDINATOR, 1000)
     assert.equal("NOT_COORDINATOR", said([[return kafka.admin("main", { timeout = 0.5 }):commit("new",
