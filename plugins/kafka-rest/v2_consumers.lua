@@ -276,24 +276,40 @@ local function text_of(call, format, record)
   local key, err = formats.decode(call.codec, format, record.key)
   local value
   if key then value, err = formats.decode(call.codec, format, record.value) end
-  if not value then
-    call:refuse(500, errors.KAFKA, ("%s/%d at %.0f: %s"):format(record.topic, record.partition, record.offset, err))
-  end
+  if not value then return nil, ("%s/%d at %.0f: %s"):format(record.topic, record.partition, record.offset, err) end
   return ('{"topic":%s,"key":%s,"value":%s,"partition":%d,"offset":%.0f}'):format(encode(record.topic), key, value,
     record.partition, record.offset)
 end
 
+-- Up to the first that cannot be told: its place in the list, the error's code and why.
 local function texts_of(call, format, list, span)
   local texts = {}
-  for _, record in ipairs(list) do
+  for i, record in ipairs(list) do
     local one, err = records.run(call.exchange, "consume", record)
-    if err then call:refuse(500, 500, err) end
-    if one then
-      span:add(one)
-      texts[#texts + 1] = text_of(call, format, one)
-    end
+    if err then return texts, i, 500, err end
+    local text
+    if one then text, err = text_of(call, format, one) end
+    if err then return texts, i, errors.KAFKA, err end
+    if one then span:add(one) end
+    texts[#texts + 1] = text
   end
   return texts
+end
+
+-- What was fetched and not told comes again: the instance reads on from there.
+local function give_back(call, group, name, list, from)
+  local places, seen = {}, {}
+  for i = from, #list do
+    local record = list[i]
+    local place = record.topic .. "/" .. record.partition
+    if not seen[place] then
+      places[#places + 1] = { topic = record.topic, partition = record.partition, offset = record.offset }
+    end
+    seen[place] = true
+  end
+  if not places[1] then return end
+  -- Partitions that went to another member meanwhile are read there.
+  remote.run("seek", remote.key(call.cluster, group, name), { places = places }, call.conf.timeout / 1000 + GRACE_S)
 end
 
 routes.add("GET", "consumers/*/instances/*/records", "consume", function(call, group, name)
@@ -306,7 +322,10 @@ routes.add("GET", "consumers/*/instances/*/records", "consume", function(call, g
   local list = ask(call, "fetch", group, name, args, call.conf.consumer_request_timeout / 1000).records
   local span = record_traces.poll(call.exchange, { topic = list[1] and list[1].topic or "", cluster = call.cluster,
     group = group })
-  local texts = texts_of(call, format, list, span)
+  local texts, failed, code, err = texts_of(call, format, list, span)
   span:done()
+  -- A record that cannot be told is passed over with an answer of its own, which tells where it is.
+  if failed then give_back(call, group, name, list, texts[1] and failed or failed + 1) end
+  if failed and not texts[1] then call:refuse(500, code, err) end
   call:answer(200, "[" .. table.concat(texts, ",") .. "]")
 end)

@@ -117,6 +117,23 @@ describe("consumer instances of kafka-rest", function()
     ask("DELETE", path)
   end)
 
+  it("tell a record of another format, and give those around it", function()
+    local topic = shared:topic()
+    produce(topic, "a", "b")
+    ask("POST", "/topics/" .. topic, { records = { { value = "/w==" } } }, { ["Content-Type"] = BINARY })
+    produce(topic, "c")
+    local path, all, failures = create(), {}, {}
+    ask("POST", path .. "/subscription", { topics = { topic } })
+    process.wait_until(function()
+      local status, list = read(path, "?timeout=200")
+      if status ~= 200 then failures[#failures + 1] = { status, list.error_code } end
+      for _, record in ipairs(status == 200 and list or {}) do all[#all + 1] = record.value end
+      return #all >= 3
+    end, 20, "three records")
+    assert.same({ { "a", "b", "c" }, { { 500, 50002 } } }, { all, failures })
+    ask("DELETE", path)
+  end)
+
   it("bound what they give, and lose nothing of it", function()
     local topic = shared:topic()
     produce(topic, ("a"):rep(100), ("b"):rep(100), ("c"):rep(100))
