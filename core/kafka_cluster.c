@@ -138,6 +138,7 @@ static const struct setting defaults_of_consumer[] = {
     {"fetch.wait.max.ms", "500"},
     {"fetch.error.backoff.ms", "100"},
     {"queued.max.messages.kbytes", "8192"},
+    {"topic.metadata.refresh.interval.ms", "30000"}, // and how soon a partition is read that a topic got
     {NULL, NULL},
 };
 // What feeds rely on.

@@ -106,6 +106,15 @@ static void feed_leap(struct feed *feed) {
   }
 }
 
+// The log has begun anew, as when its topic was deleted and made again: what the window holds is of the old one.
+static void feed_rewind(struct feed *feed, const rd_kafka_message_t *message) {
+  struct feed_partition *partition = &feed->partitions[message->partition];
+  partition->end = 0;
+  if (feed->owner) return;
+  while (feed->seq_first < feed->seq_next) feed_evict(feed);
+  partition->low = partition->first = message->offset;
+}
+
 // Whether the record is one that the feed wants.
 static bool feed_wants(struct feed *feed, const rd_kafka_message_t *message) {
   struct feed_partition *partition = &feed->partitions[message->partition];
@@ -126,7 +135,7 @@ static void on_record(struct feed *feed, const rd_kafka_message_t *message) {
   if (!feed_wants(feed, message)) return;
   enum record_gap gap = gap_before(feed, message);
   if (gap > partition->ahead) partition->ahead = gap;
-  if (gap == GAP_REWOUND) partition->end = 0; // of another log
+  if (gap == GAP_REWOUND) feed_rewind(feed, message);
   partition->next = message->offset + 1;
   count_consumed(feed->cluster, feed->topic, message);
   struct record *record = record_new(feed->cluster->kafka, feed->topic, message);
@@ -180,10 +189,13 @@ static void feed_nudge_run(struct errand *errand) {
   }
 }
 
-static void feed_on_nudged(struct errand *errand) {
-  struct feed *feed = (struct feed *)((char *)errand - offsetof(struct feed, nudge));
+static void feed_nudged(struct feed *feed) {
   feed->nudging = false;
   if (feed->ends_after) errands_submit(feed->cluster->kafka->errands, &feed->errand);
+}
+
+static void feed_on_nudged(struct errand *errand) {
+  feed_nudged((struct feed *)((char *)errand - offsetof(struct feed, nudge)));
 }
 
 static void feed_nudge(struct feed *feed, size_t taken) {
@@ -193,6 +205,50 @@ static void feed_nudge(struct feed *feed, size_t taken) {
   feed->nudging = true;
   feed->nudge = (struct errand){.run = feed_nudge_run, .on_done = feed_on_nudged};
   errands_submit(feed->cluster->kafka->errands, &feed->nudge);
+}
+
+// ---- Partitions that a topic gets ----
+
+// Those that came after the feed's start are not in it, and whoever reads it counts by those that are: once there are
+// more its readers begin anew, where they were.
+static void feed_count_run(struct errand *errand) {
+  struct feed *feed = (struct feed *)((char *)errand - offsetof(struct feed, nudge));
+  const struct rd_kafka_metadata *metadata;
+  feed->counted = 0;
+  if (rd_kafka_metadata(feed->rk, 0, feed->rkt, &metadata, CALL_MS)) return;
+  if (metadata->topic_cnt == 1 && !metadata->topics[0].err) feed->counted = (uint32_t)metadata->topics[0].partition_cnt;
+  rd_kafka_metadata_destroy(metadata);
+}
+
+static void feed_count_later(struct feed *feed) {
+  struct loop *loop = feed->cluster->kafka->loop;
+  if (feed->count_every_us > 0)
+    timer_set(&loop->timers, &feed->count_timer, loop->clock.mono_us + feed->count_every_us);
+}
+
+static void feed_on_counted(struct errand *errand) {
+  struct feed *feed = (struct feed *)((char *)errand - offsetof(struct feed, nudge));
+  feed_nudged(feed);
+  if (feed->state != FEED_LIVE) return;
+  if (feed->counted > feed->partition_count)
+    feed_close(feed);
+  else
+    feed_count_later(feed);
+}
+
+static void on_count_due(struct timer *timer) {
+  struct feed *feed = (struct feed *)((char *)timer - offsetof(struct feed, count_timer));
+  feed->nudging = true;
+  feed->nudge = (struct errand){.run = feed_count_run, .on_done = feed_on_counted};
+  errands_submit(feed->cluster->kafka->errands, &feed->nudge);
+}
+
+static int64_t count_interval_us(const struct feed *feed) {
+  char value[24];
+  size_t size = sizeof value;
+  const char *name = "topic.metadata.refresh.interval.ms";
+  if (rd_kafka_conf_get(rd_kafka_conf(feed->rk), name, value, &size) != RD_KAFKA_CONF_OK) return 0;
+  return strtoll(value, NULL, 10) * 1000;
 }
 
 static void on_feed_readable(struct ev_loop *ev, struct ev_io *io, int events) {
@@ -413,6 +469,7 @@ static void feed_unlink(struct feed *feed) {
 
 static void feed_end(struct feed *feed) {
   if (feed->state == FEED_LIVE) {
+    timer_cancel(&feed->cluster->kafka->loop->timers, &feed->count_timer);
     queue_watch_stop(&feed->records);
     queue_watch_stop(&feed->events);
   }
@@ -452,6 +509,10 @@ static void feed_on_started(struct errand *errand) {
   cluster_up(feed->cluster);
   queue_watch_start(&feed->records, on_feed_readable, feed);
   queue_watch_start(&feed->events, on_feed_event, feed);
+  if (!feed->owner) {
+    feed->count_every_us = count_interval_us(feed);
+    feed_count_later(feed);
+  }
   feed_ready(feed);
 }
 
@@ -462,6 +523,7 @@ struct feed *feed_new(struct cluster *cluster, const char *topic, struct kafka_r
   feed->cluster = cluster;
   feed->owner = owner;
   feed->records.fd = feed->events.fd = -1;
+  timer_init(&feed->count_timer, on_count_due);
   snprintf(feed->topic, sizeof feed->topic, "%s", topic);
   if (queue_watch_init(&feed->records, kafka, error) || queue_watch_init(&feed->events, kafka, error)) goto fail;
   feed->conf = cluster_conf(cluster, RD_KAFKA_CONSUMER, error);

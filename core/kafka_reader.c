@@ -34,7 +34,7 @@ struct kafka_reader {
   struct kafka_position *wanted; // as asked, while opening
   uint32_t wanted_count, since_rejoin;
   double from;
-  bool skip_when_behind, gap, opened;
+  bool skip_when_behind, gap, opened, closed;
   struct record *current;                            // what the last kafka_reader_next gave
   struct kafka_reader *peer, **peer_link;            // in shared->readers
   struct kafka_reader *next_waiting, **waiting_link; // in a feed's `waiting`, or kafka->waking; link NULL: in none
@@ -294,6 +294,14 @@ void feed_fail(struct feed *feed, const char *text) {
   readers_wake(kafka);
 }
 
+void feed_close(struct feed *feed) {
+  struct kafka *kafka = feed->cluster->kafka;
+  for (struct kafka_reader *reader = feed->readers; reader; reader = reader->peer) reader->closed = true;
+  readers_fail(feed, "the topic has more partitions now");
+  feed_stop(feed);
+  readers_wake(kafka);
+}
+
 void feeds_fail(struct cluster *cluster, const char *text) {
   while (cluster->feeds) {
     struct feed *feed = cluster->feeds;
@@ -395,7 +403,7 @@ void readers_close(struct kafka *kafka) {
 // ---- Read ----
 
 int kafka_reader_ready(struct kafka_reader *reader) {
-  if (reader->state == READER_FAILED) return BRIDGE_FAILED;
+  if (reader->state == READER_FAILED) return reader->closed ? BRIDGE_CLOSED : BRIDGE_FAILED;
   return reader->opened ? BRIDGE_OK : BRIDGE_AGAIN;
 }
 

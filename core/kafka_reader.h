@@ -27,7 +27,7 @@ struct feed {
   struct kafka_reader *owner; // of a private feed; NULL: shared
   enum feed_state state;
   struct errand errand;
-  struct errand nudge;      // see feed_nudge
+  struct errand nudge;      // see feed_nudge, and feed_count
   size_t taken_since_nudge; // bytes
   bool nudging;
   bool ends_after;               // the nudge under way: then the feed's last errand
@@ -39,8 +39,11 @@ struct feed {
   struct queue_watch records, events;
   struct feed_partition *partitions;
   uint32_t partition_count, started;
-  bool unwanted;        // told to the errand that starts it: __atomic
-  struct record **ring; // `room` is a power of two
+  struct timer count_timer; // of a shared feed: the topic's partitions are counted from time to time
+  int64_t count_every_us;   // 0: never
+  uint32_t counted;         // partitions, by the errand; 0: it could not
+  bool unwanted;            // told to the errand that starts it: __atomic
+  struct record **ring;     // `room` is a power of two
   uint32_t room;
   uint64_t seq_first, seq_next;
   size_t bytes, back_bytes;     // in the window; of records from before the feed's start
@@ -69,6 +72,7 @@ bool feed_is_full(const struct feed *feed);
 void feed_ready(struct feed *feed);                  // it went live
 void feed_fail(struct feed *feed, const char *text); // it will not: its readers fail
 void feed_wake(struct feed *feed);                   // there may be something new
+void feed_close(struct feed *feed);                  // it is of no more use: its readers are to begin anew
 
 // ---- Of kafka_reader_many.c ----
 

@@ -78,7 +78,7 @@ local function on_look(ref, reader, record, err)
     log.warn("replies were lost: they left the topic before they were read", { topic = self.topic })
     self.kept:lost(reader:positions())
   elseif err ~= "timeout" then
-    log.warn("the reply topic cannot be read", { topic = self.topic, error = err })
+    if err ~= "closed" then log.warn("the reply topic cannot be read", { topic = self.topic, error = err }) end
     self.resume, self.reader = reader:positions(), nil
     if next(self.resume) == nil then self.resume = nil end
     return nil

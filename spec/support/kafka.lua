@@ -16,7 +16,9 @@ local CLUSTER_ID = "c2x1aWNlLXNwZWMta2Fmaw" -- any 16 bytes in base64
 local START_SECONDS = 60
 local METADATA, METADATA_VERSION = 3, 4
 local CREATE_TOPICS, CREATE_TOPICS_VERSION = 19, 4
+local DELETE_TOPICS, DELETE_TOPICS_VERSION = 20, 1
 local DELETE_RECORDS, DELETE_RECORDS_VERSION = 21, 1
+local CREATE_PARTITIONS, CREATE_PARTITIONS_VERSION = 37, 0
 local TOPIC_ALREADY_EXISTS = 36
 
 local properties = [[
@@ -172,6 +174,23 @@ function broker:create_topic(name, partitions, configs)
   local code = signed16(answer, 4 + 4 + 4 + 2 + #name + 1)
   if code ~= 0 then return nil, code end
   return true
+end
+
+function broker:delete_topic(name)
+  local body = int(2, DELETE_TOPICS) .. int(2, DELETE_TOPICS_VERSION) .. int(4, 1) .. text("spec")
+    .. int(4, 1) .. text(name) .. int(4, 10000)
+  local answer = assert(ask(self, int(4, #body) .. body))
+  -- correlation id, throttle time, number of topics, name, error code
+  assert(signed16(answer, 4 + 4 + 4 + 2 + #name + 1) == 0, "the topic was not deleted")
+end
+
+-- Gives a topic more partitions: so many in all.
+function broker:grow_topic(name, partitions)
+  local body = int(2, CREATE_PARTITIONS) .. int(2, CREATE_PARTITIONS_VERSION) .. int(4, 1) .. text("spec")
+    .. int(4, 1) .. text(name) .. int(4, partitions) .. "\255\255\255\255" .. int(4, 10000) .. "\0"
+  local answer = assert(ask(self, int(4, #body) .. body))
+  -- as above
+  assert(signed16(answer, 4 + 4 + 4 + 2 + #name + 1) == 0, "the topic did not grow")
 end
 
 -- Deletes the records of a partition before an offset.

@@ -11,7 +11,8 @@ local websocket = require "spec.support.websocket"
 
 local CONFIG = [[
 _format_version: "3.0"
-gateway: { kafka: { main: { bootstrap.servers: "%s", fetch.wait.max.ms: 20 } } }
+gateway: { kafka: { main: { bootstrap.servers: "%s", fetch.wait.max.ms: 20,
+  topic.metadata.refresh.interval.ms: 200 } } }
 routes:
 - { name: events, paths: [/events], plugins: [{ name: kafka-consume, config: {
     topics: [{ name: %s }], mode: server-sent-events } }] }
@@ -210,5 +211,42 @@ describe("kafka-consume, at a broker", function()
       for n = 1, 18 do assert.is_true(had[i]["v" .. n], n) end
       streams[i]:close()
     end
+  end)
+
+  it("ends its streams when the topic gets a partition: clients come back, and miss nothing of it", function()
+    gw = start()
+    local stream = assert(events.open(gw.port, "/events"))
+    produce(1, 1)
+    local id = assert(stream:next(20)).id
+    shared:grow_topic(topic, 4)
+    local _, why = stream:next(20)
+    assert.equal("end", why)
+    stream:close()
+    local producer = client.new() -- the other one has not heard of the partition
+    producer:cluster("main", { ["bootstrap.servers"] = shared.servers })
+    producer:send { topic = topic, value = "of the new one", partition = 3 }
+    producer:close()
+    stream = assert(events.open(gw.port, "/events", { ["Last-Event-ID"] = id }))
+    local event = assert(stream:next(20))
+    assert.same({ "of the new one", "3/0,0/-1,1/0,2/-1" }, { event.data, event.id })
+    stream:close()
+  end)
+
+  it("says that a topic was made anew, and shows nothing of the old one any more", function()
+    gw = start()
+    local stream = assert(events.open(gw.port, "/events"))
+    produce(1, 9)
+    for _ = 1, 9 do assert(stream:next(20)) end
+    shared:delete_topic(topic)
+    process.wait_until(function() return shared:create_topic(topic, 3) end, 20, "the topic")
+    process.wait_until(function()
+      return pcall(kafka.send, kafka, { topic = topic, value = "new", partition = 1 })
+    end, 20, "the new topic")
+    assert.equal("gap", assert(stream:next(20)).event)
+    local event = assert(stream:next(20))
+    while event.event == "gap" do event = assert(stream:next(20)) end
+    assert.equal("new", event.data)
+    assert.same({ "new" }, values(gw:get("/poll?partition=1&offset=0")))
+    stream:close()
   end)
 end)
