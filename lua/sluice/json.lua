@@ -351,11 +351,13 @@ function json.decode(text, options)
   return value
 end
 
+local SHORT = 64 -- bytes that Lua looks through as fast as C does
+
 -- Whether JSON can say it as it is: whether it is UTF-8.
 ---@param text string
 ---@return boolean
 function json.is_text(text)
-  if not find(text, "[\128-\255]") then return true end
+  if #text <= SHORT and not find(text, "[\128-\255]") then return true end
   return require("sluice.ffi").C.bridge_websocket_is_text(text, #text) ~= 0
 end
 

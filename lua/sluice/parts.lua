@@ -66,6 +66,7 @@ return {
   -- Of use to few, such as schemas.
   alone = names [[
     asyncapi
+    attempt
     bell
     calls
     code

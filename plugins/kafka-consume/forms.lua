@@ -16,7 +16,8 @@ local SLOTS_MOST = 65536
 
 -- Each line of a text needs its own field, and CR ends a line too.
 local function data(text)
-  if text:find("[\r\n]") then text = text:gsub("\r\n?", "\n"):gsub("\n", "\ndata: ") end
+  if text:find("\r", 1, true) then text = text:gsub("\r\n?", "\n") end
+  if text:find("\n", 1, true) then text = text:gsub("\n", "\ndata: ") end
   return "data: " .. text .. "\n\n"
 end
 

@@ -7,6 +7,7 @@ local metrics = require "sluice.metrics"
 local sleep = require "sluice.sleep"
 local time = require "sluice.time"
 local timer = require "sluice.timer"
+local message = require "kafka-consume.message"
 local source = require "kafka-consume.source"
 
 local live = {}
@@ -39,7 +40,7 @@ end
 local function encode(self, record)
   local made = self.state.prepare(record)
   if not made then return nil end
-  local text = self.form.render(self.state.conf, made)
+  local text = message.told(self.state, record, self.form.render, made)
   return text
 end
 

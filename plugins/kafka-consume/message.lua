@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- What becomes of a record on its way to clients, the same for all of them: filters, the configuration's functions,
 -- and its form as JSON. What a client's own plugins do to it (phase consume) comes behind that.
+local attempt = require "sluice.attempt"
 local cloudevent = require "kafka-consume.cloudevent"
 local crypto = require "sluice.crypto"
 local dead_letters = require "sluice.dead_letters"
@@ -160,6 +161,19 @@ function message.key_decoder(conf)
   end
 end
 
+-- What `tell` makes of a record. One that it fails with, such as a record so large that it takes more than the CPU
+-- budget of a call, is left out: it must not end the stream of everybody who comes to it. May wait.
+---@param record table as it was read
+---@param tell fun(conf: table, made: table): string|nil
+---@param made table as clients are to see it
+---@return string|nil
+function message.told(state, record, tell, made)
+  local ok, text = attempt(tell, state.conf, made)
+  if ok then return text end
+  set_aside(state, record, text)
+  return nil
+end
+
 -- A function from a record to what clients see of it; nil: nothing. It may wait.
 ---@param state table of the configuration
 function message.preparer(state)
@@ -171,7 +185,7 @@ function message.preparer(state)
     local made = record
     if codec then made, err = decoded(codec, record) end
     if made and not plain then
-      local ok, result = pcall(apply, functions, made)
+      local ok, result = attempt(apply, functions, made)
       if ok then made = result else made, err = nil, result end
     end
     if err then set_aside(state, record, err) end

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- A stream for one client alone: where plugins of its route look at each record (phase consume), or a group hands out
 -- each record once, what it gets is nobody else's.
+local message = require "kafka-consume.message"
 local records = require "sluice.records"
 local time = require "sluice.time"
 
@@ -14,7 +15,7 @@ local function text_of(state, form, exchange, reader, record)
   local made, err = state.prepare(record), nil
   if made then made, err = records.run(exchange, "consume", made) end
   if not made then return nil, err end
-  local text = form.render(state.conf, made)
+  local text = message.told(state, record, form.render, made)
   if text and form.ids and reader.slots then text = form.id(reader, reader:slot_of(record)) .. text end
   return text
 end

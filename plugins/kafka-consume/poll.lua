@@ -21,6 +21,7 @@ local timer = require "sluice.timer"
 local poll = {}
 
 local BYTES_MOST = 8 * 1024 * 1024 -- of the records of an answer, but for the first
+local BATCH = 64     -- records before others get their turn
 local KEEP_S = 10    -- a topic that is polled is read on for so long, for the next poll to find its records here
 local GROUP_S = 10   -- to wait for others who poll for the same group
 local FETCH_S = 10   -- for records that the broker has
@@ -156,9 +157,14 @@ local function made_of(state, exchange, record, err)
   return made
 end
 
-local function add(got, made)
-  got.list[#got.list + 1] = made
-  got.bytes = got.bytes + #(type(made.value) == "string" and made.value or "") + #(made.key or "") + 64
+-- The record as the client gets it, unless it cannot be told.
+local function add(state, got, record, made)
+  local text = message.told(state, record, message.encode, made)
+  if not text then return end
+  local list = got.list
+  list[#list + 1] = { topic = record.topic, partition = record.partition, text = text }
+  got.bytes = got.bytes + #text
+  if #list % BATCH == 0 then sleep(0) end
 end
 
 -- Whether what the client asked for is complete.
@@ -194,7 +200,7 @@ local function collect(state, exchange, wish, reader, ends, polling)
       local made = made_of(state, exchange, record)
       if made == false then return nil, FAILED end
       if made then
-        add(got, made)
+        add(state, got, record, made)
         polling:add(record)
       end
     elseif err ~= "gap" then
@@ -220,28 +226,30 @@ end
 
 -- ---- Answering ---------------------------------------------------------------------------------------------------
 
-local function partition_text(conf, list, mark)
+local function texts_of(list)
   local texts = {}
-  for _, made in ipairs(list) do
-    local text = message.encode(conf, made)
-    if text then texts[#texts + 1] = text end
-  end
+  for i, one in ipairs(list) do texts[i] = one.text end
+  return texts
+end
+
+local function partition_text(list, mark)
+  local texts = texts_of(list)
   return ('{"errcode":0,"high_watermark":%d,"records":[%s]}'):format(mark, table.concat(texts, ","))
 end
 
 local function body_of(conf, got, ends)
   local by_topic, topics = {}, {}
-  for _, made in ipairs(got.list) do
-    local topic = by_topic[made.topic] or {}
-    by_topic[made.topic] = topic
-    topic[made.partition] = topic[made.partition] or {}
-    table.insert(topic[made.partition], made)
+  for _, one in ipairs(got.list) do
+    local topic = by_topic[one.topic] or {}
+    by_topic[one.topic] = topic
+    topic[one.partition] = topic[one.partition] or {}
+    table.insert(topic[one.partition], one)
   end
   for _, topic in ipairs(conf.topics) do
     local name, partitions = topic.name, {}
     for partition, list in pairs(by_topic[name] or {}) do
       partitions[#partitions + 1] = { partition, ('"%d":%s'):format(partition,
-        partition_text(conf, list, ends[name] and ends[name][partition] or -1)) }
+        partition_text(list, ends[name] and ends[name][partition] or -1)) }
     end
     table.sort(partitions, function(a, b) return a[1] < b[1] end)
     for i, one in ipairs(partitions) do partitions[i] = one[2] end
@@ -250,20 +258,14 @@ local function body_of(conf, got, ends)
   return "{" .. table.concat(topics, ",") .. "}"
 end
 
-local function texts_of(conf, got, behind)
-  local texts = {}
-  for _, made in ipairs(got.list) do
-    local text = message.encode(conf, made)
-    if text then texts[#texts + 1] = text .. behind end
-  end
-  return texts
-end
-
 -- The answer, and its type.
 local function content_of(conf, got, ends, as_lines)
-  if as_lines then return table.concat(texts_of(conf, got, "\n")), "application/x-ndjson" end
+  if as_lines then
+    local lines = table.concat(texts_of(got.list), "\n")
+    return lines == "" and "" or lines .. "\n", "application/x-ndjson"
+  end
   if conf.event == "cloudevent" then
-    return "[" .. table.concat(texts_of(conf, got, ""), ",") .. "]", cloudevent.BATCHED
+    return "[" .. table.concat(texts_of(got.list), ",") .. "]", cloudevent.BATCHED
   end
   return body_of(conf, got, ends), "application/json; charset=utf-8"
 end

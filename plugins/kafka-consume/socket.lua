@@ -119,7 +119,7 @@ local function text_of(self, record)
   local made, err = self.state.prepare(record), nil
   if made then made, err = records.run(self.exchange, "consume", made) end
   if not made then return nil, err end
-  local text = message.encode(self.state.conf, made)
+  local text = message.told(self.state, record, message.encode, made)
   return text
 end
 

@@ -109,6 +109,18 @@ describe("kafka-consume, streams", function()
     assert.is_truthy(gateway:log("a record was left out"))
   end)
 
+  it("leaves out a record that takes too long, for all who come to it", function()
+    open_gateway({ enable_dlq = true, dlq_topic = "dead", message_by_lua_functions = {
+      "return function(message) while message.value == 'endless' do end return message end" } },
+      nil, { gateway = { plugin_cpu_budget_ms = 20, kafka = { main = { ["bootstrap.servers"] = "127.0.0.1:1" } } } })
+    local client = open()
+    gateway:produce("news", { value = "endless", partition = 1 })
+    gateway:produce("news", { value = "good", partition = 1 })
+    assert.equal(":\n\nid: 1/1,0/-1\ndata: good\n\n", await(client, "data: good", true))
+    assert.matches("CPU budget", gateway:records("dead")[1].headers["dlq.error"])
+    assert.matches('"value":"good"', gateway:get("/?partition=1&offset=0", { Accept = "application/x-ndjson" }).body)
+  end)
+
   it("goes on behind Last-Event-ID before what is live, without a gap or a duplicate", function()
     open_gateway { }
     local first = open()
