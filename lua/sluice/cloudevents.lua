@@ -274,14 +274,19 @@ local function from_fields(headers, body)
   return event
 end
 
-local function from_batch(body)
-  local texts, values, code = elements.of(body)
-  if not texts then return nil, code == "syntax" and "no JSON: " .. values or "expected an array of events" end
+local BATCH_TURN = 256 -- events between pauses
+local BATCH_CODES = { syntax = "no JSON: %s", path = "expected an array of events", many = "%s" }
+
+local function from_batch(body, options)
+  local texts, values, code = elements.of(body, nil, options)
+  if not texts then return nil, format(BATCH_CODES[code], values), code == "many" and "many" or nil end
+  local pause = options and options.pause
   local list = {}
   for i = 1, #texts do
     local event, err, attribute = from_value(texts[i], values[i])
     if not event then return nil, format("event %d: %s", i, err), attribute end
     list[i] = event
+    if pause and i % BATCH_TURN == 0 then pause() end
   end
   return list
 end
@@ -289,11 +294,12 @@ end
 -- The events of a message.
 ---@param headers table<string, string|string[]> by lower-case name
 ---@param body string
+---@param options? { most?: integer, pause?: fun() } events that a batch may have; called between pieces of a long work
 ---@return sluice.cloudevent[]|nil
 ---@return string|nil err
----@return string|nil attribute that is wrong; "none": the message is no event
+---@return string|nil attribute that is wrong; "none": the message is no event; "many": it has too many
 ---@return string|nil mode
-function cloudevents.from_http(headers, body)
+function cloudevents.from_http(headers, body, options)
   local content_type = first(headers["content-type"])
   local mode = cloudevents.http_mode(content_type, first(headers["ce-specversion"]))
   if not mode then return nil, "there is neither ce-specversion nor a type of CloudEvents", "none" end
@@ -301,7 +307,7 @@ function cloudevents.from_http(headers, body)
     return nil, "expected the JSON event format, found " .. content_type
   end
   if mode == "batched" then
-    local list, err, attribute = from_batch(body)
+    local list, err, attribute = from_batch(body, options)
     return list, err, attribute, mode
   end
   local event, err, attribute

@@ -14,6 +14,9 @@ local elements = {}
 local QUOTE, COMMA, BACKSLASH = 34, 44, 92
 local OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT = 91, 93, 123, 125
 
+local TURN = 4096    -- elements between pauses
+local LONG = 1048576 -- bytes behind whose decoding there is one
+
 local LONG_NUMBER = "%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d"
 local EXACT = { exact = true }
 
@@ -82,13 +85,14 @@ local function member_at(text, data, at, len, name)
   return found
 end
 
-local function split(text, data, at, len)
+local function split(text, data, at, len, pause)
   local list, count = {}, 0
   at = skip_space(data, at + 1)
   while data[at] ~= CLOSE_ARRAY do
     local stop = value_end(data, at, len)
     count = count + 1
     list[count] = sub(text, at + 1, stop)
+    if pause and count % TURN == 0 then pause() end
     at = skip_space(data, stop)
     if data[at] == COMMA then at = skip_space(data, at + 1) end
   end
@@ -117,12 +121,15 @@ end
 -- The texts of the elements, and their values.
 ---@param text string
 ---@param path? string[] names of the members that lead to the array; the text is the array unless told
+---@param options? { most?: integer, pause?: fun() } elements that there may be; called between pieces of a long work
 ---@return string[]|nil texts
 ---@return any[]|string values or why there are none
----@return "syntax"|"path"|nil code syntax: the text is no JSON; path: there is no array
-function elements.of(text, path)
+---@return "syntax"|"path"|"many"|nil code syntax: the text is no JSON; path: there is no array
+function elements.of(text, path, options)
+  local most, pause = options and options.most, options and options.pause
   local value, err = elements.decode(text)
   if err then return nil, err, "syntax" end
+  if pause and #text > LONG then pause() end
   local data, len = cast("const uint8_t *", text), #text
   local at = skip_space(data, 0)
   for i = 1, path and #path or 0 do
@@ -133,7 +140,8 @@ function elements.of(text, path)
     value, at = value[name], member_at(text, data, at, len, name)
   end
   if data[at] ~= OPEN_ARRAY then return nil, "expected an array", "path" end
-  return split(text, data, at, len), value
+  if most and #value > most then return nil, "more than " .. most .. " elements", "many" end
+  return split(text, data, at, len, pause), value
 end
 
 return elements

@@ -20,12 +20,15 @@ end
 
 -- Reads what says that it is an event, or a batch of them: values of a batch's events, or of the only one; nil: it says
 -- nothing of that kind.
+---@param options { most: integer, pause: fun(), too_many: fun() } events of a batch; called between pieces of a long
+--- work; called when there are more, raises
 ---@return fun(values: table): table[]|nil, table|nil
-function events.reader()
+function events.reader(options)
   return function(values)
     local headers = values.exchange.request:get_headers(1000)
-    local list, err, attribute, mode = cloudevents.from_http(headers, values.text)
+    local list, err, attribute, mode = cloudevents.from_http(headers, values.text, options)
     if not list then
+      if attribute == "many" then options.too_many() end
       if attribute ~= "none" then refuse(err, attribute) end
       return nil
     end

@@ -13,7 +13,8 @@ local sources = require "kafka-upstream.sources"
 
 local several = {}
 
-local TURN = 256 -- elements of a batch that are worked on at one go
+local TURN = 256           -- elements of a batch that are worked on at one go
+local ELEMENTS_TURN = 4096 -- that are told apart at one go
 
 -- ---- Which parts a body has ----------------------------------------------------------------------------------------
 
@@ -31,37 +32,43 @@ end
 
 local CANNOT = { syntax = "the body is no JSON", path = "the body holds no array of records" }
 
-local function check_count(conf, list)
-  if #list <= conf.batch_most then return list end
+local function too_many(conf)
   sources.refuse(413, "a batch has at most " .. conf.batch_most .. " records", { field = "batch" })
+end
+
+-- Of a long work one piece after the other, between which others have their turn.
+local function pieces(conf)
+  return { most = conf.batch_most, pause = function() sleep(0) end, too_many = function() too_many(conf) end }
 end
 
 -- Values of the elements; nil: the body is one record. Raises a refusal.
 local function splitter(conf)
   if conf.batch ~= "array" and conf.batch ~= "auto" then return nil end
-  local path, auto = path_of(conf), conf.batch == "auto"
+  local path, auto, options = path_of(conf), conf.batch == "auto", pieces(conf)
   return function(values)
     if auto and not (is_json(values.exchange) and (path or values.text:find("^%s*%["))) then return nil end
-    local texts, decoded, code = elements.of(values.text, path)
+    local texts, decoded, code = elements.of(values.text, path, options)
     if not texts then
       if auto and code == "path" then return nil end
+      if code == "many" then too_many(conf) end
       sources.refuse(code == "syntax" and 400 or 422, CANNOT[code], { error = decoded, field = "batch" })
     end
-    check_count(conf, texts)
     local list = {}
-    for i = 1, #texts do list[i] = sources.element(values, texts[i], decoded[i]) end
+    for i = 1, #texts do
+      list[i] = sources.element(values, texts[i], decoded[i])
+      if i % ELEMENTS_TURN == 0 then sleep(0) end
+    end
     return list
   end
 end
 
 -- What a request asks for: values of its records, or of its only one; and topics (nil: the configured one).
 local function reader(conf)
-  local split, read_events = splitter(conf), conf.cloudevents and events.reader(conf)
+  local split, read_events = splitter(conf), conf.cloudevents and events.reader(pieces(conf))
   local topics_of = conf.topics_query_arg and record.topics_of(conf)
   return function(values)
     local asked = { topics = topics_of and topics_of(values.exchange) or nil }
     if read_events then asked.list, asked.one = read_events(values) end
-    if asked.list then check_count(conf, asked.list) end
     if not asked.list and not asked.one then asked.list = split and split(values) or nil end
     asked.one = asked.one or values
     return asked

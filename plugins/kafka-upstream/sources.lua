@@ -149,6 +149,16 @@ function sources.looks_at_body(text)
   return sources.is_template(text) and names_in(text).body == true
 end
 
+local KINDS = { userdata = "null", ["nil"] = "nothing" }
+
+-- What Lua says of an expression, without what only Lua knows.
+local function plain_error(text)
+  text = gsub(gsub(text, "\nstack traceback:.*$", ""), "^template [^\n]-:%d+: ", "")
+  local name, kind = match(text, "^attempt to index %w+ '([%w_]+)' %(a (%w+) value%)$")
+  if not name then return text end
+  return name .. " is " .. (KINDS[kind] or "a " .. kind)
+end
+
 -- Calls `fn(values)`; nil and a refusal when the request cannot be told in the way the configuration wants it.
 ---@return any
 ---@return table|nil refusal
@@ -159,7 +169,7 @@ function sources.try(fn, values)
   if type(result) ~= "string" or not values.field then error(result, 0) end
   return nil, { status = 422, field = values.field,
     message = "config." .. values.field .. " finds no value in this request",
-    error = (gsub(gsub(result, "\nstack traceback:.*$", ""), "^template [^\n]-:%d+: ", "")) }
+    error = plain_error(result) }
 end
 
 -- ---- Values as what a record wants ---------------------------------------------------------------------------------

@@ -118,6 +118,27 @@ describe("kafka-upstream", function()
     assert.equal(0, #gateway:records("orders"))
   end)
 
+  it("refuses a batch of far too many before it looks at each", function()
+    with { batch = "auto" }
+    local body = "[" .. ("1,"):rep(1500000) .. "1]"
+    local response = gateway:post("/in", body, { ["Content-Type"] = "application/json" })
+    assert.same({ 413, "a batch has at most 10000 records", "batch" },
+      { response.status, response.json.message, response.json.field })
+  end)
+
+  it("takes a batch of many in pieces", function()
+    with { batch = "array", batch_most = 300000 }
+    local response = gateway:post("/in", "[" .. ("[1],"):rep(99999) .. "1]")
+    assert.same({ 200, 100000 }, { response.status, response.json.sent })
+  end)
+
+  it("says what an expression found in place of an object", function()
+    with { batch = "array", key = "$(body.k.id)" }
+    local records = gateway:post("/in", '[7,null,{"k":null},{}]').json.records
+    assert.same({ "body is a number", "body is null", "422", "422" }, { records[1].error:match(": (.*)"),
+      records[2].error:match(": (.*)"), tostring(records[3].status), tostring(records[4].status) })
+  end)
+
   it("refuses a body that is larger than what may be held", function()
     gateway = spec.gateway {
       topics = { orders = 4 }, gateway = { limits = { max_buffered_body_bytes = 100 } },
