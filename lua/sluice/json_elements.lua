@@ -99,6 +99,27 @@ local function split(text, data, at, len, pause)
   return list
 end
 
+-- Whether a text that may be JSON begins an array of more elements: seen without decoding it, which would take longer.
+local function is_longer(text, most)
+  local data, len = cast("const uint8_t *", text), #text
+  local at, depth, commas = 0, 0, 0
+  while at < len and commas < most do
+    local c = data[at]
+    if c == QUOTE then
+      at = at + 1
+      while at < len and data[at] ~= QUOTE do at = at + (data[at] == BACKSLASH and 2 or 1) end
+    elseif c == OPEN_ARRAY or c == OPEN_OBJECT then
+      depth = depth + 1
+    elseif c == CLOSE_ARRAY or c == CLOSE_OBJECT then
+      depth = depth - 1
+    elseif c == COMMA and depth == 1 then
+      commas = commas + 1
+    end
+    at = at + 1
+  end
+  return commas >= most
+end
+
 -- As json.decode, but integers that a double does not hold keep their digits, as int64_t or uint64_t.
 ---@param text string
 ---@return any value
@@ -118,30 +139,46 @@ function elements.member(text, name)
   return at and sub(text, at + 1, value_end(data, at, len))
 end
 
--- The texts of the elements, and their values.
----@param text string
----@param path? string[] names of the members that lead to the array; the text is the array unless told
----@param options? { most?: integer, pause?: fun() } elements that there may be; called between pieces of a long work
----@return string[]|nil texts
----@return any[]|string values or why there are none
----@return "syntax"|"path"|"many"|nil code syntax: the text is no JSON; path: there is no array
-function elements.of(text, path, options)
-  local most, pause = options and options.most, options and options.pause
-  local value, err = elements.decode(text)
-  if err then return nil, err, "syntax" end
-  if pause and #text > LONG then pause() end
-  local data, len = cast("const uint8_t *", text), #text
+-- What stands at the end of the path, and where it begins; nil and why there is none.
+local function follow(text, data, value, path)
   local at = skip_space(data, 0)
   for i = 1, path and #path or 0 do
     local name = path[i]
     if type(value) ~= "table" or data[at] ~= OPEN_OBJECT or value[name] == nil then
-      return nil, "there is no member " .. name, "path"
+      return nil, "there is no member " .. name
     end
-    value, at = value[name], member_at(text, data, at, len, name)
+    value, at = value[name], member_at(text, data, at, #text, name)
   end
-  if data[at] ~= OPEN_ARRAY then return nil, "expected an array", "path" end
-  if most and #value > most then return nil, "more than " .. most .. " elements", "many" end
-  return split(text, data, at, len, pause), value
+  if data[at] ~= OPEN_ARRAY then return nil, "expected an array" end
+  return value, at
+end
+
+local function many(most)
+  return nil, "more than " .. most .. " elements", "many"
+end
+
+local NO_LIMITS = {}
+
+-- The texts of the elements, and their values.
+---@param text string
+---@param path? string[] names of the members that lead to the array; the text is the array unless told
+---@param limits? { most?: integer, pause?: fun() } elements that there may be; called between pieces of a long work
+---@return string[]|nil texts
+---@return any[]|string values or why there are none
+---@return "syntax"|"path"|"many"|nil code syntax: the text is no JSON; path: there is no array
+function elements.of(text, path, limits)
+  limits = limits or NO_LIMITS
+  local most, pause = limits.most or #text, limits.pause
+  -- An element and its comma have two bytes.
+  if not path and #text > 2 * most and find(text, "^%s*%[") and is_longer(text, most) then return many(most) end
+  local value, err = elements.decode(text)
+  if err then return nil, err, "syntax" end
+  if pause and #text > LONG then pause() end
+  local data = cast("const uint8_t *", text)
+  local array, at = follow(text, data, value, path)
+  if not array then return nil, at, "path" end
+  if #array > most then return many(most) end
+  return split(text, data, at, #text, pause), array
 end
 
 return elements

@@ -17,6 +17,28 @@ describe("sluice.json_elements", function()
     assert.same({}, (elements.of(" [ \n ] ")))
   end)
 
+  it("sees that there are more than may be, whatever they are", function()
+    local function count(text, most, path)
+      local texts, _, code = elements.of(text, path, { most = most })
+      return texts and #texts or code
+    end
+    for _, element in ipairs { "1", "[2,3,[4,5]]", '{"a":1,"b":[2,3]}', '",,\\",[{"', "null", '"\\\\"' } do
+      local text = "[ " .. (element .. " ,"):rep(99) .. element .. "]"
+      assert.same({ 100, "many", 100 }, { count(text, 100), count(text, 99), count(text, 1000) }, element)
+      assert.same({ 100, "many" }, { count('{"a":' .. text .. "}", 100, { "a" }), count('{"a":' .. text .. "}", 99,
+        { "a" }) })
+    end
+    assert.equal("syntax", count("[1,2,3,4,5,6,7", 7))
+    assert.equal("syntax", count('["a', 1))
+    assert.equal("path", count('{"a":1,"b":2,"c":3,"d":4}', 1))
+  end)
+
+  it("pauses between pieces of a long work", function()
+    local pauses, text = 0, "[" .. ("1,"):rep(9999) .. "1]"
+    assert.equal(10000, #elements.of(text, nil, { pause = function() pauses = pauses + 1 end }))
+    assert.is_true(pauses >= 2)
+  end)
+
   it("follows members to the array", function()
     assert.same({ "1", "2" }, (elements.of('{"a":[9],"data":{"x":"}","list":[1,2]},"z":{}}', { "data", "list" })))
     assert.same({ "2" }, (elements.of('{"list":[1],"list" : [2]}', { "list" })))
