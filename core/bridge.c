@@ -552,6 +552,11 @@ int bridge_body(struct worker *worker, double handle, int message, struct bytes 
   return give_whole(exchange, &exchange->answer, &exchange->whole_answer, out);
 }
 
+int bridge_body_refused(struct worker *worker, double handle) {
+  const struct exchange *exchange = exchange_find(worker, handle);
+  return exchange ? exchange->refusal : 0;
+}
+
 int bridge_body_take(struct worker *worker, double handle, struct bytes *out) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;

@@ -226,6 +226,8 @@ int bridge_body(struct worker *worker, double exchange, int message, struct byte
 // itself, perhaps while it streams its answer. AGAIN: yield, then call again unless resumed with another status than OK.
 // NONE: that was all; FULL: it is refused (too large, late, its framing is broken); LATE: it has been asked for whole.
 int bridge_body_take(struct worker *worker, double exchange, struct bytes *out);
+// The status that tells a client why its content is refused: 413, 408 (late), 400 (its framing is broken); 0: it is not.
+int bridge_body_refused(struct worker *worker, double exchange);
 // Replaces a body; Content-Length follows.
 int bridge_body_set(struct worker *worker, double exchange, int message, const char *data, uint32_t len);
 // No more content of the request than that is taken: what goes beyond is answered 413, in the middle too. OK; FULL when

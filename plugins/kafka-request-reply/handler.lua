@@ -133,8 +133,8 @@ local function wait_and_answer(conf, state, exchange, id, waiter, body)
 end
 
 local function ask(conf, state, exchange)
-  local body, err = exchange.request:get_raw_body()
-  if not body then exchange.response:exit(400, { message = "the body cannot be read: " .. tostring(err) }) end
+  local body, err, status = exchange.request:get_raw_body()
+  if not body then exchange.response:exit(status, { message = "the body cannot be read: " .. tostring(err) }) end
   local id = ticket.new_id()
   local waiter = state.hub:expect(id)
   local ok, raised = pcall(wait_and_answer, conf, state, exchange, id, waiter, body)

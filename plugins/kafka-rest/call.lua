@@ -87,8 +87,8 @@ function Call:text()
   if not request:limit_body(self.conf.body_bytes_max) then
     self:refuse(413, 413, "the body has more bytes than this gateway takes")
   end
-  local text, err = request:get_raw_body()
-  if not text then self:refuse(400, 400, "the body cannot be read: " .. tostring(err)) end
+  local text, err, status = request:get_raw_body()
+  if not text then self:refuse(status, status, "the body cannot be read: " .. tostring(err)) end
   return text
 end
 

@@ -29,9 +29,9 @@ end
 ---@return string
 function sources.body_of(conf, exchange)
   if not conf.forward_body then return "" end
-  local body, err = exchange.request:get_raw_body()
+  local body, err, status = exchange.request:get_raw_body()
   if not body then
-    exchange.response:exit(413, { message = "the body cannot be read: " .. tostring(err), request_id = exchange.id })
+    exchange.response:exit(status, { message = "the body cannot be read: " .. tostring(err), request_id = exchange.id })
   end
   return body
 end

@@ -39,6 +39,17 @@ function act.limit(exchange)
   act.count(exchange)
 end
 
+function act.refused(exchange)
+  local _, err, status = exchange.request:get_raw_body()
+  exchange.response:exit(status, err)
+end
+
+function act.refused_piece(exchange)
+  local piece, err, status = true, nil, nil
+  while piece do piece, err, status = exchange.request:read_body() end
+  exchange.response:exit(status, err)
+end
+
 function act.some(exchange)
   exchange.request:read_body()
 end
@@ -142,6 +153,18 @@ describe("exchange.request:read_body", function()
     assert.equal(400, response.status)
     assert.matches("a limit of the gateway was reached", response.body, 1, true)
     client:close()
+  end)
+
+  it("tells why a body is refused, whole or in pieces, and the status that says so", function()
+    for _, path in ipairs { "/refused", "/refused_piece" } do
+      local client = gw:connect()
+      client:send("POST " .. path .. " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n")
+      local response = client:read_response()
+      assert.same({ 400, "the framing of the body is broken" }, { response.status, response.body }, path)
+      client:close()
+    end
+    local response = gw:request { method = "POST", path = "/refused", body = ("x"):rep(9000000) }
+    assert.same({ 413, "a limit of the gateway was reached" }, { response.status, response.body })
   end)
 
   it("tells when the client leaves", function()

@@ -142,6 +142,14 @@ describe("a stream of records", function()
     it:close()
   end)
 
+  it("says that the framing of its body is broken", function()
+    local it = open "/raw"
+    it:send("zz\r\n")
+    local last = cjson.decode(it:read_response().body)
+    assert.same({ "the body broke off", "the framing of the body is broken" }, { last.message, last.error })
+    it:close()
+  end)
+
   it("begins when its client has been invited", function()
     local it = gw:connect()
     it:send("POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")

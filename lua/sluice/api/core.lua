@@ -20,7 +20,7 @@ local ffi_string = ffi.string
 local error = error
 local yield = coroutine.yield
 
-local OK, AGAIN, NONE, SEVERAL, STALE, LATE = 0, 1, 2, 3, -1, -7
+local OK, AGAIN, NONE, SEVERAL, STALE, FULL, LATE = 0, 1, 2, 3, -1, -3, -7
 local NOT_BUFFERED = "the response is not buffered: see exchange.service.request:enable_buffering"
 
 local core = { C = C, worker = worker, E = E }
@@ -155,9 +155,19 @@ function core.header_at(handle, message, index)
   return ffi_string(out[0].data, out[0].len), ffi_string(out2[0].data, out2[0].len)
 end
 
+local REFUSALS = { [400] = "the framing of the body is broken", [408] = "the body did not arrive in time" }
+
+-- Why there is no more of a client's body, and the status to answer with.
+local function no_body(handle, status)
+  if status ~= FULL then return nil, core.reason(status), 400 end
+  local refusal = C.bridge_body_refused(worker, handle)
+  return nil, REFUSALS[refusal] or core.reason(status), refusal ~= 0 and refusal or 413
+end
+
 -- A whole body; waits for it.
 ---@return string|nil body
 ---@return string|nil err
+---@return integer|nil refusal of a client's body: the status to answer with
 function core.body(handle, message)
   local status = C.bridge_body(worker, handle, message, out)
   while status == AGAIN do
@@ -166,13 +176,14 @@ function core.body(handle, message)
   end
   if status == OK then return ffi_string(out[0].data, out[0].len) end
   if status == 2 then return "" end
-  if status == LATE and message == E.MESSAGE_RESPONSE then return nil, NOT_BUFFERED end
-  return nil, core.reason(status)
+  if message ~= E.MESSAGE_RESPONSE then return no_body(handle, status) end
+  return nil, status == LATE and NOT_BUFFERED or core.reason(status)
 end
 
 -- See exchange.request:read_body.
 ---@return string|nil piece
 ---@return string|nil err
+---@return integer|nil refusal
 function core.take_body(handle)
   local status = C.bridge_body_take(worker, handle, out)
   while status == AGAIN do
@@ -182,7 +193,7 @@ function core.take_body(handle)
   if status == OK then return ffi_string(out[0].data, out[0].len) end
   if status == NONE then return nil end
   if status == LATE then return nil, "the body has been asked for whole" end
-  return nil, core.reason(status)
+  return no_body(handle, status)
 end
 
 -- See exchange.request:get_kept_body.

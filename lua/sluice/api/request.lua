@@ -161,20 +161,23 @@ end
 
 -- Waits for the whole body, which is buffered from here on.
 ---@return string|nil body "" when there is none
----@return string|nil err when it passes the limit, or the client went away
+---@return string|nil err when it passes the limit, is late or broken, or the client went away
+---@return integer|nil status to answer with then: 413, 408 or 400
 function Request:get_raw_body()
   check_phase(BODY, self.handle, "exchange.request:get_raw_body")
-  return core.body(self.handle, MESSAGE_REQUEST)
+  local body, err, status = core.body(self.handle, MESSAGE_REQUEST)
+  return body, err, status
 end
 
 -- The next piece of the body as it comes, for a plugin that answers by itself: what it has taken is not kept, and no
 -- service is called afterwards. Also while the answer is streamed: see exchange.response:stream.
 ---@return string|nil piece nil without an error: that was all
----@return string|nil err when it is refused (too large, late), or the client went away
+---@return string|nil err when it is refused (too large, late, broken), or the client went away
+---@return integer|nil status to answer with then: 413, 408 or 400
 function Request:read_body()
   check_phase(ACCESS, self.handle, "exchange.request:read_body")
-  local piece, err = core.take_body(self.handle)
-  return piece, err
+  local piece, err, status = core.take_body(self.handle)
+  return piece, err, status
 end
 
 -- Takes no more bytes of a body than that (nor than `gateway.limits.max_body_bytes`), whether it is buffered or
