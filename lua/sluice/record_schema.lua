@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Kong's own form of schemas for values that come with requests: fields by name, each with its type and what it asks
 -- for (`[{ "name": { "type": "string", "required": true } }]`), as plugins describe their configuration.
+local arguments = require "sluice.schema.arguments"
 local schema = require "sluice.schema"
 
 ---@class sluice.record_schema
@@ -48,6 +49,8 @@ function record_schema.compile(fields)
   for i = 1, #fields do
     if type(fields[i]) ~= "table" or next(fields[i]) == nil then return nil, "expected a list of fields" end
   end
+  local fault = arguments.fault(fields)
+  if fault then return nil, fault end
   local normal, err = schema.normalise { name = "value",
     fields = { { config = { type = "record", required = true, fields = fields } } } }
   if not normal then return nil, err end

@@ -91,37 +91,58 @@ function attributes.not_match(pattern)
   return function(value) return value:find(pattern) and expected or nil end
 end
 
--- Entries of match_all and its like: { pattern = , err = } or a bare pattern.
-local function pattern_of(entry)
-  if type(entry) == "table" then return entry.pattern, entry.err end
-  return entry
+-- Of match_all and its like: a pattern, or a list of patterns, each perhaps as { pattern = , err = }.
+local function patterns_of(argument)
+  if type(argument) ~= "table" then return { { pattern = argument } } end
+  local list = argument.patterns or (argument.pattern and { argument }) or argument
+  local entries = {}
+  for i, entry in ipairs(list) do entries[i] = type(entry) == "table" and entry or { pattern = entry } end
+  return entries
 end
 
-function attributes.match_all(entries)
+-- How many of the texts match: of a list those in it, of a text itself. And of how many.
+local function matching(value, pattern)
+  if type(value) ~= "table" then return value:find(pattern) and 1 or 0, 1 end
+  local count = 0
+  for _, item in ipairs(value) do
+    if type(item) == "string" and item:find(pattern) then count = count + 1 end
+  end
+  return count, #value
+end
+
+local function texts_that(field, rest)
+  return (field.type == "array" or field.type == "set") and "a list of strings " .. rest or "a string " .. rest
+end
+
+function attributes.match_all(argument, field)
+  local entries = patterns_of(argument)
   return function(value)
     for _, entry in ipairs(entries) do
-      local pattern, why = pattern_of(entry)
-      if not value:find(pattern) then return "a string matching " .. pattern, why end
+      local count, all = matching(value, entry.pattern)
+      if count < all then return texts_that(field, "matching " .. entry.pattern), entry.err end
     end
   end
 end
 
-function attributes.match_none(entries)
+function attributes.match_none(argument, field)
+  local entries = patterns_of(argument)
   return function(value)
     for _, entry in ipairs(entries) do
-      local pattern, why = pattern_of(entry)
-      if value:find(pattern) then return "a string not matching " .. pattern, why end
+      local count = matching(value, entry.pattern)
+      if count > 0 then return texts_that(field, "not matching " .. entry.pattern), entry.err end
     end
   end
 end
 
-function attributes.match_any(entries)
-  local patterns = entries.patterns or entries
+function attributes.match_any(argument, field)
+  local entries = patterns_of(argument)
+  local why = type(argument) == "table" and argument.patterns and argument.err or nil
+  local expected = (field.type == "array" or field.type == "set") and "a list with a string" or "a string"
   return function(value)
-    for _, entry in ipairs(patterns) do
-      if value:find((pattern_of(entry))) then return nil end
+    for _, entry in ipairs(entries) do
+      if matching(value, entry.pattern) > 0 then return nil end
     end
-    return "a string matching one of the patterns", entries.err
+    return expected .. " matching one of the patterns", why
   end
 end
 

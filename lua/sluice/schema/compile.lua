@@ -38,6 +38,8 @@ end
 
 -- What was found; a secret is not shown.
 local function shown(field, value)
+  local is_list = (field.type == "array" or field.type == "set") and type(value) == "table"
+  if is_list and next(value) == nil then return "an empty list" end
   if field.encrypted or field.referenceable then return words.kind(value) end
   return words.value(value)
 end

@@ -55,6 +55,19 @@ describe("request-validator", function()
         post '{"name":"a","inner":{"n":4}}', post '{"name":"a","other":1}' })
     end)
 
+    it("in Kong's own form, lists by their strings", function()
+      start { verbose_response = true, body_schema = [[ [
+        { "all": { "type": "array", "elements": { "type": "string" }, "match_all": "^a", "len_min": 1 } },
+        { "none": { "type": "array", "elements": { "type": "string" }, "match_none": "^b" } },
+        { "any": { "type": "array", "elements": { "type": "string" }, "match_any": "^c" } } ] ]] }
+      assert.equal(200, post '{"all":["a","ab"],"none":["a"],"any":["a","c"]}')
+      assert.same({ all = 'expected a list of strings matching ^a, found a list' }, post '{"all":["a","b"]}')
+      assert.same({ all = 'expected a list of at least 1 item, found an empty list' }, post '{"all":[]}')
+      assert.same({ none = 'expected a list of strings not matching ^b, found a list' }, post '{"none":["b"]}')
+      assert.same({ any = 'expected a list with a string matching one of the patterns, found a list' },
+        post '{"any":["a"]}')
+    end)
+
     it("that are no JSON, or say a thing twice", function()
       start { version = "draft4", body_schema = "{}" }
       assert.same({ BODY, BODY, BODY }, { post "{", post '{"a":1,"a":2}', post "1 2" })
@@ -254,6 +267,24 @@ describe("request-validator", function()
       refused("config.body_schema: expected a list of fields", { body_schema = '{"a":1}' })
       refused("config.body_schema: ", { body_schema = '[{"a":{"type":"nonsense"}}]' })
     end)
+
+    for field, message in pairs {
+      ['"type":"string","match":5'] = "a.match: expected a Lua pattern, found 5",
+      ['"type":"string","match":"("'] = "a.match: expected a Lua pattern (unfinished capture), found \"(\"",
+      ['"type":"string","match_all":["a","["]'] = "a.match_all: expected a Lua pattern (malformed pattern",
+      ['"type":"string","match_any":true'] = "a.match_any: expected a Lua pattern, found true",
+      ['"type":"string","one_of":"x"'] = "a.one_of: expected a list, found \"x\"",
+      ['"type":"string","between":[1,2]'] = "a.between: expected nothing at type string, found a list",
+      ['"type":"integer","between":"x"'] = "a.between: expected a list of two numbers, found \"x\"",
+      ['"type":"integer","match":"x"'] = "a.match: expected nothing at type integer, found \"x\"",
+      ['"type":"array","len_min":"1"'] = "a.len_min: expected a number, found \"1\"",
+      ['"type":"array","elements":{"type":"string","uuid":1}'] = "a.elements.uuid: expected a boolean, found 1",
+      ['"type":"record","fields":[{"b":{"type":"string","starts_with":1}}]'] = "a.b.starts_with: expected a string",
+    } do
+      it("whose schema asks what cannot be asked: " .. field, function()
+        refused("config.body_schema: " .. message, { body_schema = "[{\"a\":{" .. field .. "}}]" })
+      end)
+    end
 
     it("whose parameter is described in part", function()
       local function one(more)
