@@ -61,6 +61,15 @@ local function start_clients(self)
   return run
 end
 
+-- Until each client has been told that a record arrived: programs take their time to start, and the gateway to find a
+-- broker that was away.
+local function await_load(run)
+  for _, it in ipairs(run.clients) do
+    process.wait_until(function() return ("\n" .. process.read_file(it.out)):find("\n%d+ 200 ") end, 60,
+      "the first acknowledgement")
+  end
+end
+
 local function stop_clients(run)
   process.write_file(run.stop_file, "")
   for _, it in ipairs(run.clients) do
@@ -159,6 +168,7 @@ end
 -- Load, `disturb(world)` in the middle of it, load again for `seconds`: a run, to be judged.
 function world:load(seconds, disturb)
   local run = start_clients(self)
+  await_load(run)
   posix.pause(seconds)
   disturb(self)
   posix.pause(seconds)

@@ -41,11 +41,18 @@ local KEYS = 12
 describe("records on their way to a service", function()
   local kafka, topic, log, up, gateways, servers
 
-  -- Notes what came, takes its time, and takes no "poison".
+  -- Notes what came, takes its time, and takes no "poison". While there is a gate beside the log, it
+  -- takes none behind the hundredth.
   local function launch_service(port)
     up = upstream.start(function(request, connection)
       local headers = request.headers
       local body = connection:read_body()
+      local gate = (tonumber(body) or 0) > 100 and io.open(headers["x-log"] .. ".gate")
+      while gate do
+        gate:close()
+        connection:sleep(0.01)
+        gate = io.open(headers["x-log"] .. ".gate")
+      end
       local file = io.open(headers["x-log"], "a")
       file:write(headers["kafka-key"], " ", headers["kafka-partition"], " ", headers["kafka-offset"], " ", body, "\n")
       file:close()
@@ -145,9 +152,14 @@ describe("records on their way to a service", function()
     end)
 
     it("arrive once although the gateway is asked to end in the middle", function()
+      process.write_file(log .. ".gate", "")
       local gw = start_gateway(2)
       produce(1, 360)
-      await(50)
+      await(100)
+      gw.process:signal(posix.SIGTERM)
+      gw:wait_log("draining", 10)
+      os.remove(log .. ".gate")
+      gw.process:wait(20)
       assert.equal(0, gw:stop())
       gateways = {}
       local before = #seen()
