@@ -25,6 +25,7 @@ local BATCH = 64     -- records before others get their turn
 local KEEP_S = 10    -- a topic that is polled is read on for so long, for the next poll to find its records here
 local GROUP_S = 10   -- to wait for others who poll for the same group
 local FETCH_S = 10   -- for records that the broker has
+local FETCH_LOOK_S = 0.05
 local FAILED = "a plugin failed in phase consume"
 local GRACE_S = 0.02 -- for more records, once there is one of those that a poll waited for
 
@@ -179,9 +180,13 @@ local function is_done(wish, got, reader)
 end
 
 -- How long to wait for the next record: for one that the broker has, for the first one to come, for its companions.
+-- The first in pieces, for what lies before the end may be no record: marks of transactions, or compacted ones.
 local function patience(got, reader, ends, deadline)
   local now = time.monotonic()
-  if not places.reached(reader:places(), got.stops or ends) then return math.max(got.begun + FETCH_S - now, 0) end
+  if not places.reached(reader:places(), got.stops or ends) then
+    local left = math.max(got.begun + FETCH_S - now, 0)
+    return math.min(left, FETCH_LOOK_S), left > FETCH_LOOK_S
+  end
   if #got.list > 0 then return got.waited and GRACE_S or 0 end
   got.waited = true
   return math.max(deadline - now, 0)
@@ -192,7 +197,7 @@ local function collect(state, exchange, wish, reader, ends, polling)
   if wish.range then got.stops = { [wish.range.topic] = { [wish.range.partition] = wish.range.stop } } end
   local deadline = got.begun + wish.wait
   while not is_done(wish, got, reader) do
-    local seconds = patience(got, reader, ends, deadline)
+    local seconds, goes_on = patience(got, reader, ends, deadline)
     local record, err = reader:next(seconds)
     if record and is_past(wish.range, record) then
       got.past = true
@@ -203,7 +208,7 @@ local function collect(state, exchange, wish, reader, ends, polling)
         add(state, got, record, made)
         polling:add(record)
       end
-    elseif err ~= "gap" then
+    elseif err ~= "gap" and not (err == "timeout" and goes_on) then
       -- "closed": this worker drains, and the client comes back elsewhere.
       if err ~= "timeout" and err ~= "closed" and #got.list == 0 then return nil, err end
       break

@@ -11,6 +11,7 @@ local search = {}
 local REACHED_MOST, REACHED_BYTES = 10000, 4 * 1024 * 1024
 local AT_ONCE = 4         -- each has a consumer of its own
 local FOR_S = 5           -- one search
+local LOOK_S = 0.1
 local QUIET_S = 1         -- without a record, behind the first one: offsets may end in ones that no record has
 
 local Search = {}
@@ -40,19 +41,20 @@ local function is_through(positions, to)
   return true
 end
 
--- The reply, or nil and whether all was looked through and whether records were missing on the way.
+-- The reply, or nil and whether all was looked through and whether records were missing on the way. Where it stands is
+-- looked at without a record too: what is left may be none, such as marks of transactions.
 local function walk(self, reader, ticket, to)
-  local deadline, seen, gaps = time.monotonic() + FOR_S, false, false
+  local deadline, quiet_since, gaps = time.monotonic() + FOR_S, nil, false
   while time.monotonic() < deadline do
-    local record, err = reader:next(seen and QUIET_S or FOR_S)
+    local record, err = reader:next(LOOK_S)
     if record then
-      seen = true
+      quiet_since = time.monotonic()
       if to[record.partition] and self.hub:id_of(record) == ticket.id then return record end
     elseif err == "gap" then
       gaps = true
     elseif err ~= "timeout" then
       return nil, false, gaps
-    elseif seen then
+    elseif quiet_since and time.monotonic() - quiet_since >= QUIET_S then
       return nil, true, gaps
     end
     if is_through(reader:positions(), to) then return nil, true, gaps end

@@ -7,6 +7,7 @@ local events = require "spec.kafka.events"
 local gateway = require "spec.support.gateway"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
+local transactions = require "spec.support.kafka_transactions"
 local websocket = require "spec.support.websocket"
 
 local CONFIG = [[
@@ -248,5 +249,19 @@ describe("kafka-consume, at a broker", function()
     assert.equal("new", event.data)
     assert.same({ "new" }, values(gw:get("/poll?partition=1&offset=0")))
     stream:close()
+  end)
+
+  it("tells what transactions have committed, and knows the end behind their marks", function()
+    gw = start()
+    assert.same({}, values(gw:get("/poll?partition=0&offset=0"))) -- from now on the topic is read
+    transactions.write(shared.servers, topic, 0, { "one", "two" }, "commit")
+    transactions.write(shared.servers, topic, 0, { "never" }, "abort")
+    -- Not at once, for the broker writes the marks behind the producer's back; without waiting for a record at the end,
+    -- which each answer would do for ten seconds.
+    process.wait_until(function()
+      local response = gw:get("/poll?partition=0&offset=0")
+      assert.same({ "one", "two" }, values(response))
+      return response.headers.link:find("offset=5", 1, true)
+    end, 8, "the end")
   end)
 end)
