@@ -21,7 +21,7 @@ local CONFIG = [[
 _format_version: "3.0"
 gateway:
   kafka:
-    main: { bootstrap.servers: "127.0.0.1:%d", message.timeout.ms: %d, socket.timeout.ms: 3000 }
+    main: { bootstrap.servers: "127.0.0.1:%d", socket.timeout.ms: 3000%s }
 routes:
 - { name: in, paths: [/in], plugins: [{ name: kafka-upstream, config: {
     topic: %s, value: body, key_header: X-Key, timeout: %d } }] }
@@ -29,15 +29,15 @@ plugins: [{ name: prometheus }]
 ]]
 
 -- A broker, a relay in front of it, a gateway of two workers. options: timeout (ms, of the route), message_timeout
--- (ms), clients.
+-- (ms, of the cluster: how long records may go on; as long as the route's timeout unless told), clients.
 function chaos.start(options)
   local self = setmetatable({ options = options, runs = 0, directory = posix.temporary_directory() }, world)
   local relay_port = process.free_port()
   self.broker = broker.start { listeners = { RELAYED = "PLAINTEXT" }, advertised = { RELAYED = relay_port } }
   self.relay = relay.start(self.broker.ports.RELAYED, relay_port)
   self.topic = self.broker:topic(4)
-  self.gateway = gateway.start(CONFIG:format(relay_port, options.message_timeout, self.topic, options.timeout),
-    { workers = 2 })
+  local more = options.message_timeout and ", message.timeout.ms: " .. options.message_timeout or ""
+  self.gateway = gateway.start(CONFIG:format(relay_port, more, self.topic, options.timeout), { workers = 2 })
   return self
 end
 
@@ -83,7 +83,7 @@ local function settle(self)
   process.wait_until(function()
     local text = (http.get(self.gateway.status_port, "/metrics") or { body = "" }).body
     return text:match('\nsluice_kafka_queued_records{cluster="main"} (%d+)') == "0"
-  end, self.options.message_timeout / 1000 + 30, "an empty queue")
+  end, (self.options.message_timeout or self.options.timeout) / 1000 + 30, "an empty queue")
   posix.pause(1.5) -- what workers count is told each second
 end
 
@@ -140,7 +140,7 @@ local function count_answer(report, it, seen, places, number, status, place, cod
     report.acknowledged = report.acknowledged + 1
     if not seen[number] then report.lost = report.lost + 1 end
     if places[place] ~= it.key .. " " .. number then report.untrue = report.untrue + 1 end
-  elseif status == 504 or status == 0 then
+  elseif status == 0 or (status == 504 and code ~= "expired") then
     report.unknown = report.unknown + 1
   else
     report.refused = report.refused + 1
@@ -149,9 +149,10 @@ local function count_answer(report, it, seen, places, number, status, place, cod
   end
 end
 
--- Of all clients of a run: sent; acknowledged (200), refused (an answer says that it was not produced), unknown (504,
--- or no answer); lost (acknowledged and not in the topic), untrue (acknowledged elsewhere than the answer says, or
--- refused and yet there), twice, out_of_order (behind a later one of its key); codes (of those refused).
+-- Of all clients of a run: sent; acknowledged (200), refused (an answer says that it was not produced, nor will be),
+-- unknown (another 504, or no answer); lost (acknowledged and not in the topic), untrue (acknowledged elsewhere than
+-- the answer says, or refused and yet there), twice, out_of_order (behind a later one of its key); codes (of those
+-- refused).
 local function judge(run, keys, places)
   local report = { sent = 0, acknowledged = 0, refused = 0, unknown = 0, lost = 0, untrue = 0, twice = 0,
     out_of_order = 0, codes = {} }

@@ -96,3 +96,60 @@ describe("records that a broker had no time for", function()
     for i = 1, COUNT do assert.is_true(seen["before " .. i] and seen["after " .. i]) end
   end)
 end)
+
+describe("a client of librdkafka for each timeout of routes", function()
+  local EMBEDDED = [[
+_format_version: "3.0"
+gateway: { kafka: { main: { embedded: true } } }
+routes:
+- { name: a, paths: [/a], plugins: [{ name: kafka-upstream, config: { topic: t, value: body, timeout: %d } }] }
+- { name: b, paths: [/b], plugins: [{ name: kafka-upstream, config: { topic: t, value: body, timeout: %d } }] }
+]]
+  local gw
+
+  after_each(function()
+    if gw then gw:stop() end
+    gw = nil
+  end)
+
+  local function clients()
+    local count = 0
+    for name in io.popen("cat /proc/" .. gw:workers()[1] .. "/task/*/comm"):lines() do
+      if name == "rdk:main" then count = count + 1 end
+    end
+    return count
+  end
+
+  local function produce(path)
+    local response = gw:request { path = path, body = "v" }
+    assert.equal(200, response.status, response.body)
+  end
+
+  local function generation()
+    local _, out = gw:command("status", "--json")
+    return cjson.decode(out).workers[1].generation
+  end
+
+  local function reload(a, b)
+    local before = generation()
+    gw:write_config(EMBEDDED:format(a, b))
+    process.wait_until(function() return generation() ~= before end, 10, "a new generation")
+  end
+
+  it("is shared by those of the same one, kept over reloads, and let go of when no route has it any more", function()
+    gw = gateway.start(EMBEDDED:format(20000, 20000))
+    produce "/a"
+    local least = clients()
+    produce "/b"
+    assert.equal(least, clients())
+    reload(20000, 30000)
+    produce "/a"
+    assert.equal(least, clients())
+    produce "/b"
+    assert.equal(least + 1, clients())
+    reload(30000, 30000)
+    reload(30000, 30001)
+    produce "/a"
+    process.wait_until(function() return clients() == least end, 10, "the end of the client of 20 s")
+  end)
+end)
