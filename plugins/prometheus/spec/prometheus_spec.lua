@@ -192,6 +192,14 @@ describe("prometheus", function()
     end)
   end)
 
+  it("takes what Kong writes out of itself, and no metrics of filters that are not there", function()
+    local function check(wasm)
+      return spec.check { plugins = { { name = "prometheus", config = { wasm_metrics = wasm, per_consumer = true } } } }
+    end
+    assert(check(false))
+    assert.matches("config.wasm_metrics: expected false, found true", select(2, check(true)), 1, true)
+  end)
+
   it("refuses options that it does not know", function()
     local _, err = spec.check { plugins = { { name = "prometheus", config = { status_codes = true } } } }
     assert.matches("config.status_codes: unknown field", err, 1, true)
