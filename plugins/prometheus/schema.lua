@@ -22,7 +22,8 @@ return {
       { upstream_health_metrics = switch
         "tell the health of targets, of all upstreams: `sluice_upstream_target_health`" },
       { ai_metrics = switch "accepted, without effect in this version" },
-      { wasm_metrics = { type = "boolean", default = false, eq = false, about = "only false: there are no Wasm filters" } },
+      { wasm_metrics = { type = "boolean", default = false, eq = false,
+        about = "only false: there are no Wasm filters" } },
     } } },
   },
 }
