@@ -117,7 +117,7 @@ describe("kafka-consume, streams", function()
     gateway:produce("news", { value = "endless", partition = 1 })
     gateway:produce("news", { value = "good", partition = 1 })
     assert.equal(":\n\nid: 1/1,0/-1\ndata: good\n\n", await(client, "data: good", true))
-    assert.matches("CPU budget", gateway:records("dead")[1].headers["dlq.error"])
+    assert.matches("CPU budget", gateway:records("dead")[1].headers["dead-letter-reason"])
     assert.matches('"value":"good"', gateway:get("/?partition=1&offset=0", { Accept = "application/x-ndjson" }).body)
   end)
 
