@@ -89,13 +89,15 @@ local function key_of(conf, exchange)
   return type(key) == "string" and key or nil
 end
 
--- The span of a stream ends with its exchange: what it gave to whom is not gone through again for that.
+-- The span of a stream ends with its exchange. It links to the records of a client that is read for on its own; what a
+-- worker writes once for many is not gone through again for each of them.
 local function begin_span(state, exchange)
-  record_traces.poll(exchange, { topic = state.only or state.topic, cluster = state.cluster })
+  local span = record_traces.poll(exchange, { topic = state.only or state.topic, cluster = state.cluster })
+  return span
 end
 
 local function stream(state, form, exchange)
-  begin_span(state, exchange)
+  local span = begin_span(state, exchange)
   local start, key = start_of(state, exchange), key_of(state.conf, exchange)
   local name = group.of_stream(state.conf, exchange)
   if name or records.any("consume") then
@@ -106,7 +108,7 @@ local function stream(state, form, exchange)
       reader, err, code = source.open(state, start)
     end
     if not reader then refuse_reading(exchange, state, err, code) end
-    own.stream(state, form, exchange, reader, key)
+    own.stream(state, form, exchange, reader, key, span)
     return
   end
   local feed, err, code = live.of(state, form)
@@ -118,8 +120,8 @@ local function stream(state, form, exchange)
 end
 
 local function talk(state, exchange)
-  begin_span(state, exchange)
-  local ok, err, code = socket.serve(state, exchange, start_of(state, exchange), key_of(state.conf, exchange))
+  local span = begin_span(state, exchange)
+  local ok, err, code = socket.serve(state, exchange, start_of(state, exchange), key_of(state.conf, exchange), span)
   if not ok and err then refuse_reading(exchange, state, err, code) end
 end
 

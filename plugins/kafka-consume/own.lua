@@ -34,6 +34,7 @@ local function step(self, record, err)
     if failed then return end_with(answer, form.failure(failed)) end
     if text then
       self.spoke = time.monotonic()
+      self.span:add(record)
       if not answer:send(text) then return false end
     end
     self.reader:pass(record)
@@ -62,8 +63,9 @@ end
 -- Streams until the client leaves.
 ---@param reader table a source, closed at the end
 ---@param key string|nil records of this key only
-function own.stream(state, form, exchange, reader, key)
-  local self = { state = state, form = form, exchange = exchange, reader = reader, key = key,
+---@param span sluice.record_traces.span
+function own.stream(state, form, exchange, reader, key, span)
+  local self = { state = state, form = form, exchange = exchange, reader = reader, key = key, span = span,
     heartbeat_s = state.conf.heartbeat / 1000, spoke = time.monotonic() }
   local ok, err = pcall(pump, self)
   reader:close()

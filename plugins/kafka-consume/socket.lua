@@ -141,6 +141,7 @@ local function send_record(self, record)
     return true
   end
   if self.waits then note_sent(self, record) end
+  self.span:add(record)
   if not self.talk:send(text) then return false end
   if not self.acknowledges then self.reader:pass(record) end
   self.spoke = time.monotonic()
@@ -195,10 +196,11 @@ end
 -- Streams until either side closes.
 ---@param start "latest"|"earliest"|table where to begin without a group
 ---@param key string|nil records of this key only
+---@param span sluice.record_traces.span
 ---@return boolean|nil
 ---@return string|nil err
 ---@return string|nil code
-function socket.serve(state, exchange, start, key)
+function socket.serve(state, exchange, start, key, span)
   local conf = state.conf
   local name = group.of_stream(conf, exchange)
   local reader, err, code
@@ -209,7 +211,7 @@ function socket.serve(state, exchange, start, key)
   end
   if not reader then return nil, err, code end
   local waits = conf.websocket.acknowledge
-  local self = { state = state, exchange = exchange, reader = reader, key = key, waits = waits,
+  local self = { state = state, exchange = exchange, reader = reader, key = key, span = span, waits = waits,
     acknowledges = waits and name ~= nil, lanes = {}, open = 0, bell = bell.new(), over = false,
     heartbeat_s = conf.heartbeat / 1000, spoke = time.monotonic() }
   local ok, raised = pcall(serve, self)

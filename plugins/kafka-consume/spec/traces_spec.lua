@@ -8,13 +8,15 @@ local TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 describe("kafka-consume, traced,", function()
   local gateway
 
-  local function start(config)
+  local function start(config, alone)
     config.topics = { { name = "news" } }
-    gateway = spec.gateway { topics = { news = { partitions = 1, records = {
+    gateway = spec.gateway { plugins_code = { look = "return { version = '1.0.0', priority = 1, consume = "
+        .. "function(conf, exchange, record) return record end }" }, topics = { news = { partitions = 1, records = {
       { value = "a", headers = { { "traceparent", "00-" .. TRACE .. "-" .. SPAN .. "-01" } } }, { value = "b" } } } },
       upstreams = { ["collector.example"] = { body = "" } },
       plugins = { { name = "kafka-consume", config = config }, { name = "opentelemetry", config = {
-        traces_endpoint = "http://collector.example:4318/v1/traces", sampling_rate = 1 } } } }
+        traces_endpoint = "http://collector.example:4318/v1/traces", sampling_rate = 1 } },
+        alone and { name = "look" } or nil } }
   end
 
   local function spans()
@@ -47,5 +49,16 @@ describe("kafka-consume, traced,", function()
     assert.equal("poll news", list[2].name)
     assert.equal(list[1].endTimeUnixNano, list[2].endTimeUnixNano)
     assert.is_true(tonumber(list[1].endTimeUnixNano) - tonumber(list[1].startTimeUnixNano) >= 2e9)
+  end)
+
+  it("links to the records of a client that is read for on its own", function()
+    start({ mode = "server-sent-events", auto_offset_reset = "earliest" }, true)
+    local client = gateway:connect()
+    client:send { path = "/" }
+    gateway:run_until(function() return select(2, client:partial()):find("data: b", 1, true) end, 10)
+    client:close()
+    local poll = spans()[2]
+    assert.same({ "poll news", 1, TRACE, SPAN }, { poll.name, #poll.links, otlp.hex(poll.links[1].traceId),
+      otlp.hex(poll.links[1].spanId) })
   end)
 end)
