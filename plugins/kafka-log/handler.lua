@@ -40,7 +40,7 @@ function kafka_log.configure(confs)
     local state = states[conf] or new_state(conf)
     local losses = state.losses
     state.queue = queue.open(queue_conf(conf), sender.send, {
-      cluster = cluster, topic = conf.topic, timeout = conf.timeout / 1000,
+      cluster = cluster, topic = conf.topic, timeout = math.max(conf.timeout, 0) / 1000,
       lose = function(why) logging.lose(losses, why) end,
     })
     states[conf] = state

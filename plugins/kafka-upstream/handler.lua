@@ -18,8 +18,8 @@ local body_of = sources.body_of
 -- What is the same for all requests of a configuration.
 local function plan_of(conf, cluster)
   return {
-    cluster = cluster, topic = conf.topic, timeout = conf.timeout / 1000, wait = conf.wait, traced = conf.trace_headers,
-    make = record.compile(conf, cluster), dead_letter_topic = conf.dead_letter_topic,
+    cluster = cluster, topic = conf.topic, timeout = math.max(conf.timeout, 0) / 1000, wait = conf.wait,
+    traced = conf.trace_headers, make = record.compile(conf, cluster), dead_letter_topic = conf.dead_letter_topic,
     dead_letter_status = conf.dead_letter_status, schemas = schemas.of(conf),
   }
 end

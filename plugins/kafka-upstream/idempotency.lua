@@ -18,6 +18,7 @@ local idempotency = {}
 local PREFIX = "kafka-upstream "
 local AGAIN = { ["Retry-After"] = "1" }
 local KEY_MOST = 255
+local PATIENCE_S = 30   -- that a request of no timeout has at most: message.timeout.ms
 local MARGIN_S = 5      -- behind the time that the broker has, until a claim whose worker died is nobody's
 
 local function digest(...)
@@ -98,7 +99,7 @@ end
 function idempotency.wrap(conf, run)
   local header, required = conf.idempotency.header, conf.idempotency.required
   local auto = conf.batch == "auto"
-  local claim_s = conf.timeout / 1000 * 2 + MARGIN_S
+  local claim_s = (conf.timeout > 0 and conf.timeout / 1000 or PATIENCE_S) * 2 + MARGIN_S
   return function(exchange)
     local key = exchange.request:get_header(header)
     if not key or key == "" then

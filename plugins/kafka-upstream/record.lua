@@ -231,7 +231,7 @@ end
 ---@return fun(values: table): table|nil, string|nil
 function record.compile(conf, cluster)
   local compiler = require("sluice.code").compiler()
-  local makers, topic, timeout = makers_of(conf, compiler), conf.topic, conf.timeout / 1000
+  local makers, topic, timeout = makers_of(conf, compiler), conf.topic, math.max(conf.timeout, 0) / 1000
   local topic_of, value_of, key_of, event_of = makers.topic, makers.value, makers.key, makers.event
   local partition_of, timestamp_of, headers_of = makers.partition, makers.timestamp, makers.headers
   local functions = compile_functions(compiler, conf, "record_by_lua_functions")

@@ -100,7 +100,7 @@ describe("a topic behind the gateway", function()
       own:kill()
       local status, answer = post(gw, "/hasty", "given up")
       assert.equal(504, status)
-      assert.equal("timeout", answer.code)
+      assert.is_truthy(answer.code == "timeout" or answer.code == "expired", answer.code)
       own:restart()
       for i = 11, 20 do
         status, answer = post(gw, "/in", "v" .. i, "one key")

@@ -135,7 +135,7 @@ end
 function clusters.cluster_of(conf)
   local name, err = name_of(conf)
   if not name then return nil, err end
-  if conf.timeout then
+  if conf.timeout and conf.timeout > 0 then
     expiries[name] = expiries[name] or {}
     expiries[name][conf.timeout / 1000] = stage
   end

@@ -6,6 +6,10 @@ local ffi = require "ffi"
 
 local kafka_conf = {}
 
+local max, min = math.max, math.min
+
+local SOCKET_LEAST, SOCKET_MOST = 10, 300000 -- milliseconds that librdkafka takes for socket.timeout.ms
+
 local MECHANISMS = { "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512" }
 
 -- ---- Fields -------------------------------------------------------------------------------------------------------
@@ -65,7 +69,8 @@ end
 
 local function add_producer(fields)
   local own = "only with `bootstrap_servers`: "
-  fields.timeout = integer(10000, "milliseconds to wait for the acknowledgement")
+  fields.timeout = integer(10000, "milliseconds that a record may take until it is acknowledged; what was not sent by "
+    .. "then never is; 0 or less: as long as message.timeout.ms of the cluster")
   fields.keepalive = integer(60000, "accepted, has no effect: connections stay open")
   fields.keepalive_enabled = { type = "boolean", default = false, about = "accepted, has no effect" }
   fields.producer_request_acks = integer(1, own .. "0: none, 1: the leader's, -1: of all replicas in sync",
@@ -178,7 +183,7 @@ local function put_producer(properties, conf)
   properties["message.send.max.retries"] = conf.producer_request_retries_max_attempts
   properties["retry.backoff.ms"] = conf.producer_request_retries_backoff_timeout
   properties["queue.buffering.max.messages"] = conf.producer_async_buffering_limits_messages_in_memory
-  properties["socket.timeout.ms"] = conf.timeout
+  properties["socket.timeout.ms"] = conf.timeout > 0 and max(SOCKET_LEAST, min(SOCKET_MOST, conf.timeout)) or nil
 end
 
 -- What a plugin's configuration says in Kong's words, in librdkafka's.
