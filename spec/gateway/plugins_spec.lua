@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Which instance of a plugin runs for whom, in what order, and what becomes of one that nothing can stop.
 local gateway = require "spec.support.gateway"
+local process = require "spec.support.process"
 
 local PLUGINS = {
   -- Authenticates whoever the client says it is.
@@ -60,7 +61,7 @@ describe("plugins of a gateway", function()
     plugins.word["schema.lua"] = WORD_SCHEMA
     gw = gateway.start({
       _format_version = "3.0",
-      gateway = { plugin_cpu_budget_ms = 50 },
+      gateway = { plugin_cpu_budget_ms = 50 * process.slowness },
       routes = {
         { name = "plain", paths = { "/plain" }, plugins = { { name = "word", config = { word = "route" } } } },
         { name = "other", paths = { "/other" } },

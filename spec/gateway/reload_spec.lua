@@ -22,7 +22,7 @@ describe("while the gateway serves", function()
   local function config(changes)
     local whole = {
       _format_version = "3.0",
-      gateway = { plugin_cpu_budget_ms = 50 },
+      gateway = { plugin_cpu_budget_ms = 50 * process.slowness },
       services = { { name = "up", url = up:url(), routes = { { name = "all", paths = { "/" }, strip_path = false,
         plugins = { { name = "greeter" } } } } } },
       routes = { { name = "bad", paths = { "/bad" }, plugins = { { name = "bad" } } } },

@@ -6,9 +6,13 @@ local upstream = require "spec.support.upstream"
 local websocket = require "spec.support.websocket"
 
 local LOOK = [[
+local sluice = require "sluice"
 local look = { version = "1.0.0", priority = 10 }
 function look.ws_client_frame(conf, exchange, frame)
-  if frame.data == "wait" then require("sluice").sleep(0.3) end
+  if frame.data == "go on" then sluice.counters.set("go on", 1) end
+  if frame.data ~= "wait" then return end
+  sluice.log.notice("a message waits")
+  repeat sluice.sleep(0.02) until sluice.counters.get("go on")
 end
 function look.ws_upstream_frame() end
 return look
@@ -86,6 +90,7 @@ describe("an open WebSocket at a reload", function()
     start("drain")
     for _, name in ipairs { "read", "tunnel" } do peers[name]:send_frame(1, "first ", { fin = false }) end
     peers.other:send("wait")
+    gw:wait_log("a message waits")
     reload("drain", "two", "")
     for _, name in ipairs { "read", "tunnel" } do
       -- To the client nothing is under way.
@@ -94,6 +99,9 @@ describe("an open WebSocket at a reload", function()
       assert.is_true(peers[name]:is_ended(), name)
     end
     assert.same({ "close", 1001, "" }, { peers.other:receive() })
+    peers.new = assert(websocket.connect(gw.port, "/read"))
+    peers.new:send("go on")
+    assert.same({ "text", "go on" }, { peers.new:receive() })
   end)
 
   it("is drained for no longer than that may take", function()

@@ -133,7 +133,7 @@ describe("a WebSocket", function()
     echoing, odd = upstream.start(echo), upstream.start(strange)
     gw = gateway.start(([[
 _format_version: "3.0"
-gateway: { plugin_cpu_budget_ms: 50 }
+gateway: { plugin_cpu_budget_ms: %d }
 services:
 - name: echo
   url: http://127.0.0.1:%d
@@ -155,7 +155,7 @@ services:
   read_timeout: 20000
   routes:
   - { name: strange, paths: [/strange], plugins: [{ name: actor }] }
-]]):format(echoing.port, echoing.port, odd.port), { plugins = {
+]]):format(50 * process.slowness, echoing.port, echoing.port, odd.port), { plugins = {
       actor = { ["handler.lua"] = ACTOR, ["schema.lua"] = 'return { note = { type = "boolean", default = false } }' },
       bound = { ["handler.lua"] = BOUND }, recall = { ["handler.lua"] = RECALL } } })
   end)

@@ -38,8 +38,14 @@ local function write_plugins(directory, plugins)
   end
 end
 
+-- The default, times what a sanitizer costs; nil where the configuration says something itself.
+local function cpu_budget_ms(config)
+  if type(config) ~= "table" then return not config:find("plugin_cpu_budget_ms", 1, true) and 100 * process.slowness end
+  return not (config.gateway and config.gateway.plugin_cpu_budget_ms) and 100 * process.slowness
+end
+
 -- What differs from the configuration given is told by the environment, so that it can be any file, unchanged.
-local function environment(self, options)
+local function environment(self, config, options)
   local http2 = options.http2 and " http2" or ""
   local env = {
     SLUICE_HOME = home,
@@ -51,6 +57,7 @@ local function environment(self, options)
     SLUICE_WORKERS = tostring(options.workers or 1),
     ASAN_OPTIONS = (os.getenv("ASAN_OPTIONS") or "detect_leaks=0") .. ":log_path=" .. self.directory .. "/sanitizer",
   }
+  if process.slowness > 1 then env.SLUICE_PLUGIN_CPU_BUDGET_MS = cpu_budget_ms(config) or nil end
   for name, value in pairs(options.env or {}) do env[name] = value end
   return env
 end
@@ -69,7 +76,7 @@ function gateway.start(config, options)
   write_tree(self.directory, options.files)
   write_plugins(self.directory, options.plugins)
   self:write_config(config)
-  self.env = environment(self, options)
+  self.env = environment(self, config, options)
   self.prefix = options.prefix
   self:launch()
   if options.wait == false then return self end
