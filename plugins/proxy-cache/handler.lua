@@ -20,6 +20,7 @@ local PASS_SECONDS = 5             -- that requests do not wait for what was las
 local POLL_FROM, POLL_TO = 0.002, 0.05 -- seconds between looks at what another worker stores
 local COMPLAIN_EVERY_S = 60
 local SAFE = { GET = true, HEAD = true, OPTIONS = true, TRACE = true }
+local NOT_CACHED = "Nothing that is cached will do"
 local BROKEN = { [500] = true, [502] = true, [503] = true, [504] = true }
 local NOTHING = {}
 
@@ -331,7 +332,7 @@ local function use(conf, plan, exchange, state, cc)
   local good, why = suits(conf, cc, state)
   if state.found.status == 206 then
     if good and serve_part(plan, exchange, state) then return end
-    if cc["only-if-cached"] then return exchange.response:error(504) end
+    if cc["only-if-cached"] then return exchange.response:error(504, NOT_CACHED) end
     return forward(conf, plan, exchange, state, "Miss", "partial")
   end
   if good then return serve(plan, exchange, state, "Hit") end
@@ -339,7 +340,7 @@ local function use(conf, plan, exchange, state, cc)
     renew(exchange, state)
     return serve(plan, exchange, state, "Hit")
   end
-  if conf.cache_control and cc["only-if-cached"] then return exchange.response:error(504) end
+  if conf.cache_control and cc["only-if-cached"] then return exchange.response:error(504, NOT_CACHED) end
   return forward(conf, plan, exchange, state, "Refresh", why)
 end
 
@@ -372,7 +373,7 @@ local function consider(conf, plan, exchange, state, status)
   if asks % 8 >= ASKS.precondition then return bypass(plan, exchange, state, "request") end
   state.no_store = cc["no-store"] ~= nil
   if state.found then return use(conf, plan, exchange, state, cc) end
-  if cc["only-if-cached"] then return exchange.response:error(504) end
+  if cc["only-if-cached"] then return exchange.response:error(504, NOT_CACHED) end
   if state.no_store then return bypass(plan, exchange, state, "request") end
   forward(conf, plan, exchange, state, "Miss", "uri-miss")
 end
