@@ -44,7 +44,8 @@ function delivery.new(conf, cluster, on_done, sink)
   return setmetatable({
     conf = conf, cluster = cluster, plan = requests.plan(conf), lanes = lanes.new(), senders = 0, gathering = false,
     on_done = on_done, sink = sink, stopping = false, arrived = bell.new(), service = "",
-    away = false, successes = 0, said_at = -SAY_EVERY_S, said_flight = 0, said_queued = 0, said_paused = 0,
+    away = false, failed = false, -- the error that ended a sender
+    successes = 0, said_at = -SAY_EVERY_S, said_flight = 0, said_queued = 0, said_paused = 0,
   }, Delivery)
 end
 
@@ -340,9 +341,8 @@ end
 local function run(self)
   local ok, err = pcall(send_all, self)
   self.senders = self.senders - 1
-  if not ok then
-    self.gathering = false
-    error(err, 0)
+  if not ok then -- what it had is lost to this membership: another one begins behind the last commit
+    self.gathering, self.failed = false, err
   end
   self.on_done(self.sink)
 end

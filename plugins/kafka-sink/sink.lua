@@ -153,6 +153,7 @@ end
 
 -- One look. False: the consumer is of no more use.
 local function look(self)
+  if self.delivery.failed then error(self.delivery.failed, 0) end
   if self.delivery:is_full() then
     self.room:wait(LOOK_S)
     return true

@@ -530,6 +530,15 @@ describe("kafka-sink", function()
     assert.equal(200, done)
   end)
 
+  it("begins anew where a sender fails, instead of waiting for what it had", function()
+    local headers = {}
+    for i = 1, 501 do headers["X-" .. i] = "v" end -- more than a call takes
+    start { headers = headers }
+    produce("k", "v")
+    gateway:advance(10)
+    assert.is_true(#gateway:log("a sink failed, and begins anew") >= 2)
+  end)
+
   it("comes back with its service", function()
     start()
     local service = { name = "billing", url = "http://billing.example/hook", retries = 0 }
