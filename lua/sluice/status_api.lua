@@ -48,7 +48,7 @@ local SLICE_S, PIECE_BYTES = 0.0001, 16384
 
 -- A function that lets the loop run whenever the work has had its slice.
 local function pacer()
-  local began = C.bridge_mono_fresh(worker)
+  local began = 0 -- what this turn has done so far counts too
   return function()
     if C.bridge_mono_fresh(worker) - began < SLICE_S then return end
     sleep(0)
