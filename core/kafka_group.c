@@ -445,6 +445,7 @@ static void member_leave(struct kafka_member *member, int status) {
   kafka_slots_give(&member->kafka->member_slots, member->slot);
   timer_cancel(timers, &member->tick);
   timer_cancel(timers, &member->handover);
+  timer_cancel(timers, &member->timer); // of a wait that hears nothing, too
   if (status == BRIDGE_OK) member->wait.on_done = NULL;
   member_wake(member, status);
   commits_forget(member, status);
