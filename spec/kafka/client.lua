@@ -30,6 +30,8 @@ end
 -- With so many milliseconds for what is queued.
 function client:close(flush_ms)
   C.kafka_close(self.kafka, flush_ms or 0)
+  local left = self.loop.raw.timers.count
+  assert(left == 0, left .. " timers are left of what is gone")
   C.timers_close(self.loop.raw.timers)
   self.loop:close()
 end

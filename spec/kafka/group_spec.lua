@@ -344,7 +344,7 @@ describe("a member of a consumer group", function()
     options.topics, options.topic_count = topics, 1
     local status = ffi.new("int[1]")
     C.kafka_group_leave(C.kafka_group_join(kafka.kafka, options, wait, status, kafka.error))
-    join() -- not left: kafka:close() ends it
+    join():wait(60) -- not left: kafka:close() ends it, and its timers
     kafka:await("the other's end", function() return kafka:status().consumers == 1 end)
   end)
 end)

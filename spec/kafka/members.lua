@@ -63,6 +63,11 @@ function member:try()
   if status == C.BRIDGE_FAILED then error(ffi.string(C.kafka_group_result(self.raw).text), 2) end
 end
 
+-- Is told when something comes, or after that time; nobody asks for what.
+function member:wait(seconds)
+  assert(C.kafka_group_wait_next(self.raw, seconds * 1e6, (new_wait())) == C.BRIDGE_OK)
+end
+
 function member:read(seconds)
   local value, record
   self.kafka:await("a record of a group", function()
