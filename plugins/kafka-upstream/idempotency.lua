@@ -54,7 +54,7 @@ end
 
 -- Whether an answer will be the same next time: the record is in Kafka, or set aside, or can never be one.
 local function is_final(status, body)
-  return status < 300 or status == 207 or body.dead_letter ~= nil
+  return status < 300 or status == 207 or (type(body) == "table" and body.dead_letter ~= nil)
 end
 
 -- Claims the name. True; false and what is kept there; nil and why not.
@@ -72,7 +72,7 @@ end
 
 local function settle(conf, name, fingerprint, status, body)
   if not is_final(status, body) then return sluice.store.delete(name) end
-  local text = json.encode(body)
+  local text = type(body) == "string" and body or json.encode(body)
   local stored, err = sluice.store.set(name, json.encode {
     fingerprint = fingerprint, status = status, body = text, type = "application/json; charset=utf-8",
   }, conf.idempotency.ttl)

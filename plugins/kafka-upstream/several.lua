@@ -140,6 +140,22 @@ function Many:answer(plan)
   }, answers.headers(status)
 end
 
+-- An answer of many entries as text, made in pieces: status, body, fields.
+local function in_pieces(status, body, headers)
+  local entries, parts = body.records, {}
+  if #entries <= ELEMENTS_TURN then return status, body, headers end
+  for first = 1, #entries, ELEMENTS_TURN do
+    local piece = json.array()
+    for i = first, math.min(first + ELEMENTS_TURN - 1, #entries) do piece[#piece + 1] = entries[i] end
+    parts[#parts + 1] = json.encode(piece):sub(2, -2)
+    sleep(0)
+  end
+  body.records = nil
+  local text = json.encode(body):sub(1, -2) .. ',"records":[' .. table.concat(parts, ",") .. "]}"
+  return status, text, { ["Content-Type"] = "application/json; charset=utf-8",
+    ["Retry-After"] = headers and headers["Retry-After"] }
+end
+
 local function send_all(plan, exchange, asked)
   local many = setmetatable({ exchange = exchange, entries = json.array(), count = 0, sent = 0, failed = 0 }, Many)
   local sending, err = sender.new(plan, exchange, many)
@@ -156,9 +172,7 @@ local function send_all(plan, exchange, asked)
     many:take(made[i], refusals[i], list[i].text, asked.topics)
     if i % TURN == 0 then sleep(0) end
   end
-  local status, body, headers = many:answer(plan)
-  if #list > TURN then sleep(0) end -- the answer is as long
-  return status, body, headers
+  return in_pieces(many:answer(plan))
 end
 
 -- A stream goes to one topic, which the query may name.

