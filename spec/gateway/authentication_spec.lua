@@ -3,7 +3,7 @@
 local cjson = require "cjson"
 local gateway = require "spec.support.gateway"
 local http2 = require "spec.support.http2"
-local posix = require "spec.support.posix"
+local process = require "spec.support.process"
 local upstream = require "spec.support.upstream"
 require "sluice.spec" -- loads the core, which the next one needs
 local crypto = require "sluice.crypto"
@@ -133,11 +133,11 @@ describe("authentication in a gateway", function()
   local function ask_at_once(password_of)
     local clients, worker = {}, gw:workers()[1]
     for i = 1, 12 do clients[i] = gw:connect({ timeout = 30 }) end
-    posix.kill(worker, posix.SIGSTOP)
+    process.hold(worker)
     for i = 1, 12 do
       clients[i]:send(("GET /password HTTP/1.1\r\nHost: a\r\nAuthorization: %s\r\n\r\n"):format(basic(password_of(i))))
     end
-    posix.kill(worker, posix.SIGCONT)
+    process.go_on(worker)
     return clients
   end
 

@@ -193,9 +193,9 @@ chaos.disturbances = {
     it.broker:restart()
   end },
   { "broker stopped for a while", function(it, seconds)
-    it.broker.process:signal(posix.SIGSTOP)
+    it.broker.process:hold()
     posix.pause(seconds)
-    it.broker.process:signal(posix.SIGCONT)
+    it.broker.process:go_on()
   end },
   { "network cut (connections reset)", function(it, seconds)
     it.relay:cut()

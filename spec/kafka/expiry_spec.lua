@@ -4,7 +4,6 @@ local cjson = require "cjson"
 local broker = require "spec.support.kafka"
 local client = require "spec.kafka.client"
 local gateway = require "spec.support.gateway"
-local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
 local C = client.C
@@ -64,7 +63,7 @@ describe("records that a broker had no time for", function()
   it("do not come when it goes on, and their answers say so; those in flight may", function()
     assert.equal(200, gw:request({ path = "/other", body = "first" }).status)
     for _, entry in pairs(stream("before ")) do assert.is_nil(entry.error) end
-    own.process:signal(posix.SIGSTOP)
+    own.process:hold()
     local later = gw:request { path = "/later", body = "nobody waits" }
     assert.equal(202, later.status)
     local told, unsure = stream("stopped "), 0
@@ -74,7 +73,7 @@ describe("records that a broker had no time for", function()
       if entry.code == "expired" then assert.matches("will not be", entry.error, 1, true) else unsure = unsure + 1 end
     end
     process.wait_until(function() return queued() == 1 end, 20, "the end of what was queued")
-    own.process:signal(posix.SIGCONT)
+    own.process:go_on()
     process.wait_until(function() return queued() == 0 end, 30, "the record of nobody")
     for _, entry in pairs(stream("after ")) do assert.is_nil(entry.error) end
     assert.equal(200, gw:request({ path = "/other", body = "last" }).status)

@@ -214,9 +214,9 @@ describe("a reader", function()
 
   it("gets all when the broker stands still for a time", function()
     comes_through(function()
-      world.broker.process:signal(posix.SIGSTOP)
+      world.broker.process:hold()
       run_for(world, 3)
-      world.broker.process:signal(posix.SIGCONT)
+      world.broker.process:go_on()
     end)
   end)
 

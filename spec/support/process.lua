@@ -92,6 +92,32 @@ function process.free_port()
   return port
 end
 
+-- ---- Standing still ----
+
+-- Whether none of a process's threads runs.
+local function stands_still(pid)
+  local threads = io.popen("cat /proc/" .. pid .. "/task/*/stat 2>/dev/null")
+  local still = true
+  for stat in threads:lines() do
+    if stat:match(".*%) (%a)"):find("[^TZX]") then still = false end
+  end
+  threads:close()
+  return still
+end
+
+-- Stops a process and returns when all its threads stand still: on a busy machine those go on for milliseconds after
+-- the signal, time enough to answer a request.
+function process.hold(pid)
+  posix.kill(pid, posix.SIGSTOP)
+  process.wait_until(function() return stands_still(pid) end, 5, "process " .. pid .. " to stand still")
+end
+
+function process.go_on(pid)
+  posix.kill(pid, posix.SIGCONT)
+end
+
+-- ---- Programs ----
+
 -- Starts a program. `options`: env (name -> value; false removes), cwd, directory (for its output; else a new one,
 -- which `forget` removes), owns_directory (that one is removed as well).
 function process.start(arguments, options)
@@ -146,6 +172,14 @@ end
 
 function child:signal(signal)
   if self:is_running() then posix.kill(self.pid, signal) end
+end
+
+function child:hold()
+  if self:is_running() then process.hold(self.pid) end
+end
+
+function child:go_on()
+  if self:is_running() then process.go_on(self.pid) end
 end
 
 -- SIGTERM, and SIGKILL when that does not end it within `seconds`. Returns the exit status.

@@ -29,6 +29,21 @@ describe("another program in a spec", function()
     child:forget()
   end)
 
+  it("stands still from the moment on that it is held, and goes on", function()
+    local child = process.start({ "sh", "-c", "while :; do echo; done" })
+    process.wait_until(function() return child:stdout() ~= "" end, 5, "its first line")
+    for _ = 1, 20 do
+      child:hold()
+      local said = #child:stdout()
+      posix.pause(0.005)
+      assert.equal(said, #child:stdout())
+      child:go_on()
+      process.wait_until(function() return #child:stdout() > said end, 5, "its next line")
+    end
+    child:stop()
+    child:forget()
+  end)
+
   it("raises with its name when it does not exist", function()
     local status, _, err = process.run({ "no-such-program" })
     assert.equal(127, status)

@@ -72,11 +72,11 @@ end
 
 -- Stops answering, as a server does whose machine hangs: connections are taken and nothing comes back.
 function server:hang()
-  self.process:signal(19)
+  self.process:hold()
 end
 
 function server:go_on()
-  self.process:signal(18)
+  self.process:go_on()
 end
 
 function server:stop()

@@ -27,11 +27,11 @@ end
 
 -- Nothing goes through any more, and nobody is told: a cable that is pulled.
 function running:silence()
-  self.process:signal(posix.SIGSTOP)
+  self.process:hold()
 end
 
 function running:go_on()
-  self.process:signal(posix.SIGCONT)
+  self.process:go_on()
 end
 
 -- All connections end, and none can be made.
