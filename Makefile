@@ -239,17 +239,13 @@ $(CACHE)/peers/fastavro/fastavro/__init__.py: $(CACHE)/fastavro-1.9.7.tar.gz
 deps:
 	@bin/deps
 
-# Specs of Kafka wait for brokers most of their time, so those of plugins run beside them. The sanitizer build runs what
-# exercises C: the core by itself, and whole gateways.
+# The sanitizer build runs what exercises C: the core by itself, and whole gateways.
 test: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all asan kafka tools peers
 	@rm -f $(BUILD)/results
-	@spec/run release spec/support spec/core spec/lua spec/gateway; most=$$?; \
-	  spec/run release spec/kafka & kafka=$$!; \
-	  spec/run release plugins; plugins=$$?; \
-	  wait $$kafka; kafka=$$?; \
+	@spec/run release spec/support spec/core spec/lua spec/gateway plugins spec/kafka; release=$$?; \
 	  spec/run asan spec/core spec/gateway; asan=$$?; \
-	  exit $$((most | kafka | plugins | asan))
+	  exit $$((release | asan))
 
 run: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all
