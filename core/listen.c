@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -37,6 +38,11 @@ int listen_spec_parse(const char *text, enum listen_kind kind, struct listen_spe
 }
 
 // ---- One socket -------------------------------------------------------------------------------------------------
+
+// Says which setting asked for the address: two of them have a default.
+static int open_failed(const struct listen_spec *spec, struct error *error) {
+  return error_system(error, "cannot listen on %s (gateway.%s_listen)", spec->address, listen_kind_name(spec->kind));
+}
 
 static bool flag_number(const char *flags, const char *name, int *out) {
   const char *at = strstr(flags, name);
@@ -84,15 +90,30 @@ static int tcp_open(const struct listen_spec *spec, const struct sockaddr_storag
   int backlog = BACKLOG;
   flag_number(spec->flags, "backlog=", &backlog);
   int fd = socket(address->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return error_system(error, "cannot listen on %s", spec->address);
+  if (fd < 0) return open_failed(spec, error);
   option_set(fd, SOL_SOCKET, SO_REUSEADDR);
   option_set(fd, SOL_SOCKET, SO_REUSEPORT);
   option_set(fd, IPPROTO_TCP, TCP_NODELAY); // accepted sockets inherit it: one system call less for each
   if (address->ss_family == AF_INET6) option_set(fd, IPPROTO_IPV6, IPV6_V6ONLY);
   if (bind(fd, (const struct sockaddr *)address, len) == 0 && listen(fd, backlog) == 0) return fd;
-  error_system(error, "cannot listen on %s", spec->address);
+  open_failed(spec, error);
   close(fd);
   return ERROR_SYSTEM;
+}
+
+// A socket that nobody listens on any more is left over from a gateway that was killed, and makes room. All else of that
+// name is somebody's.
+static int unix_make_room(const struct sockaddr_un *address) {
+  struct stat found;
+  if (lstat(address->sun_path, &found) < 0) return errno == ENOENT ? 0 : -1;
+  errno = EEXIST;
+  if (!S_ISSOCK(found.st_mode)) return -1;
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -1;
+  int refused = connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 && errno == ECONNREFUSED;
+  close(fd);
+  errno = EADDRINUSE;
+  return refused ? unlink(address->sun_path) : -1;
 }
 
 static int unix_open(const struct listen_spec *spec, struct error *error) {
@@ -101,10 +122,10 @@ static int unix_open(const struct listen_spec *spec, struct error *error) {
   if (strlen(path) >= sizeof address.sun_path)
     return error_set(error, ERROR_INVALID, "cannot listen on %s: the path is too long", spec->address);
   strcpy(address.sun_path, path);
-  unlink(path);
+  if (unix_make_room(&address) < 0) return open_failed(spec, error);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, BACKLOG) == 0) return fd;
-  error_system(error, "cannot listen on %s", spec->address);
+  open_failed(spec, error);
   if (fd >= 0) close(fd);
   return ERROR_SYSTEM;
 }
@@ -168,13 +189,12 @@ static int tcp_add(struct listeners *next, const struct listeners *now, const st
   int failed = address_resolve(spec->address, &address, &len, error);
   if (failed) return failed;
   struct listen_entry *sibling = listener_find(now, spec, 1);
-  if (!sibling && port_is_free(&address, len) < 0) return error_system(error, "cannot listen on %s", spec->address);
+  if (!sibling && port_is_free(&address, len) < 0) return open_failed(spec, error);
   int bound = sibling ? sibling->socket.fd : -1;
   for (int32_t worker = 1; worker <= workers; worker++) {
     struct listen_entry *had = listener_find(now, spec, worker);
     if (bound >= 0) len = sizeof address;
-    if (bound >= 0 && getsockname(bound, (struct sockaddr *)&address, &len) < 0)
-      return error_system(error, "cannot listen on %s", spec->address);
+    if (bound >= 0 && getsockname(bound, (struct sockaddr *)&address, &len) < 0) return open_failed(spec, error);
     int fd = had ? had->socket.fd : tcp_open(spec, &address, len, error);
     if (fd < 0) return fd;
     table_add(next, fd, spec, worker);
