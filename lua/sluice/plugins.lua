@@ -101,11 +101,21 @@ end
 
 -- ---- Errors -------------------------------------------------------------------------------------------------------
 
+-- The owner's file that an error names: LuaJIT tells the end alone of a long name, behind "...".
+local function file_of(owner, name)
+  local tail = name:match("^%.%.%.(.+)$")
+  if not tail then return name:find(owner.dir, 1, true) == 1 and name or nil end
+  for path in pairs(owner.files) do
+    local file = owner.dir .. "/" .. path
+    if file:sub(-#tail) == tail then return file end
+  end
+end
+
 -- "dir/file.lua:7: message" in parts; what has no place is put at the start of `path`.
 local function failure(owner, path, message)
   message = tostring(message)
   local file, line, what = message:match("^(.-):(%d+): (.*)$")
-  if file and file:find(owner.dir, 1, true) ~= 1 then file = nil end
+  file = file and file_of(owner, file)
   if file then return { file = file, line = tonumber(line), message = what, plugin = owner.name } end
   return { file = owner.dir .. "/" .. path, line = 1, message = message, plugin = owner.name }
 end

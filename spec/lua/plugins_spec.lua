@@ -124,6 +124,14 @@ describe("plugins", function()
       assert.equal("/p/hello/handler.lua", err.file)
     end)
 
+    it("unless the syntax is wrong, in a folder with a name so long that Lua tells its end alone", function()
+      local dir = "/" .. ("p"):rep(100) .. "/hello"
+      local plugin, err = plugins.load { name = "hello", dir = dir, hash = "h",
+        files = { ["handler.lua"] = 'return require "hello.words"', ["words.lua"] = "local x = 1\nlocal y = = 2" } }
+      assert.is_nil(plugin)
+      assert.same({ dir .. "/words.lua", 2, "unexpected symbol near '='" }, { err.file, err.line, err.message })
+    end)
+
     it("unless a module is broken: the module's file and line", function()
       local err = refused('return require "hello.words"', "unexpected symbol", 3, { ["words.lua"] = "\n\nreturn = 1" })
       assert.equal("/p/hello/words.lua", err.file)
