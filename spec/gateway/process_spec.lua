@@ -146,7 +146,8 @@ describe("the processes of a gateway", function()
       local fd = assert(posix.listen("127.0.0.1", port))
       local log = fails { env = { SLUICE_PROXY_LISTEN = "127.0.0.1:" .. port } }
       posix.C.sys_close_fd(fd)
-      assert.matches(("cannot listen on 127.0.0.1:%d (gateway.proxy_listen): Address already in use"):format(port), log, 1, true)
+      local expected = "cannot listen on 127.0.0.1:%d (gateway.proxy_listen): Address already in use"
+      assert.matches(expected:format(port), log, 1, true)
     end)
   end)
 
