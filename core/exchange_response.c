@@ -317,6 +317,7 @@ int exchange_exit(struct exchange *exchange, int status, const char *body, uint3
   if (exchange->head_sent) return BRIDGE_LATE;
   if (status < 200 || status > 999) return BRIDGE_INVALID;
   exchange->status = status;
+  exchange->reason = (struct slice){NULL, 0}; // the service's, who meant another status
   if (exchange->caching) exchange->caching->answering = false;
   exchange->answered = true;
   exchange->source = SOURCE_EXIT;
@@ -544,6 +545,7 @@ void exchange_on_service_failed(struct exchange *exchange, int status, const cha
 void exchange_begin_answer(struct exchange *exchange, int status) {
   headers_init(&exchange->response, RESPONSE_FIELDS_MOST);
   exchange->status = status;
+  exchange->reason = (struct slice){NULL, 0};
   exchange->has_response = true;
   exchange_merge_preset(exchange);
 }

@@ -201,7 +201,7 @@ describe("between messages", function()
     local client = gw:connect()
     local response = client:request({ path = "/bytes/1000",
       headers = { ["X-Header-Filter"] = "exchange.response:exit(403, 'no')" } })
-    assert.same({ 403, "no" }, { response.status, response.body })
+    assert.same({ 403, "Forbidden", "no" }, { response.status, response.reason, response.body })
     assert.equal(200, client:request({ path = "/" }).status)
     client:close()
   end)
