@@ -9,6 +9,7 @@
 --   gw:stop()
 local cjson = require "cjson"
 local http = require "spec.support.http"
+local net = require "spec.support.net"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 
@@ -102,14 +103,25 @@ function running:kill()
   self.process:wait(5)
 end
 
--- Until a worker answers.
+-- What the master says that it does: "starting", "running", "draining"; nil when it does not answer.
+local function state_of(self)
+  local socket = net.connect("unix:" .. self.env.SLUICE_STATE_DIR .. "/control.sock", 0, { timeout = 1 })
+  if not socket then return nil end
+  socket:send("status\n")
+  local answer = socket:receive_all()
+  socket:close()
+  return answer:match('^{"version":"[^"]*","pid":%d+,"state":"(%a+)"')
+end
+
+-- Until a worker answers, and the master knows of all of them that they carry traffic: the first may do so while others
+-- have yet to begin.
 function running:wait_ready()
   process.wait_until(function()
     if not self.process:is_running() then error("the gateway ended: " .. self:log(), 0) end
     local client = http.connect(self.status_port, { timeout = 1 })
     local response = client and client:request({ path = "/status" })
     if client then client:close() end
-    return response
+    return response and state_of(self) == "running"
   end, 10, function() return "an answer of the gateway: " .. self:log() end)
 end
 
@@ -158,10 +170,10 @@ function running:log()
   return log
 end
 
--- Waits until the log holds a line with that pattern, and gives the line.
+-- Waits until the log holds a whole line with that pattern, and gives the line.
 function running:wait_log(pattern, seconds)
   return process.wait_until(function()
-    for line in self:log():gmatch("[^\n]+") do
+    for line in self:log():gmatch("([^\n]+)\n") do
       if line:find(pattern) then return line end
     end
   end, seconds or 5, function() return "'" .. pattern .. "' in the log: " .. self:log() end)
