@@ -151,6 +151,33 @@ describe("kafka.admin", function()
     assert.equal("UNKNOWN_TOPIC_OR_PART", run("return select(3, admin:configs('topic', 'nobody-made-this'))"))
   end)
 
+  it("ends a change of them when brokers show it, however long that takes", function()
+    local topic = shared:topic()
+    -- They tell the controller's word later than they do: so many looks after it.
+    local looks = run([==[
+      local looks, configs, old = 0, admin.configs, assert(admin:configs("topic", %q))
+      admin.configs = function(self, kind, name)
+        looks = looks + 1
+        if looks <= 60 then return old end
+        return configs(self, kind, name)
+      end
+      assert(admin:alter_configs("topic", %q, { ["retention.ms"] = " 01000 ", ["cleanup.policy"] = "delete, compact" }))
+      return looks
+    ]==], topic, topic)
+    assert.is_true(looks > 60, looks)
+    -- What was so before ends it at once, however it is written.
+    looks = run([==[
+      local looks, configs = 0, admin.configs
+      admin.configs = function(...)
+        looks = looks + 1
+        return configs(...)
+      end
+      assert(admin:alter_configs("topic", %q, { ["retention.ms"] = "01000", ["cleanup.policy"] = "delete, compact" }))
+      return looks
+    ]==], topic)
+    assert.equal(2, looks)
+  end)
+
   it("loses none of its own changes, one after the other or all at once", function()
     local topic = shared:topic()
     local set = run([==[

@@ -17,7 +17,7 @@ local sleep = require "sluice.sleep"
 local time = require "sluice.time"
 
 local C, worker, E = core.C, core.worker, core.E
-local ffi_string, tostring, type, pairs, ipairs = ffi.string, tostring, type, pairs, ipairs
+local ffi_string, tostring, tonumber, type, pairs, ipairs = ffi.string, tostring, tonumber, type, pairs, ipairs
 local error, pcall = error, pcall
 local yield = coroutine.yield
 
@@ -30,6 +30,10 @@ local administration = {}
 ---@class sluice.kafka.admin
 local Admin = {}
 Admin.__index = Admin
+
+local function seconds_of(self)
+  return self.timeout > 0 and self.timeout or TIMEOUT_S
+end
 
 local question = ffi.new("struct kafka_question")
 local answer = ffi.new("struct kafka_answer")
@@ -86,7 +90,7 @@ end
 
 -- Asks a group's coordinator, within the admin's time until it is one.
 local function ask_coordinator(self, what, texts)
-  local seconds = self.timeout > 0 and self.timeout or TIMEOUT_S
+  local seconds = seconds_of(self)
   local deadline = time.monotonic() + seconds
   while true do
     local found, err, code = ask(self, what, texts, seconds)
@@ -284,26 +288,41 @@ local function merged(entries, kind, changes)
   return values
 end
 
-local function shows(entries, kind, changes)
+-- Brokers show a value as they understood it: a number without leading zeros, a list without spaces.
+local function same(shown, wanted)
+  if shown == wanted or tonumber(shown) and tonumber(shown) == tonumber(wanted) then return true end
+  return shown:gsub("%s", ""):lower() == wanted:gsub("%s", ""):lower()
+end
+
+-- Whether an entry is as wanted (false: unset), or at least not as it was.
+local function is_changed(entry, was, kind, wanted)
+  local set = entry.source == DYNAMIC[kind]
+  if set == (wanted ~= false) and (not wanted or entry.value == nil or same(entry.value, tostring(wanted))) then
+    return true
+  end
+  return was ~= nil and (was.source ~= entry.source or was.value ~= entry.value)
+end
+
+local function shows(entries, before, kind, changes)
   for _, entry in ipairs(entries) do
     local wanted = changes[entry.name]
-    local set = entry.source == DYNAMIC[kind]
-    if wanted == false and set then return false end
-    if wanted and not (set and (entry.value == nil or entry.value == tostring(wanted))) then return false end
+    if wanted ~= nil and not is_changed(entry, before[entry.name], kind, wanted) then return false end
   end
   return true
 end
 
-local LOOKS, LOOK_S = 40, 0.025
+local LOOK_S = 0.025
 
 -- Whoever reads next is to see it, and above all the next change, which writes back what it reads: brokers learn of a
--- change a moment after the controller has taken it. One that shows the value in another form ends the wait in time.
-local function await(self, kind, name, changes)
-  for _ = 1, LOOKS do
+-- change some time after the controller has taken it, a busy one seconds.
+local function await(self, kind, name, changes, before)
+  local by_name, deadline = {}, time.monotonic() + seconds_of(self)
+  for _, entry in ipairs(before) do by_name[entry.name] = entry end
+  repeat
     local entries = self:configs(kind, name)
-    if not entries or shows(entries, kind, changes) then return end
+    if not entries or shows(entries, by_name, kind, changes) then return end
     sleep(LOOK_S)
-  end
+  until time.monotonic() >= deadline
 end
 
 local function alter(self, kind, name, changes, validate_only)
@@ -313,7 +332,7 @@ local function alter(self, kind, name, changes, validate_only)
   if not values then return nil, why, kind_of_error end
   local done
   done, err, code = self:replace_configs(kind, name, values, validate_only)
-  if done and not validate_only then await(self, kind, name, changes) end
+  if done and not validate_only then await(self, kind, name, changes, entries) end
   return done, err, code
 end
 
@@ -328,7 +347,7 @@ end
 ---@return string|nil code
 function Admin:alter_configs(kind, name, changes, validate_only)
   local key = "kafka.configs\0" .. self.cluster .. "\0" .. kind .. "\0" .. name
-  local held = lock.acquire(key, self.timeout > 0 and self.timeout or TIMEOUT_S)
+  local held = lock.acquire(key, seconds_of(self))
   if not held then return nil, "other changes of it take too long", "timeout" end
   local ok, done, err, code = pcall(alter, self, kind, name, changes, validate_only)
   held:release()
