@@ -170,15 +170,25 @@ local function configs_of(call, body)
   return configs
 end
 
+local NOT_YET = { UNKNOWN_TOPIC_OR_PART = true, LEADER_NOT_AVAILABLE = true }
+
+-- Brokers learn of what the controller has done some time later, a busy one seconds: asks until one tells of a topic
+-- with so many partitions, within the time of a request. Else the last that was told; nil: of none.
+local function told_topic(call, name, partitions)
+  local deadline, topic = sluice.time.monotonic() + call.conf.timeout / 1000, nil
+  while true do
+    local found, _, code = call.admin:topic(name)
+    topic = found or topic
+    if topic and #topic.partitions >= partitions then return topic end
+    if not found and not NOT_YET[code] or sluice.time.monotonic() >= deadline then return topic end
+    sluice.sleep(0.02)
+  end
+end
+
 -- A topic that was made just now, once its metadata are out; else as it was asked for.
 local function made_topic(call, wanted)
-  if not wanted.validate_only then
-    for _ = 1, 20 do
-      local topic = call.admin:topic(wanted.topic)
-      if topic and #topic.partitions > 0 then return topic end
-      sluice.sleep(0.02)
-    end
-  end
+  local topic = not wanted.validate_only and told_topic(call, wanted.topic, 1)
+  if topic and #topic.partitions > 0 then return topic end
   local partitions, replicas = {}, {}
   for i = 1, wanted.replicas or wanted.assignment and #wanted.assignment[1] or 0 do replicas[i] = i end
   for i = 1, wanted.partitions or wanted.assignment and #wanted.assignment or 0 do
@@ -211,13 +221,7 @@ v3.add("PATCH", "/topics/*", "admin", function(call, name)
   local count = integer_or_nil(call, call:body(), "partitions_count")
   if not count or count < 1 then call:refuse(400, 400, "partitions_count must be how many there shall be") end
   call:must(call.admin:create_partitions(name, count))
-  local topic = v3.topic(call, name)
-  for _ = 1, 20 do
-    if #topic.partitions >= count then break end
-    sluice.sleep(0.02)
-    topic = v3.topic(call, name)
-  end
-  call:answer(200, resources.topic(call, topic))
+  call:answer(200, resources.topic(call, told_topic(call, name, count) or v3.topic(call, name)))
 end)
 
 -- ---- Partitions and replicas ---------------------------------------------------------------------------------------
