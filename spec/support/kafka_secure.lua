@@ -112,20 +112,22 @@ local LOGIN = "Basic Z2F0ZXdheTpzM2NyZXQlMkYlMkIlMjY="
 
 -- What the token server does with a request; runs there.
 function secure.answer(request, connection, key)
-  local kind, seconds = request.target:match("^/(%a+)/?(%d*)")
+  local kind, seconds, life = request.target:match("^/(%a+)/?(%d*)/?(%d*)")
   local json = { ["Content-Type"] = "application/json" }
   if kind == "never" then return connection:sleep(60) end
+  if kind == "late" then connection:sleep(seconds + 0.5) end
   if kind == "broken" then return connection:respond(200, {}, "<html>") end
   if kind == "refuse" or request.headers["authorization"] ~= LOGIN then
     return connection:respond(401, json, '{"error":"invalid_client","error_description":"who is that?"}')
   end
   local scope = (connection:read_body() or ""):match("scope=([^&]*)") or ""
   connection:respond(200, json, ('{"access_token":"%s","token_type":"Bearer","expires_in":%d}'):format(
-    make_token(key, tonumber(seconds), scope), seconds))
+    make_token(key, tonumber(life) or tonumber(seconds), scope), seconds))
 end
 
 -- Hands out tokens (OAuth 2, RFC 6749 4.4) to client "gateway" with secret "s3cret/+&", each good for as many seconds
--- as the path says: /token/5. Other paths: /refuse (an error of OAuth), /broken (no JSON), /never (no answer).
+-- as the path says: /token/5; or, with /token/2/5, it says 2 and the broker takes it for 5. Other paths: /refuse (an
+-- error of OAuth), /broken (no JSON), /late/2 (after the token's life), /never (no answer).
 function secure:token_server(options)
   local code = ('return require("spec.support.kafka_secure").answer(select(1, ...), select(2, ...), %q)'):format(
     self.token_key)

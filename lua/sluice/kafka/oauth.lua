@@ -79,9 +79,11 @@ local function life_of(said, claims, now)
   return seconds < LIFE_LEAST and LIFE_LEAST or seconds
 end
 
----@return { value: string, seconds: number, principal: string }|nil
+-- Its life counts from when it was asked for: how long the server and the way back took nobody knows.
+---@return { value: string, until_s: number, refresh_s: number, principal: string }|nil until_s, refresh_s: since 1970
 ---@return string|nil err
 local function fetch(properties)
+  local from = time.now()
   local response, err = ask(properties)
   if not response then return nil, "the token server: " .. tostring(err) end
   if response.status ~= 200 then return nil, refusal(response) end
@@ -91,8 +93,10 @@ local function fetch(properties)
   end
   local decoded = jwt.decode(said.access_token) -- others than JWT are good too
   local claims = decoded and decoded.claims or {}
+  local seconds = life_of(said, claims, from)
+  if from + seconds <= time.now() then return nil, "the token server takes longer than its tokens live" end
   return {
-    value = said.access_token, seconds = life_of(said, claims, time.now()),
+    value = said.access_token, until_s = from + seconds, refresh_s = from + seconds * REFRESH_AT,
     principal = type(claims.sub) == "string" and claims.sub or tostring(properties["sasl.oauthbearer.client.id"]),
   }
 end
@@ -112,7 +116,7 @@ local function give(name, properties, token)
   local cell = ffi.new("struct kafka_token")
   local array, count, texts = extensions_of(properties)
   cell.value, cell.principal = token.value, token.principal
-  cell.until_ms = (time.now() + token.seconds) * 1000
+  cell.until_ms = token.until_s * 1000
   cell.extensions, cell.extension_count = array, count
   local status = C.bridge_kafka_token(worker, name, cell)
   if status == OK and texts then return true end
@@ -137,7 +141,7 @@ function run(name, entry)
   if token then given, err = give(name, entry.properties, token) end
   if given then
     entry.tries = 0
-    return later(name, entry, token.seconds * REFRESH_AT)
+    return later(name, entry, math.max(token.refresh_s - time.now(), 0))
   end
   C.bridge_kafka_token_failed(worker, name, err)
   local seconds = RETRY_FIRST * 2 ^ entry.tries
