@@ -44,9 +44,12 @@ function client:why()
   return ffi.string(self.error.text)
 end
 
+-- More than records go on for (message.timeout.ms, 30 s): librdkafka is to say first what took too long.
+local SECONDS = 40
+
 -- Turns the loop until `ready` gives a true value, which is returned.
 function client:await(what, ready, seconds)
-  local deadline = posix.now() + (seconds or 15)
+  local deadline = posix.now() + (seconds or SECONDS)
   while true do
     local value = ready()
     if value then return value end

@@ -63,10 +63,17 @@ local function environment(self, config, options)
   return env
 end
 
+-- Seconds that a client waits for the gateway. It gives itself up to 30 s for most that has to do with Kafka, and is to
+-- be the one who says what took too long. nil: what net.wrap says.
+local function patience(config, options)
+  local text = type(config) == "table" and cjson.encode(config) or config
+  return options.timeout or text:find("kafka", 1, true) and 40 or nil
+end
+
 -- `config`: YAML text, a table (written as JSON), or a function that is given the gateway (its ports) and makes one.
 -- options: workers (1), env, plugins (name -> handler text, or
 -- files), files (path -> text), wait (false: do not wait until it answers), prefix (words in front of the command),
--- http2 (both listeners take HTTP/2).
+-- http2 (both listeners take HTTP/2), timeout (see patience).
 function gateway.start(config, options)
   options = options or {}
   local self = setmetatable({ directory = posix.temporary_directory() }, running)
@@ -78,7 +85,7 @@ function gateway.start(config, options)
   write_plugins(self.directory, options.plugins)
   self:write_config(config)
   self.env = environment(self, config, options)
-  self.prefix = options.prefix
+  self.prefix, self.timeout = options.prefix, patience(config, options)
   self:launch()
   if options.wait == false then return self end
   local ready, why = pcall(self.wait_ready, self)
@@ -147,16 +154,20 @@ end
 
 -- One request on a connection of its own (see spec.support.http).
 function running:request(request)
+  if type(request) == "string" then request = { path = request } end
+  request.timeout = request.timeout or self.timeout
   return http.request(self.port, request)
 end
 
 function running:get(path, headers)
-  return http.get(self.port, path, headers)
+  return self:request { path = path, headers = headers }
 end
 
 -- A connection to send on. options as for http.connect.
 function running:connect(options)
-  return assert(http.connect(options and options.tls and self.tls_port or self.port, options))
+  options = options or {}
+  options.timeout = options.timeout or self.timeout
+  return assert(http.connect(options.tls and self.tls_port or self.port, options))
 end
 
 -- ---- The process ----

@@ -14,6 +14,7 @@ broker.__index = broker
 local JARS = ".cache/kafka/jars"
 local CLUSTER_ID = "c2x1aWNlLXNwZWMta2Fmaw" -- any 16 bytes in base64
 local START_SECONDS = 60
+local ANSWER_SECONDS = 30 -- more than a busy broker takes, or is told to take
 local METADATA, METADATA_VERSION = 3, 4
 local CREATE_TOPICS, CREATE_TOPICS_VERSION = 19, 4
 local DELETE_TOPICS, DELETE_TOPICS_VERSION = 20, 1
@@ -82,7 +83,8 @@ local function launch(self, more)
   process.wait_until(function()
     if not self.process:is_running() then error("Kafka ended: " .. self:log()) end
     local ok, why = self:create_topic("spec-ready")
-    return ok or why == TOPIC_ALREADY_EXISTS
+    -- One that comes back answers before it leads again.
+    return (ok or why == TOPIC_ALREADY_EXISTS) and self:known_partitions("spec-ready") == 1
   end, START_SECONDS, "Kafka on port " .. self.port)
 end
 
@@ -156,14 +158,14 @@ end
 
 -- The answer behind its length, or nil and why there is none.
 local function ask(self, request)
-  local socket, why = net.connect("127.0.0.1", self.port)
+  local socket, why = net.connect("127.0.0.1", self.port, { timeout = ANSWER_SECONDS })
   if not socket then return nil, why end
   socket:send(request)
-  local head
+  local head, answer
   head, why = socket:receive_exact(4)
-  local answer = head and socket:receive_exact(head:byte(3) * 256 + head:byte(4), 15)
+  if head then answer, why = socket:receive_exact(head:byte(3) * 256 + head:byte(4)) end
   socket:close()
-  return answer, why or "closed"
+  return answer, why
 end
 
 -- True, or nil and Kafka's error code (or why there was no answer).
@@ -201,13 +203,23 @@ function broker:delete_records(topic, partition, offset)
   assert(signed16(answer, 4 + 4 + 4 + 2 + #topic + 4 + 4 + 8 + 1) == 0, "records were not deleted")
 end
 
--- How many partitions the broker itself knows of a topic: the controller, which makes it, tells it a moment later.
+-- How many partitions of a topic the broker itself knows and leads: the controller, which makes it, tells it a moment
+-- later.
 function broker:known_partitions(name)
   local answer, why = ask(self, metadata_request(name))
   if not answer then return nil, why end
   -- error code, name, whether it is internal, number of partitions
   local _, at = answer:find("\0\0" .. text(name) .. "\0", 9, true)
-  return at and answer:byte(at + 3) * 256 + answer:byte(at + 4) or 0
+  if not at then return 0 end
+  local count, led = answer:byte(at + 3) * 256 + answer:byte(at + 4), 0
+  at = at + 5
+  for _ = 1, count do
+    if signed16(answer, at) == 0 then led = led + 1 end
+    -- error code, number, leader, replicas, replicas that are in sync
+    at = at + 2 + 4 + 4
+    for _ = 1, 2 do at = at + 4 + 4 * answer:byte(at + 3) end
+  end
+  return led
 end
 
 local topics = 0
