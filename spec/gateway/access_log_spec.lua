@@ -16,8 +16,7 @@ describe("the access log", function()
     options = options or {}
     return gateway.start({
       _format_version = "3.0",
-      gateway = { access_log = { path = "./access.log", format = format }, trusted_ips = { "127.0.0.1" },
-        limits = { client_header_timeout = 200 } },
+      gateway = { access_log = { path = "./access.log", format = format }, trusted_ips = { "127.0.0.1" } },
       services = {
         { name = "up", url = up:url(), routes = { { name = "up", paths = { "/" }, strip_path = false } } },
         { name = "dead", url = "http://127.0.0.1:" .. process.free_port(), retries = 1,
@@ -137,9 +136,10 @@ describe("the access log", function()
 
   it("tells that a client left, and nothing of the status listener", function()
     local gw = start("json")
+    up:forget()
     local client = gw:connect()
-    client:send("GET /delay/5 HTTP/1.1\r\nHost: x\r\n\r\n")
-    process.wait_until(function() return up:stats().open >= 1 end)
+    client:send("GET /delay/60 HTTP/1.1\r\nHost: x\r\n\r\n")
+    process.wait_until(function() return up:stats().requests == 1 end, 5, "the request at the service")
     client:close()
     local line = cjson.decode(lines_of(gw, 1)[1])
     assert.same({ 499, true }, { line.status, line.cut })

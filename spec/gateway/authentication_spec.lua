@@ -128,11 +128,14 @@ describe("authentication in a gateway", function()
     client:close()
   end)
 
-  -- Twelve clients with the password that `password_of` gives for each. The worker stands still until all have asked,
-  -- so that it finds them all before it has checked any.
+  -- Twelve clients with the password that `password_of` gives for each. The worker, which has taken their connections
+  -- by then, stands still until all have asked, so that it finds them all before it has checked any.
   local function ask_at_once(password_of)
     local clients, worker = {}, gw:workers()[1]
-    for i = 1, 12 do clients[i] = gw:connect({ timeout = 30 }) end
+    for i = 1, 12 do
+      clients[i] = gw:connect({ timeout = 30 })
+      assert.equal(200, clients[i]:request({ path = "/key", headers = { apikey = "sesame" } }).status)
+    end
     process.hold(worker)
     for i = 1, 12 do
       clients[i]:send(("GET /password HTTP/1.1\r\nHost: a\r\nAuthorization: %s\r\n\r\n"):format(basic(password_of(i))))

@@ -78,16 +78,16 @@ describe("cached responses", function()
     local service = upstream.start(function(request, connection)
       if request.headers["if-none-match"] then
         connection:sleep(0.5)
-        connection:respond(304, { ETag = '"1"' })
+        connection:respond(304, { ETag = '"1"', ["Cache-Control"] = "max-age=1000" })
       else
-        connection:respond(200, { ETag = '"1"', ["Cache-Control"] = "no-cache" }, "content")
+        connection:respond(200, { ETag = '"1"', ["Cache-Control"] = "max-age=1" }, "content")
       end
     end)
     gw = gateway.start({
       _format_version = "3.0",
       services = { { name = "origin", url = service:url(), routes = { { name = "all", paths = { "/" } } },
         plugins = { { name = "proxy-cache",
-          config = { strategy = "memory", content_type = { "*/*" }, cache_ttl = 2, storage_ttl = 100 } } } } },
+          config = { strategy = "memory", content_type = { "*/*" }, cache_control = true, storage_ttl = 100 } } } } },
     }, { workers = 2, env = { SLUICE_STATE_DIR = state } })
     get("/")
     posix.pause(2.1) -- it is stale then

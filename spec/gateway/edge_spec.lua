@@ -82,7 +82,7 @@ describe("between messages", function()
     secure = upstream.start(nil, { tls = certificate })
     gw = gateway.start({
       _format_version = "3.0",
-      gateway = { limits = { client_body_timeout = 500, max_head_bytes = 16384 } },
+      gateway = { limits = { max_head_bytes = 16384 } },
       services = {
         { name = "up", url = up:url(), routes = {
           { name = "up", paths = { "/" }, strip_path = false },
@@ -94,7 +94,7 @@ describe("between messages", function()
         { name = "secure", url = secure:url(), routes = {
           { name = "secure", paths = { "/secure" }, preserve_host = true } } },
         { name = "odd", url = odd:url(), routes = { { name = "odd", paths = { "/odd" }, strip_path = false } } },
-        { name = "brisk", url = up:url(), read_timeout = 400, retries = 0,
+        { name = "brisk", url = up:url(), read_timeout = 1500, retries = 0,
           routes = { { name = "brisk", paths = { "/brisk" } } } },
       },
       upstreams = { { name = "pool", targets = { { target = up:url():match("//(.*)") } } } },
@@ -269,13 +269,17 @@ describe("between messages", function()
   end)
 
   it("a body that does not come is 408 also while a plugin waits for it", function()
-    local client = gw:connect()
+    local hasty = gateway.start({ _format_version = "3.0", gateway = { limits = { client_body_timeout = 200 } },
+      services = { { name = "up", url = up:url(), routes = { { name = "up", paths = { "/" } } } } },
+      plugins = { { name = "run" } } }, { plugins = { run = RUN } })
+    local client = hasty:connect()
     client:send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nX-Access: exchange.request:get_raw_body()\r\n"
       .. "X-Header-Filter: exchange.response:set_header('X-Seen', '1')\r\n\r\nabc")
     local response = client:read_response()
     assert.same({ 408, "1" }, { response.status, response.headers["x-seen"] })
     client:close()
-    assert.equal(200, gw:get("/").status)
+    assert.equal(200, hasty:get("/").status)
+    hasty:stop()
   end)
 
   it("a response that begins early does not cut the request short", function()
@@ -391,8 +395,8 @@ describe("between messages", function()
   it("read_timeout begins when the request has been sent, however slow the client was", function()
     local client = gw:connect()
     client:send("POST /brisk HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\na")
-    for byte in ("bcdef"):gmatch(".") do -- each in time for client_body_timeout
-      posix.pause(0.1)
+    for byte in ("bcdef"):gmatch(".") do -- longer than read_timeout in all
+      posix.pause(0.35)
       client:send(byte)
     end
     assert.equal(200, client:read_response().status)
