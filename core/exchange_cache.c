@@ -10,7 +10,8 @@ enum {
   JOINED_MOST = 4 << 20, // of what is stored, that is copied to be joined with more
   INLINE_MOST = 16384,   // content that is kept beside the fields
   PIECES_A_TURN = 16,
-  FIELDS_MOST = 100000
+  FIELDS_MOST = 100000,
+  SAY_EVERY_US = 10 * 1000 * 1000
 };
 
 // ---- Answering -------------------------------------------------------------------------------------------------------
@@ -201,13 +202,21 @@ static bool make_room(struct capture *capture, uint32_t need) {
   return true;
 }
 
-// That there is no room for one is no news to be told again and again.
+// That there is no room for one is no news; what else is wrong, a full disk, is so for all that come in a while.
 static void tell_failure(const struct exchange *exchange, int result, const struct error *error) {
-  struct log *log = &exchange->worker->log;
-  if (result == ERROR_MEMORY)
-    log_info(log, "a response is not cached", "cause", error->text);
-  else
-    log_warn(log, "a response is not cached", "cause", error->text);
+  struct worker *worker = exchange->worker;
+  int64_t now_us = worker->loop.clock.mono_us;
+  char number[32];
+  if (result == ERROR_MEMORY) {
+    log_info(&worker->log, "a response is not cached", "cause", error->text);
+    return;
+  }
+  worker->uncached++;
+  if (worker->uncached_said_us && now_us - worker->uncached_said_us < SAY_EVERY_US) return;
+  log_warn(&worker->log, "responses are not cached", "cause", error->text, "responses",
+           log_number(number, (int64_t)worker->uncached));
+  worker->uncached_said_us = now_us;
+  worker->uncached = 0;
 }
 
 static bool write_chunk(struct exchange *exchange) {

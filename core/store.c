@@ -13,13 +13,15 @@
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { EVICT_BATCH = 1000, LEAST_BYTES = 1 << 20, PAGE = 4096, TABLE_OVERHEAD = 96 };
+enum { EVICT_BATCH = 1000, LEAST_BYTES = 1 << 20, PAGE = 4096, TABLE_OVERHEAD = 96, READERS = 1024 };
+enum { READER_BYTES = 64 }; // LMDB: a line of the CPU's cache for each, and two for all
 
 struct head {     // of a value in `data`
   int64_t end_us; // 0: never
@@ -56,6 +58,18 @@ static MDB_val val_of(struct slice slice) {
 
 // ---- Opening ----
 
+// Its length stays LMDB's to set. Where the file system knows no reserving, nothing is lost but the guard.
+int store_reserve_readers(const char *folder, uint32_t readers) {
+  char path[4096];
+  if (snprintf(path, sizeof path, "%s/lock.mdb", folder) >= (int)sizeof path) return ENAMETOOLONG;
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return errno;
+  off_t bytes = (off_t)(readers + 2) * READER_BYTES;
+  int code = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (bytes + PAGE - 1) / PAGE * PAGE) < 0 ? errno : 0;
+  close(fd);
+  return code == EOPNOTSUPP || code == ENOSYS ? 0 : code;
+}
+
 static int open_tables(struct store *store) {
   MDB_txn *txn;
   int code = mdb_txn_begin(store->env, NULL, 0, &txn);
@@ -73,9 +87,10 @@ static int open_environment(struct store *store, const char *folder) {
   int code = mdb_env_create(&store->env);
   if (code) return code;
   mdb_env_set_maxdbs(store->env, 4);
-  mdb_env_set_maxreaders(store->env, 1024);
+  mdb_env_set_maxreaders(store->env, READERS);
   mdb_env_set_mapsize(store->env, (size_t)store->bytes_limit * 2 + LEAST_BYTES);
-  code = mdb_env_open(store->env, folder, MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD, 0600);
+  code = store_reserve_readers(folder, READERS);
+  if (code == 0) code = mdb_env_open(store->env, folder, MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD, 0600);
   if (code == 0) code = mdb_reader_check(store->env, NULL); // slots of processes that were killed
   return code ? code : open_tables(store);
 }

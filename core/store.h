@@ -46,3 +46,7 @@ int store_next(struct store *store, struct slice prefix, struct slice after, int
                struct slice *value, int64_t *expires_us, struct error *error);
 
 void store_use(struct store *store, struct store_use *out);
+
+// Takes the room on disk that LMDB's table of `readers` needs, which it writes through a map: on a disk that is full such
+// a write would end the process. Before mdb_env_open in `folder`; 0, or an errno.
+int store_reserve_readers(const char *folder, uint32_t readers);

@@ -24,6 +24,7 @@
 enum {
   FORMAT = 1,
   LEAST_BYTES = 4 << 20,
+  READERS = 1200,
   PAGE = 4096,
   RECORD_OVERHEAD = 256,
   SWEEP_CHUNKS = 32, // deleted a transaction
@@ -163,9 +164,10 @@ static int open_environment(struct objects *objects, const char *folder) {
   int code = mdb_env_create(&objects->env);
   if (code) return code;
   mdb_env_set_maxdbs(objects->env, 8);
-  mdb_env_set_maxreaders(objects->env, 1200);
+  mdb_env_set_maxreaders(objects->env, READERS);
   mdb_env_set_mapsize(objects->env, (size_t)objects->bytes_limit * 2 + LEAST_BYTES);
-  code = mdb_env_open(objects->env, folder, MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD, 0600);
+  code = store_reserve_readers(folder, READERS);
+  if (code == 0) code = mdb_env_open(objects->env, folder, MDB_NOSYNC | MDB_NOTLS | MDB_NORDAHEAD, 0600);
   if (code == 0) code = mdb_reader_check(objects->env, NULL); // slots of processes that were killed
   if (code == 0) code = check_length(objects);
   if (code == 0) code = open_tables(objects);

@@ -106,8 +106,10 @@ struct worker {
   uint32_t budget_count;
   struct spool **spools; // by their numbers from 1, NULL: that one is closed
   uint32_t spool_count;
-  struct objects *objects; // cached responses
-  struct call *calls;      // of exchange_call.c
+  struct objects *objects;  // cached responses
+  int64_t uncached_said_us; // when the log was last told that some could not be
+  uint64_t uncached;        // since then
+  struct call *calls;       // of exchange_call.c
   uint32_t call_count;
   double last_call;
   struct flights *flights; // requests that others wait for; NULL until there is one
