@@ -176,10 +176,17 @@ describe("concurrency-limiting", function()
   end)
 
   describe("in a whole gateway", function()
-    local gw, fd, port
+    local gw, fd, port, arrived, clients
 
-    before_each(function() fd, port = posix.listen("127.0.0.1", process.free_port()) end)
-    after_each(function() posix.C.sys_close_fd(fd) end)
+    before_each(function()
+      fd, port = posix.listen("127.0.0.1", process.free_port())
+      arrived, clients = {}, {}
+    end)
+    after_each(function()
+      for _, client in ipairs(clients) do client:close() end
+      for _, connection in ipairs(arrived) do posix.C.sys_close_fd(connection) end
+      posix.C.sys_close_fd(fd)
+    end)
 
     local function configuration(config, of_gateway)
       return { _format_version = "3.0", gateway = of_gateway,
@@ -187,80 +194,85 @@ describe("concurrency-limiting", function()
         plugins = { { name = "concurrency-limiting", config = config } } }
     end
 
-    -- A service that takes connections and says nothing.
+    -- A service that takes connections and says nothing: who is let in stays.
     local function start_process(config)
       gw = process_gateway.start(configuration(config), { workers = 2 })
     end
 
-    -- Requests that are in flight, until `count` of them have been let in.
-    local function occupy(count)
-      local clients = {}
-      for i = 1, count do
-        clients[i] = gw:connect()
-        clients[i]:send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    -- How many have come to the service, each over a connection of its own.
+    local function arrivals()
+      local connection = posix.accept(fd)
+      while connection >= 0 do
+        arrived[#arrived + 1] = connection
+        connection = posix.accept(fd)
       end
-      return clients
+      return #arrived
     end
 
-    local function close_all(clients)
+    local function send()
+      local client = gw:connect()
+      clients[#clients + 1] = client
+      client:send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+      return client
+    end
+
+    -- The status, or why there is none, once there is something to say; "let in" when the service has the request.
+    local function outcome()
+      local before = arrivals()
+      local client = send()
+      return process.wait_until(function()
+        if arrivals() > before then return "let in" end
+        local response, why = client:read_response("GET", 0)
+        return response and response.status or why ~= "timeout" and why
+      end, 10, "an outcome")
+    end
+
+    local function close_all()
       for _, client in ipairs(clients) do client:close() end
+      clients = {}
     end
 
     it("counts over all workers", function()
       start_process { requests = 5 }
-      local clients = occupy(20)
-      local refused = 0
-      for _, client in ipairs(clients) do
-        local response = client:read_response("GET", 0.3)
-        if response and response.status == 429 then refused = refused + 1 end
-      end
-      assert.equal(15, refused)
-      close_all(clients)
+      for _ = 1, 20 do send() end
+      local refused = {}
+      process.wait_until(function()
+        for _, client in ipairs(clients) do
+          local response = not refused[client] and client:read_response("GET", 0)
+          if response and response.status == 429 then
+            refused[client], refused[#refused + 1] = true, client
+          end
+        end
+        return #refused + arrivals() == 20
+      end, 10, "each to be let in or refused")
+      assert.same({ 15, 5 }, { #refused, arrivals() })
+      close_all()
       gw:stop()
     end)
 
     it("counts what workers hold that are being replaced", function()
       start_process { requests = 2 }
-      local clients = occupy(2)
-      local function status()
-        local client = gw:connect()
-        client:send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        local response = client:read_response("GET", 0.3)
-        if response then client:close() else clients[#clients + 1] = client end
-        return response and response.status
-      end
-      process.wait_until(function() return status() == 429 end, 5, "a refusal")
+      assert.same({ "let in", "let in", 429 }, { outcome(), outcome(), outcome() })
       -- Another listener means other workers, beside which the old ones finish what they have.
       local listen = { stream_listen = { "127.0.0.1:" .. process.free_port() } }
       gw:write_config(configuration({ requests = 2 }, listen))
       gw:wait_log("generation is live revision=2", 10)
       assert.is_true(#gw:workers() > 2)
-      for _ = 1, 10 do assert.equal(429, status()) end
-      close_all(clients)
+      for _ = 1, 10 do assert.equal(429, outcome()) end
+      close_all()
       process.wait_until(function() return #gw:workers() == 2 end, 10, "the end of the old workers")
-      assert.is_nil(status())
-      close_all(clients)
+      assert.equal("let in", outcome())
+      close_all()
       gw:stop()
     end)
 
     it("forgets what a worker held that died", function()
       start_process { requests = 2 }
-      local clients = occupy(1)
-      -- Each that is let in stays; so the limit is reached when one is refused.
-      process.wait_until(function()
-        clients[#clients + 1] = occupy(1)[1]
-        return clients[#clients]:read_response("GET", 0.3)
-      end, 5, "a refusal")
-      assert.equal(3, #clients)
+      assert.same({ "let in", "let in", 429 }, { outcome(), outcome(), outcome() })
       for _, pid in ipairs(gw:workers()) do posix.kill(pid, 9) end
-      close_all(clients)
-      local again
-      process.wait_until(function()
-        again = occupy(1)[1]
-        local response, why = again:read_response("GET", 0.3)
-        return not response and why == "timeout"
-      end, 10, "a request that is let in")
-      again:close()
+      close_all()
+      process.wait_until(function() return outcome() == "let in" end, 10, "a request that is let in")
+      close_all()
       gw.process:stop(10)
       gw.process:forget()
     end)
