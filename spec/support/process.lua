@@ -42,6 +42,14 @@ function process.wait_until(condition, seconds, what)
   end
 end
 
+local HOUR_S, CLEAR_S = 3600, 30
+
+-- Windows of an hour and more begin with an hour of the real clock: returns when none does so for a while, and what a
+-- spec counts by that clock falls into one.
+function process.clear_of_the_hour()
+  while os.time() % HOUR_S >= HOUR_S - CLEAR_S do posix.pause(0.1) end
+end
+
 -- ---- Ports ----
 -- Below the range from which the kernel takes ports for outgoing connections, so that none of those comes to sit there.
 -- Suites run side by side, and a port that was given may be free for a time (a broker takes seconds to start, another

@@ -120,7 +120,7 @@ describe("rate-limiting-advanced", function()
 
     local function start_process(more)
       local config = { limit = { 3 }, window_size = { 86400 }, window_type = "fixed", strategy = "redis", sync_rate = 0,
-        namespace = "n", redis = { port = server.port, timeout = 300 } }
+        namespace = "n", redis = { port = server.port, timeout = 5000 } }
       for key, value in pairs(more or {}) do config[key] = value end
       local gw = process_gateway.start { _format_version = "3.0", routes = { { name = "r", paths = { "/" } } },
         plugins = { { name = "rate-limiting-advanced", config = config },
@@ -130,6 +130,7 @@ describe("rate-limiting-advanced", function()
     end
 
     before_each(function()
+      process.clear_of_the_hour()
       server, gateways = redis.start(), {}
     end)
     after_each(function()

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 local cjson = require "cjson"
+local process = require "spec.support.process"
 local process_gateway = require "spec.support.gateway"
 local redis = require "spec.support.redis"
 local spec = require "sluice.spec"
@@ -315,6 +316,7 @@ describe("rate-limiting", function()
   end)
 
   it("counts exactly, whichever worker a request comes to", function()
+    process.clear_of_the_hour()
     local gw = process_gateway.start({ _format_version = "3.0", routes = { { name = "r", paths = { "/" }, plugins = {
       { name = "rate-limiting", config = { year = 300 } },
       { name = "request-termination", config = { status_code = 200 } } } } } }, { workers = 2 })
@@ -336,7 +338,7 @@ describe("rate-limiting", function()
 
     local function config_of(more)
       local config = { year = 3, hour = 3, policy = "redis",
-        redis = { host = "127.0.0.1", port = server.port, password = "sesame", timeout = 500 } }
+        redis = { host = "127.0.0.1", port = server.port, password = "sesame", timeout = 5000 } }
       for key, value in pairs(more or {}) do config[key] = value end
       return config
     end
@@ -348,7 +350,10 @@ describe("rate-limiting", function()
       return gw
     end
 
-    before_each(function() server = redis.start { password = "sesame" } end)
+    before_each(function()
+      process.clear_of_the_hour()
+      server = redis.start { password = "sesame" }
+    end)
     after_each(function()
       gw:stop()
       server:stop()

@@ -161,7 +161,7 @@ describe("response-ratelimiting", function()
 
     local function start_process(more)
       local config = { limits = { videos = { year = 10 } }, policy = "redis",
-        redis = { host = "127.0.0.1", port = server.port, timeout = 300 } }
+        redis = { host = "127.0.0.1", port = server.port, timeout = 5000 } }
       for key, value in pairs(more or {}) do config[key] = value end
       gw = process_gateway.start { _format_version = "3.0", services = { { name = "s", host = "127.0.0.1",
         port = behind.port, routes = { { name = "r", paths = { "/" } } } } },
@@ -170,6 +170,7 @@ describe("response-ratelimiting", function()
     end
 
     before_each(function()
+      process.clear_of_the_hour()
       server = redis.start()
       behind = upstream.start(function(_, connection)
         connection:respond(200, { ["X-Kong-Limit"] = "videos=6" }, "made")
