@@ -74,7 +74,7 @@ describe("syslog", function()
     local gateway = with { host = "127.0.0.1", port = server.port, ident = "edge" }
     gateway:get("/a")
     gateway:settle()
-    local line = server:receive(1)
+    local line = server:receive(5)
     server:close()
     local request_id, text = line:match("^<14>1 2026%-01%-01T00:00:00%.%d%d%dZ %S+ edge %d+ (%x+) %- (.*)$")
     local record = json.decode(text)

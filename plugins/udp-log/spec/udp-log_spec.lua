@@ -19,8 +19,8 @@ describe("udp-log", function()
     gateway:get("/a")
     gateway:get("/b")
     gateway:settle()
-    assert.equal("/a", json.decode(receiver:receive(1)).request.uri)
-    assert.equal("/b", json.decode(receiver:receive(1)).request.uri)
+    assert.equal("/a", json.decode(receiver:receive(5)).request.uri)
+    assert.equal("/b", json.decode(receiver:receive(5)).request.uri)
   end)
 
   it("looks the name of its host up", function()
@@ -28,7 +28,7 @@ describe("udp-log", function()
       port = receiver.port } } }, upstreams = { ["*"] = { body = "hi" } }, dns = { ["logs.example"] = "127.0.0.1" } }
     gateway:get("/a")
     gateway:settle()
-    assert.equal("/a", json.decode(receiver:receive(1)).request.uri)
+    assert.equal("/a", json.decode(receiver:receive(5)).request.uri)
   end)
 
   it("says that it lost lines when there is no such host, and holds nobody up", function()
@@ -52,7 +52,7 @@ describe("udp-log", function()
     local gateway = with { custom_fields_by_lua = { who = "return 'Ada'" } }
     gateway:get("/a")
     gateway:settle()
-    assert.equal("Ada", json.decode(receiver:receive(1)).who)
+    assert.equal("Ada", json.decode(receiver:receive(5)).who)
   end)
 
   it("refuses a configuration that is wrong, and says where", function()
