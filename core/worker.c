@@ -47,6 +47,7 @@ enum {
   DRAIN_TICK_US = 20000,
   ACCEPT_PAUSE_US = 100000,
   PULSE_US = 1000000,
+  MANUAL_START_US = 1000000000,
   KAFKA_FLUSH_MS = 5000,
   STORE_BYTES = 1 << 30,
   COUNTER_SLOTS = 1 << 14,
@@ -558,6 +559,8 @@ static void worker_init(struct worker *worker, const struct worker_options *opti
   worker->loop.ev = ev_loop_new(EVFLAG_AUTO);
   clock_init(&worker->loop.clock);
   worker->loop.clock.manual = options->manual_clock;
+  // In each run the same: moments as fractions of seconds are rounded alike.
+  if (options->manual_clock) worker->loop.clock.mono_us = MANUAL_START_US;
   timers_init(&worker->loop.timers);
   timer_init(&worker->drain_timer, on_drain_timer);
   timer_init(&worker->accept_timer, on_accept_timer);

@@ -259,6 +259,18 @@ services:
     end
   end)
 
+  it("has the same moments in each run, of both clocks", function()
+    local gateway = spec.gateway { plugins = { { name = "late" } }, plugins_code = { late = [[
+      local time = require("sluice").time
+      return { version = "1", priority = 1, access = function(_, exchange)
+        exchange.response:exit(200, ("%.6f %.6f"):format(time.now(), time.monotonic()))
+      end }
+    ]] } }
+    assert.equal("1767225600.000000 1000.000000", gateway:get("/").body)
+    gateway:advance(0.1)
+    assert.equal("1767225600.100000 1000.100000", gateway:get("/").body)
+  end)
+
   it("says when an exchange never ends", function()
     local gateway = spec.gateway { plugins = { { name = "stuck" } }, plugins_code = { stuck = [[
       return { version = "1", priority = 1, log = function() require("sluice").sleep(1e6) end }
