@@ -137,8 +137,13 @@ describe("gRPC over HTTP/2", function()
   end)
 
   it("is told in trailers that a deadline has passed, of a service's response or a plugin's", function()
-    for _, path in ipairs { "/events", "/streams" } do
-      local answer = call(path, { { "grpc-timeout", "500m" } })
+    local numbers = {}
+    for i, path in ipairs { "/events", "/streams" } do
+      numbers[i] = client:request { path = path, body = "\0\0\0\0\0",
+        headers = { { "content-type", "application/grpc" }, { "te", "trailers" }, { "grpc-timeout", "1500m" } } }
+    end
+    for _, number in ipairs(numbers) do
+      local answer = client:wait(number)
       assert.same({ 200, "4", "The deadline of the call has passed" },
         { answer.status, answer.trailers["grpc-status"], answer.trailers["grpc-message"] })
       assert.is_true(#answer.body > 0)

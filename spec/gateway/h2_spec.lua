@@ -56,8 +56,7 @@ describe("HTTP/2 from clients", function()
     end)
     gw = gateway.start({
       _format_version = "3.0",
-      gateway = { limits = { client_header_timeout = 600, client_body_timeout = 600, send_timeout = 600,
-        keepalive_timeout = 600, max_body_bytes = 3000000, max_head_bytes = 8192, max_headers = 50,
+      gateway = { limits = { max_body_bytes = 3000000, max_head_bytes = 8192, max_headers = 50,
         max_streams = STREAMS } },
       services = {
         { name = "up", url = up:url(), routes = { { name = "up", paths = { "/" }, strip_path = false } } },
@@ -394,8 +393,11 @@ end }
     it("more streams than it offers", function()
       local client = connect { silent = true } -- so that it may not know of the limit yet
       local streams = {}
-      for index = 1, STREAMS + 1 do streams[index] = client:request { path = "/delay/0.2" } end
+      for index = 1, STREAMS + 1 do
+        streams[index] = client:request { path = "/echo", method = "POST", open = true }
+      end
       assert.equal("REFUSED_STREAM", client:wait(streams[STREAMS + 1]).reset)
+      client:data(streams[1], "that is all")
       assert.equal(200, client:wait(streams[1]).status)
       assert.equal(STREAMS, client.settings[3])
       client:close()
@@ -409,7 +411,23 @@ end }
     end)
   end)
 
-  describe("sets limits to", function()
+  describe("sets limits in time to", function()
+    local hasty
+
+    setup(function()
+      hasty = gateway.start({ _format_version = "3.0",
+        gateway = { limits = { client_header_timeout = 600, client_body_timeout = 600, send_timeout = 600,
+          keepalive_timeout = 600 } },
+        services = { { name = "up", url = up:url(), routes = { { name = "up", paths = { "/" }, strip_path = false } } },
+          { name = "odd", url = odd:url(), routes = { { name = "odd", paths = { "/odd" }, strip_path = false } } } },
+      }, { http2 = true })
+    end)
+    teardown(function() hasty:stop() end)
+
+    local function connect(options) -- luacheck: ignore 431
+      return assert(http2.connect(hasty.port, options))
+    end
+
     it("heads that do not end", function()
       local client = connect()
       client:send(http2.frame(http2.HEADERS, http2.END_STREAM, 1, http2.block { { ":method", "GET" } }))

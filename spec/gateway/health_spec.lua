@@ -228,7 +228,7 @@ describe("active checks", function()
     local service_of_grpc = http2_service.listen { tls = { certificate = made.certificate, key = made.key,
       alpn = { "h2" } } }
     start({ { name = "up", host_header = "grpc.example", targets = targets(service_of_grpc.port),
-      healthchecks = active { type = "grpcs", grpc_service = "a.B", https_verify_certificate = false, timeout = 2,
+      healthchecks = active { type = "grpcs", grpc_service = "a.B", https_verify_certificate = false, timeout = 30,
         headers = { ["X-Token"] = { "t" } } } } }, { workers = 1 })
     local function answer(message, trailers)
       local connection = service_of_grpc:accept()

@@ -21,7 +21,7 @@ end
 
 local function with_redis(more)
   local config = { limit_by = "header", header_name = "X-Who", policy = "redis",
-    redis = { host = "127.0.0.1", port = server.port, timeout = 500 } }
+    redis = { host = "127.0.0.1", port = server.port, timeout = 10000 } }
   for key, value in pairs(more) do
     if key == "redis" then
       for name, field in pairs(value) do config.redis[name] = field end
@@ -101,7 +101,9 @@ describe("1,000 a minute", function()
     local both = { start(config, { workers = 2 }), start(config, { workers = 2 }) }
     local sum = passed({ both[1] }, "a", 1000)
     assert.equal(1000, sum)
+    local asked = 0
     local function left_at(gw)
+      asked = asked + 1
       return tonumber(gw:get("/", { ["X-Who"] = "a" }).headers["ratelimit-remaining"])
     end
     -- The other gateway lets some pass until it has heard of the first one's.
@@ -114,7 +116,7 @@ describe("1,000 a minute", function()
       end
       return total and total > 1000
     end, 10, "all of both in Redis")
-    assert.is_true(total < 1100)
+    assert.is_true(total <= 1000 + asked)
   end)
 end)
 
@@ -141,28 +143,31 @@ describe("a Redis that", function()
     assert.equal("2", gw:get("/").headers["ratelimit-remaining"])
     local port = server.port
     server:stop()
+    local from = posix.now()
     for _ = 1, 5 do
       local response = gw:get("/")
       assert.equal(200, response.status)
       assert.is_nil(response.headers["ratelimit-remaining"])
     end
     assert.equal(5, metric(gw, "sluice_limits_uncounted_total"))
-    assert.equal(1, select(2, gw:log():gsub("requests cannot be counted", "")))
+    -- It is left alone for a second each time.
+    local told = select(2, gw:log():gsub("requests cannot be counted", ""))
+    assert.is_true(told >= 1 and told <= 1 + (posix.now() - from), told)
     server = redis.start { port = port }
     process.wait_until(function() return gw:get("/").headers["ratelimit-remaining"] end, 5, "counting")
   end)
 
   it("hangs delays few requests, and those no longer than the timeout", function()
-    local gw = start(with_redis { year = 3, redis = { timeout = 300 } })
+    local gw = start(with_redis { year = 3, redis = { timeout = 900 } })
     gw:get("/")
     server:hang()
     local seconds, status = seconds_of(gw)
     assert.equal(200, status)
-    assert.is_true(seconds >= 0.3)
-    -- Then it is left alone for a second.
+    assert.is_true(seconds >= 0.9)
+    -- Then it is left alone for a second: of those that come in that time none waits, of others one.
     local quick = 0
     for _ = 1, 5 do
-      if seconds_of(gw) < 0.3 then quick = quick + 1 end
+      if seconds_of(gw) < 0.9 then quick = quick + 1 end
     end
     assert.is_true(quick >= 4)
     gw:wait_log("requests cannot be counted.*error=timeout")

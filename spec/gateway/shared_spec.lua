@@ -67,7 +67,7 @@ describe("two workers", function()
 
     it("end after their time, which adding does not prolong", function()
       assert.same({ 5, 6, true }, run([[local c = sluice.counters
-        return c.add("short", 5, 0.2), c.add("short", 1, 100), c.ttl("short") <= 0.2]]))
+        return c.add("short", 5, 1), c.add("short", 1, 100), c.ttl("short") <= 1]]))
       local gone = function() return run("return sluice.counters.get('short') or false")[1] == false end
       process.wait_until(gone, 5, "its end")
       assert.same({ 1 }, run('return sluice.counters.add("short")'))

@@ -11,7 +11,7 @@ describe("tcp-log", function()
   local listener, port, gw, sockets
 
   before_each(function()
-    listener, port = posix.listen("127.0.0.1", 0)
+    listener, port = posix.listen("127.0.0.1", process.free_port())
     sockets = {}
   end)
   after_each(function()
@@ -124,7 +124,7 @@ describe("tcp-log", function()
     end
 
     it("asks for tls_sni, and takes any certificate", function()
-      start { tls = true, tls_sni = "logs.example" }
+      start { tls = true, tls_sni = "logs.example", timeout = 20000 } -- for a handshake with this process
       gw:get("/1")
       local socket = accept_tls()
       assert.equal("logs.example", tls.info(socket).sni)
