@@ -155,6 +155,7 @@ ffi.cdef [[
 int open(const char *path, int flags, ...);
 int fsync(int fd);
 int close(int fd);
+char *strerror(int number);
 ]]
 
 local KEPT = 3 -- snapshots beside the newest
@@ -183,8 +184,13 @@ end
 local function make_folder(path)
   if lfs.attributes(path, "mode") == "directory" then return true end
   local parent = path:match("^(.+)/[^/]+$")
-  if parent then make_folder(parent) end
-  return lfs.mkdir(path)
+  if parent then
+    local made, why = make_folder(parent)
+    if not made then return nil, why end
+  end
+  local made, why = lfs.mkdir(path)
+  if made or lfs.attributes(path, "mode") == "directory" then return true end -- somebody else was faster
+  return nil, ("cannot make the folder %s: %s"):format(path, why)
 end
 
 local function remove_old(dir, newest)
@@ -197,8 +203,8 @@ end
 -- The folder of snapshots in a state folder, made when it is not there; nil, reason.
 function snapshot.folder(state_dir)
   local dir = state_dir .. "/snapshots"
-  make_folder(dir)
-  if lfs.attributes(dir, "mode") ~= "directory" then return nil, "cannot make the folder " .. dir end
+  local made, why = make_folder(dir)
+  if not made then return nil, why end
   return dir
 end
 
@@ -212,9 +218,17 @@ end
 function snapshot.private_file(path)
   os.remove(path)
   local fd = ffi.C.open(path, 0x41, ffi.new("int", 384)) -- O_CREAT | O_WRONLY, rw-------
-  if fd < 0 then return nil, "cannot write " .. path end
+  if fd < 0 then return nil, ("cannot write %s: %s"):format(path, ffi.string(ffi.C.strerror(ffi.errno()))) end
   ffi.C.close(fd)
   return io.open(path, "wb")
+end
+
+-- Writes text into such a file and ends it. True, or nil and why: that a disk is full shows as late as the end.
+function snapshot.finish(file, text)
+  local written, why = file:write(text)
+  local closed, other = file:close()
+  if written and closed then return true end
+  return nil, why or other
 end
 
 -- Writes the records (already encoded) as DIR/REVISION: whole or not at all. Only the owner may read it, since
@@ -229,9 +243,11 @@ function snapshot.write(dir, revision, records)
     parts[i * 2 - 1] = length_prefix(#records[i])
     parts[i * 2] = records[i]
   end
-  local ok, failure = file:write(concat(parts))
-  file:close()
-  if not ok then return nil, failure end
+  local ok, failure = snapshot.finish(file, concat(parts))
+  if not ok then
+    os.remove(temporary)
+    return nil, ("cannot write %s: %s"):format(temporary, failure)
+  end
   sync(temporary)
   local renamed, reason = os.rename(temporary, path)
   if not renamed then return nil, reason end

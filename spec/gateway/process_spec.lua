@@ -141,6 +141,11 @@ describe("the processes of a gateway", function()
       assert.matches("answer/handler.lua:%d+: ", log)
     end)
 
+    it("name a folder for their state that cannot be made", function()
+      local log = fails { env = { SLUICE_STATE_DIR = "/dev/null/state" } }
+      assert.matches("/dev/null/state: cannot make the folder /dev/null: File exists", log, 1, true)
+    end)
+
     it("name an address that is taken", function()
       local port = process.free_port()
       local fd = assert(posix.listen("127.0.0.1", port))

@@ -194,6 +194,14 @@ describe("sluice.cli.status", function()
   end)
 end)
 
+describe("sluice plugin new", function()
+  it("says where it cannot write, and why", function()
+    local binary = (os.getenv("SLUICE_HOME") or ".") .. "/bin/sluice"
+    local code, out, err = process.run { binary, "plugin", "new", "hello", "--dir", "/dev/null/plugins" }
+    assert.same({ 1, "", "sluice: cannot write /dev/null/plugins: Not a directory\n" }, { code, out, err })
+  end)
+end)
+
 describe("sluice.cli.plugin.docs", function()
   local docs = require "sluice.cli.plugin.docs"
   local schema = require "sluice.schema"

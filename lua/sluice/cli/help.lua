@@ -44,7 +44,8 @@ local pages = {
     brief = "live rates, latencies, CPU of workers and plugins",
     text = "Shows what happened in the last interval, again and again, until it is interrupted; once where the\n" ..
       "output is no terminal. CPU is of one core. Latencies, from a request's first byte to its response's\n" ..
-      "last, are exact to a fifth. A plugin's CPU comes from samples, 5 ms apart.\n\n" .. CONFIG ..
+      "last, are exact to a fifth; what took less than a turn of the worker's loop counts as 0. A plugin's CPU\n" ..
+      "comes from samples, 5 ms apart.\n\n" .. CONFIG ..
       "  --interval SECONDS  1 by default\n" ..
       "  --once              one interval, then it ends\n" ..
       "  --json              one JSON object an interval\n",

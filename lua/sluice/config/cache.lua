@@ -327,9 +327,8 @@ function cache.keep(loader)
   local temporary = loader.cache_path .. ".tmp"
   local file = snapshot.private_file(temporary)
   if not file then return end
-  file:write(bytes)
-  file:close()
-  os.rename(temporary, loader.cache_path)
+  local ok = snapshot.finish(file, bytes)
+  if ok then os.rename(temporary, loader.cache_path) else os.remove(temporary) end
 end
 
 -- Whether a partial load came upon anything that a whole one should tell.

@@ -106,6 +106,24 @@ consumers: [{username: bob, keyauth_credentials: [{key: k}]}]
     assert.equal(7, snapshot.next_revision(dir .. "/snapshots"))
   end)
 
+  it("that has no place is not written, and why is told", function()
+    local function refused(path)
+      local _, why = snapshot.folder(path)
+      return why
+    end
+    assert.equal("cannot make the folder /dev/null: File exists", refused("/dev/null/state"))
+    local _, why = snapshot.write("/dev/null", 1, { "x" })
+    assert.equal("cannot write /dev/null/1.tmp: Not a directory", why)
+  end)
+
+  -- What waits in a buffer is refused as late as the file is closed.
+  it("that a full disk does not take is not taken for written", function()
+    local ok, why = snapshot.finish(assert(io.open("/dev/full", "wb")), "x")
+    assert.is_nil(ok)
+    assert.equal("No space left on device", why)
+    assert.is_true(snapshot.finish(assert(io.open("/dev/null", "wb")), "x"))
+  end)
+
   it("that is cut short is noticed", function()
     local path = assert(snapshot.write(dir .. "/snapshots", 1, { "whole", "cut" }))
     local file = assert(io.open(path, "rb"))

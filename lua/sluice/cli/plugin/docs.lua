@@ -111,29 +111,29 @@ function docs.renewed(readme, markdown)
   return readme:sub(1, from) .. markdown .. readme:sub(to)
 end
 
+local function complain(text)
+  io.stderr:write("sluice: ", text, "\n")
+  return 1
+end
+
 local function read_text(path)
   local file, why = io.open(path, "rb")
-  if not file then error(why, 0) end
+  if not file then return nil, why end
   local text = file:read("*a")
   file:close()
   return text
 end
 
 local function write(path, markdown)
-  local text = docs.renewed(read_text(path), markdown)
-  if not text then
-    io.stderr:write(("sluice: %s has no lines <!-- options --> and <!-- /options -->\n"):format(path))
-    return 1
-  end
-  local file = assert(io.open(path, "wb"))
+  local readme, unread = read_text(path)
+  if not readme then return complain("cannot read " .. unread) end
+  local text = docs.renewed(readme, markdown)
+  if not text then return complain(path .. " has no lines <!-- options --> and <!-- /options -->") end
+  local file, why = io.open(path, "wb")
+  if not file then return complain("cannot write " .. why) end
   file:write(text)
   file:close()
   return 0
-end
-
-local function complain(text)
-  io.stderr:write("sluice: ", text, "\n")
-  return 1
 end
 
 function docs.run(args, host)

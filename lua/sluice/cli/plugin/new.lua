@@ -79,9 +79,37 @@ end
 
 local function write(path, text)
   local file, why = io.open(path, "wb")
-  if not file then error(why, 0) end
-  file:write(text)
-  file:close()
+  if not file then return nil, why end
+  local written, problem = file:write(text)
+  local closed, other = file:close()
+  if written and closed then return true end
+  return nil, ("%s: %s"):format(path, problem or other)
+end
+
+local function make_folder(path)
+  if lfs.attributes(path, "mode") == "directory" then return true end
+  local made, why = lfs.mkdir(path)
+  if made then return true end
+  return nil, ("%s: %s"):format(path, why)
+end
+
+-- True, or nil and why.
+local function make(name, dir)
+  local with = words(name)
+  for _, folder in ipairs { dir, dir .. "/" .. name, dir .. "/" .. name .. "/spec" } do
+    local made, why = make_folder(folder)
+    if not made then return nil, why end
+  end
+  for path, text in pairs(templates) do
+    local written, why = write(("%s/%s/%s"):format(dir, name, fill(path, with)), fill(text, with))
+    if not written then return nil, why end
+  end
+  return true
+end
+
+local function complain(text)
+  io.stderr:write("sluice: ", text, "\n")
+  return 1
 end
 
 local function check(name, dir, host)
@@ -99,17 +127,9 @@ function new.run(args, host)
   local name, dir = parsed[1], parsed.dir or "./plugins"
   if not name then options.fail("expected a name") end
   local objection = check(name, dir, host)
-  if objection then
-    io.stderr:write("sluice: ", objection, "\n")
-    return 1
-  end
-  local with = words(name)
-  lfs.mkdir(dir)
-  lfs.mkdir(dir .. "/" .. name)
-  lfs.mkdir(dir .. "/" .. name .. "/spec")
-  for path, text in pairs(templates) do
-    write(("%s/%s/%s"):format(dir, name, fill(path, with)), fill(text, with))
-  end
+  if objection then return complain(objection) end
+  local made, why = make(name, dir)
+  if not made then return complain("cannot write " .. why) end
   print(("%s/%s: handler.lua, schema.lua, README.md, spec/%s_spec.lua"):format(dir, name, name))
   print(("`sluice plugin test %s --watch` runs its specs at every save."):format(name))
   return 0
