@@ -17,8 +17,9 @@ local rules = by_lists() -- by configuration: { allows, groups = set, known = ve
 
 function acl.configure(confs)
   for _, conf in ipairs(confs or {}) do
-    local rule = { allows = conf.allow ~= nil, groups = {}, known = by_lists() }
-    for _, group in ipairs(conf.allow or conf.deny or {}) do rule.groups[group] = true end
+    local denies = conf.deny ~= nil and conf.deny[1] ~= nil -- the other list may be there, and empty
+    local rule = { allows = not denies, groups = {}, known = by_lists() }
+    for _, group in ipairs(denies and conf.deny or conf.allow) do rule.groups[group] = true end
     rules[conf] = rule
   end
 end

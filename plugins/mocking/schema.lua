@@ -18,6 +18,12 @@ local function not_negative(value)
   return nil, "expected a number of seconds from 0 to 3600"
 end
 
+-- An empty one is one too: `json: {}` answers with that.
+local function not_both(response)
+  if response.body == nil or response.json == nil then return true end
+  return nil, "expected at most one of body or json, found both", ""
+end
+
 local response = { type = "record", fields = {
   { path = { type = "string", match = "^/", err = "a path that starts with /",
     about = "of the request, whole, with names in braces: `/users/{id}`; any unless told" } },
@@ -32,7 +38,7 @@ local response = { type = "record", fields = {
   { json = { type = "any", custom_validator = template.check,
     about = "a value to answer with as JSON; its texts may hold expressions" } },
   { delay = { type = "integer", between = { 0, 3600000 }, about = "milliseconds until it comes" } },
-}, entity_checks = { { mutually_exclusive = { "body", "json" } } } }
+}, entity_checks = { { custom_entity_check = { field_sources = { "body", "json" }, fn = not_both } } } }
 
 local function document_text(config, files)
   if config.api_specification then return config.api_specification, "api_specification" end

@@ -68,6 +68,13 @@ describe("acl", function()
     assert.same({ 403, 403, 200, 200, 200 }, statuses("alice", "bob", "carol", "dora", "eve"))
   end)
 
+  it("takes an empty list as none", function()
+    start { allow = {}, deny = { "admins", "foes" } }
+    assert.same({ 403, 403, 200 }, statuses("alice", "bob", "carol"))
+    start { allow = { "admins", "foes" }, deny = {} }
+    assert.same({ 200, 200, 403 }, statuses("alice", "bob", "carol"))
+  end)
+
   it("takes groups by their exact names", function()
     start { allow = { "Friends", "friend", "friends " } }
     assert.equal(403, send("alice").status)
@@ -178,6 +185,7 @@ describe("acl", function()
     it("with both lists, or none", function()
       assert.matches("expected exactly one of config.allow or config.deny, found none of them",
         problem { config = {} }, 1, true)
+      assert.matches("found none of them", problem { config = { allow = {}, deny = {} } }, 1, true)
       assert.matches("expected exactly one of config.allow or config.deny, found config.allow and config.deny",
         problem { config = { allow = { "a" }, deny = { "b" } } }, 1, true)
     end)

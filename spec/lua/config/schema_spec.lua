@@ -193,6 +193,22 @@ describe("entity checks", function()
     end
   end)
 
+  it("count an empty list, map or text as none, as Kong's do", function()
+    local function good(list, config)
+      local fields = { config = { type = "record", fields = { { a = { type = "array", elements = { type = "string" } } },
+        { b = { type = "map" } }, { c = { type = "string", len_min = 0 } } }, entity_checks = list } }
+      return schema.process(of { name = "x", fields = { fields } }, config) ~= nil
+    end
+    local empty = { a = {}, b = {}, c = "" }
+    for _, name in ipairs { "at_least_one_of", "only_one_of" } do
+      assert.message(name).is_false(good({ { [name] = { "a", "b", "c" } } }, empty))
+      assert.message(name).is_true(good({ { [name] = { "a", "b", "c" } } }, { a = { "x" }, b = {}, c = "" }))
+    end
+    assert.is_true(good({ { mutually_exclusive = { "a", "b" } } }, { a = { "x" }, b = {} }))
+    assert.is_true(good({ { mutually_required = { "a", "c" } } }, empty))
+    assert.is_false(good({ { mutually_required = { "a", "c" } } }, { a = { "x" }, c = "" }))
+  end)
+
   it("wait until the fields themselves are good", function()
     assert.equal("config.a: expected a number, found a string",
       check({ { at_least_one_of = { "b" } } }, { a = "x" }))
