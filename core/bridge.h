@@ -424,6 +424,8 @@ enum socket_receive {
 // Starts to connect to host (name, address, or "unix:/path") and port. AGAIN always or an error; resumed with (status, socket).
 int bridge_socket_connect(struct worker *worker, const char *host, uint32_t len, uint32_t port,
                           const struct socket_options *options);
+// TLS from now on, on a plain connection with nothing unread (behind a proxy's CONNECT). Resumed as by connect.
+int bridge_socket_tls(struct worker *worker, double socket, const struct socket_options *options);
 int bridge_socket_send(struct worker *worker, double socket, const char *data, uint32_t len);
 // OK with bytes that live until the next call on this socket; AGAIN: yield, then call again; CLOSED at the end.
 int bridge_socket_receive(struct worker *worker, double socket, int mode, uint32_t limit, struct bytes *out);

@@ -160,17 +160,20 @@ static void client_on_read(struct conn *conn) {
   if (conn_fill(conn) != CONN_AGAIN) conn_pause(conn);
 }
 
+static bool start_tls(struct client *client) {
+  struct conn *conn = &client->conn;
+  struct tls *tls = tls_client_new(client->tls, conn->fd, client->tls_name, client->tls_name);
+  if (!tls) return false;
+  conn_start_tls(conn, tls);
+  ev_feed_event(conn->loop->ev, &conn->reader, EV_READ); // the client speaks first
+  return true;
+}
+
 static void client_on_write(struct conn *conn) {
   struct client *client = client_of(conn);
   if (client->wait == WAIT_CONNECT) {
     if (client->tls && !conn->tls) {
-      struct tls *tls = tls_client_new(client->tls, conn->fd, client->tls_name, client->tls_name);
-      if (!tls) {
-        connect_failed(client, BRIDGE_FAILED, "no memory for TLS");
-        return;
-      }
-      conn_start_tls(conn, tls);
-      ev_feed_event(conn->loop->ev, &conn->reader, EV_READ); // the client speaks first
+      if (!start_tls(client)) connect_failed(client, BRIDGE_FAILED, "no memory for TLS");
       return;
     }
     conn_pause(conn);
@@ -228,13 +231,9 @@ static void client_resolve(struct worker *worker, double handle) {
     client_on_dns(&client->query);
 }
 
-static int take_options(struct client *client, struct slice host, const struct socket_options *options) {
-  client->connect_timeout_s = options->connect_timeout_s;
-  client->timeout_s = options->timeout_s;
-  client->host = strndup(host.data, host.len);
-  client->tls_name = strdup(options->tls_name ? options->tls_name : "");
-  if (!client->host || !client->tls_name) return BRIDGE_FULL;
-  if (!options->tls_name) return BRIDGE_OK;
+static int take_tls(struct client *client, const struct socket_options *options) {
+  client->tls_name = strdup(options->tls_name);
+  if (!client->tls_name) return BRIDGE_FULL;
   struct tls_client_options tls = {
       .verify = options->tls_verify,
       .verify_depth = -1,
@@ -248,6 +247,14 @@ static int take_options(struct client *client, struct slice host, const struct s
   if (!client->tls) return BRIDGE_FAILED;
   tls_context_retain(client->tls); // the cache may drop it before the connection stands
   return BRIDGE_OK;
+}
+
+static int take_options(struct client *client, struct slice host, const struct socket_options *options) {
+  client->connect_timeout_s = options->connect_timeout_s;
+  client->timeout_s = options->timeout_s;
+  client->host = strndup(host.data, host.len);
+  if (!client->host) return BRIDGE_FULL;
+  return options->tls_name ? take_tls(client, options) : BRIDGE_OK;
 }
 
 int bridge_socket_connect(struct worker *worker, const char *host, uint32_t len, uint32_t port,
@@ -365,6 +372,25 @@ int bridge_socket_receive(struct worker *worker, double handle, int mode, uint32
   conn_resume(&client->conn);
   client_timeout(client, client->timeout_s);
   return client_waits(client, WAIT_RECEIVE);
+}
+
+int bridge_socket_tls(struct worker *worker, double handle, const struct socket_options *options) {
+  struct client *client = client_find(worker, handle);
+  if (!client) return BRIDGE_STALE;
+  if (client->tls_name || !options->tls_name) return BRIDGE_INVALID;
+  consume_handed(client);
+  // What has come already was not encrypted, and is nothing that the peer of the handshake said.
+  if (client->conn.failed || client->conn.eof || conn_input(&client->conn).len > 0 || client->conn.out.bytes > 0)
+    return BRIDGE_CLOSED;
+  int status = take_tls(client, options);
+  if (status == BRIDGE_OK) status = client_waits(client, WAIT_CONNECT);
+  if (status != BRIDGE_AGAIN) return status;
+  client->address_count = client->address_at + 1; // no other one is tried: this one has been spoken to
+  client_timeout(client, options->connect_timeout_s);
+  if (start_tls(client)) return BRIDGE_AGAIN;
+  client->wait = WAIT_NOTHING;
+  client->coroutine = 0;
+  return BRIDGE_FULL;
 }
 
 int bridge_socket_timeout(struct worker *worker, double handle, double seconds) {

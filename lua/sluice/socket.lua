@@ -43,6 +43,11 @@ end
 ---@field timeout? number seconds for each send and receive, 60 unless told
 ---@field tls? boolean|sluice.socket.tls
 
+local function put_tls(settings, tls, name)
+  settings.tls_name, settings.tls_verify, settings.alpn = name, tls.verify ~= false, tls.alpn
+  settings.ca_pem, settings.certificate_pem, settings.key_pem = tls.ca, tls.certificate, tls.key
+end
+
 ---@param host string name, address or "unix:/path"
 ---@param port integer 0 for a path
 ---@param options? sluice.socket.options
@@ -55,14 +60,28 @@ function Socket.connect(host, port, options)
   local tls = options.tls
   if tls == true then tls = {} end
   local name = tls and (tls.name or host) -- a local, so that the text outlives the call
-  if tls then
-    settings.tls_name, settings.tls_verify, settings.alpn = name, tls.verify ~= false, tls.alpn
-    settings.ca_pem, settings.certificate_pem, settings.key_pem = tls.ca, tls.certificate, tls.key
-  end
+  if tls then put_tls(settings, tls, name) end
   local status, handle = core.wait(C.bridge_socket_connect(worker, host, #host, port, settings))
   if status ~= OK then return nil, reason(status) end
   local guard = ffi.gc(guard_type(handle), on_forgotten)
   return setmetatable({ handle = handle, guard = guard }, Socket)
+end
+
+-- TLS on a plain connection whose peer has been told to expect it; nothing that it said may be unread.
+---@param host string that certificates are verified for unless `tls.name` says another
+---@param tls sluice.socket.tls|true
+---@param timeout number seconds for the handshake
+---@return boolean|nil true
+---@return string|nil err
+function Socket:start_tls(host, tls, timeout)
+  if tls == true then tls = {} end
+  local settings = ffi.new("struct socket_options")
+  local name = tls.name or host
+  settings.connect_timeout_s = timeout
+  put_tls(settings, tls, name)
+  local status = core.wait(C.bridge_socket_tls(worker, self.handle, settings))
+  if status == OK then return true end
+  return nil, reason(status)
 end
 
 ---@param data string

@@ -6,6 +6,7 @@ local http = require "spec.support.http"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
 local redis = require "spec.support.redis"
+local relay = require "spec.support.relay"
 local tls = require "spec.support.tls"
 local upstream = require "spec.support.upstream"
 
@@ -361,11 +362,52 @@ describe("in a plugin", function()
       assert.same({ false, "the body is larger than 1000 bytes" }, access(code:format(up:url(), "/bytes/100000", 10)))
     end)
 
-    it("asks by a proxy: for http alone", function()
+    it("asks https by a proxy's tunnel", function()
+      local made = tls.make_certificate(posix.temporary_directory(), { name = "shop.test" })
+      local secure = upstream.start(nil, { tls = { certificate = made.certificate, key = made.key } })
+      local proxy = relay.start(secure.port, nil, { server = "shop.test:444", authorization = "Basic YWRhOnMgcA==" })
+      local function ask(server, user, more)
+        return access(([[local res, err = sluice.http.get("https://%s/echo?x=1", { proxy = "http://%s127.0.0.1:%d", %s
+          tls = { ca = exchange.request:get_raw_body() } }) return res and res.body or false, err]]):format(server,
+          user, proxy.port, more or ""), { method = "POST", body = made.certificate_pem })
+      end
+      for _ = 1, 3 do
+        local got = cjson.decode(ask("shop.test:444", "ada:s%20p@")[1])
+        assert.same({ "/echo?x=1", "shop.test:444" }, { got.target, got.headers.host })
+        assert.is_nil(got.headers["proxy-authorization"])
+      end
+      assert.equal(1, secure:stats().connections)
+      assert.is_string(ask("shop.test:444", "", 'proxy_authorization = "Basic YWRhOnMgcA==",')[1])
+      assert.matches("the proxy answered 407", ask("shop.test:444", "bob:x@")[2])
+      assert.matches("the proxy answered 403", ask("other.test", "ada:s%20p@")[2])
+      proxy:stop()
+      proxy = relay.start(secure.port, proxy.port, { server = "other.test:443" })
+      assert.matches("certificate", ask("other.test", "")[2])
+      proxy:stop()
+      secure:stop()
+    end)
+
+    it("gives up on a tunnel whose other end says something by itself, breaks off, or says nothing", function()
+      local code = 'return (select(2, sluice.http.get("https://a.test/", { proxy = "%s", timeout = 0.2 })))'
+      local odd = upstream.start(function(request, connection)
+        local way = request.headers["proxy-authorization"]
+        connection:send("HTTP/1.1 200 OK\r\n\r\n" .. (way == "Basic YTp0YWxrcw==" and "hello" or ""))
+        if way == "Basic YTpoYW5ncw==" then connection.sleep(nil, 5) end
+        connection:close()
+      end)
+      local url = odd:url():gsub("//", "//a:%%s@")
+      assert.same({ "cannot connect to a.test: closed" }, access(code:format(url:format("talks"))))
+      assert.matches("^cannot connect to a.test: ", access(code:format(url:format("ends")))[1])
+      assert.matches("cannot connect to a.test: .*time", access(code:format(url:format("hangs")))[1])
+      odd:stop()
+    end)
+
+    it("asks http by a proxy", function()
       local code = 'local res, err = sluice.http.get("%s", { proxy = "%s" }) return res and res.body or false, err'
       local got = cjson.decode(access(code:format("http://nowhere.test:81/x?y=1", up:url()))[1])
       assert.same({ "http://nowhere.test:81/x?y=1", "nowhere.test:81" }, { got.target, got.headers.host })
-      assert.same({ false, "https:// cannot be asked by a proxy" }, access(code:format("https://a.test/", up:url())))
+      got = cjson.decode(access(code:format("http://nowhere.test/", up:url():gsub("//", "//ada:pw@")))[1])
+      assert.same({ "http://nowhere.test/", "Basic YWRhOnB3" }, { got.target, got.headers["proxy-authorization"] })
       assert.same({ false, "proxy: expected a URL of http" }, access(code:format("http://a.test/", "https://b.test")))
     end)
 

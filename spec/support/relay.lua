@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- A piece of network that can fail: what comes to one port of 127.0.0.1 goes to another.
+-- A piece of network that can fail: what comes to one port of 127.0.0.1 goes to another. With `tunnel`, { server =
+-- "name:port", authorization = text|nil }, it is an HTTP proxy for those who ask for a tunnel to that.
 local http = require "spec.support.http"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
@@ -11,7 +12,7 @@ running.__index = running
 
 local function launch(self)
   self.process = process.start({ "luajit", "spec/support/relay_server.lua", tostring(self.port),
-    tostring(self.to_port) })
+    tostring(self.to_port), self.tunnel and self.tunnel.server, self.tunnel and self.tunnel.authorization })
   process.wait_until(function()
     local client, why = http.connect(self.port)
     if client then client:close() end
@@ -19,8 +20,8 @@ local function launch(self)
   end, 5, "the relay")
 end
 
-function relay.start(to_port, port)
-  local self = setmetatable({ port = port or process.free_port(), to_port = to_port }, running)
+function relay.start(to_port, port, tunnel)
+  local self = setmetatable({ port = port or process.free_port(), to_port = to_port, tunnel = tunnel }, running)
   launch(self)
   return self
 end

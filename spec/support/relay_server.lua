@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- The program behind spec.support.relay: one loop over poll, two coroutines a connection.
---   luajit spec/support/relay_server.lua PORT TO_PORT
+--   luajit spec/support/relay_server.lua PORT TO_PORT [SERVER [AUTHORIZATION]]
+-- With SERVER it is an HTTP proxy that opens a tunnel to that one (name and port), for those who say AUTHORIZATION.
 package.path = "./?.lua;" .. package.path
 
 local ffi = require "ffi"
@@ -8,7 +9,7 @@ local net = require "spec.support.net"
 local posix = require "spec.support.posix"
 
 local C = posix.C
-local port, to_port = tonumber(arg[1]), tonumber(arg[2])
+local port, to_port, server, authorization = tonumber(arg[1]), tonumber(arg[2]), arg[3], arg[4]
 local waiting = {} -- coroutine -> { fd, events }
 local FOREVER = 1e9
 
@@ -31,8 +32,20 @@ local function pump(from, to, ended)
   ended()
 end
 
+-- Whether who came may go through, who has been told.
+local function is_let_through(near)
+  local head = near:receive_until("\r\n\r\n", FOREVER)
+  if not head then return false end
+  local asks, said = head:match("^CONNECT (%S+) HTTP/1%.1\r\n"), head:match("\r\nProxy%-Authorization: ([^\r]*)\r\n")
+  local status = asks ~= server and "403 Forbidden" or said ~= authorization and "407 Who are you" or "200 Connected"
+  near:send("HTTP/1.1 " .. status .. "\r\n\r\n", FOREVER)
+  return status:sub(1, 3) == "200"
+end
+
 local function carry(fd)
-  local near, far = net.wrap(fd, FOREVER), net.connect("127.0.0.1", to_port, { timeout = FOREVER })
+  local near = net.wrap(fd, FOREVER)
+  if server and not is_let_through(near) then return near:close() end
+  local far = net.connect("127.0.0.1", to_port, { timeout = FOREVER })
   if not far then return near:reset() end
   local over = false
   -- Whoever waits for the other end finds it shut.

@@ -39,7 +39,8 @@ local pool = Pool.new(MAX_IDLE)
 ---@field tls? sluice.socket.tls
 ---@field keepalive? boolean true unless told
 ---@field keepalive_timeout? number seconds idle, 60 unless told
----@field proxy? string URL such as http://proxy:3128 that requests to http:// go by; https:// is not asked by one
+---@field proxy? string URL such as http://proxy:3128 that is asked for http://, and for a tunnel (CONNECT) to https://
+---@field proxy_authorization? string Proxy-Authorization; unless told that of the user and password in `proxy`
 ---@field pool_size? integer idle connections to one server, 32 unless told
 
 ---@class sluice.http.response
@@ -94,10 +95,35 @@ local function put_framing(out, method, body)
   end
 end
 
-local function put_authorization(out, url)
+local function basic(url)
   crypto = crypto or require "sluice.crypto"
   local pair = query.unescape(url.user:gsub("%+", "%%2B")) .. ":" .. query.unescape(url.password:gsub("%+", "%%2B"))
-  out:put("Authorization: Basic ", crypto.base64_encode(pair), "\r\n")
+  return "Basic " .. crypto.base64_encode(pair)
+end
+
+-- What the proxy is told of who asks, as a field with its end; "" for nothing.
+local function proxy_authorization(options)
+  local value = options.proxy_authorization
+  if not value then
+    local by = head.parse_url(options.proxy)
+    value = by.user and basic(by)
+  end
+  if not value then return "" end
+  if not head.is_value(value) then return nil, "line break in proxy_authorization" end
+  return "Proxy-Authorization: " .. value .. "\r\n"
+end
+
+local function put_proxy_authorization(out, options, given)
+  if given["proxy-authorization"] then return nil end
+  local field, err = proxy_authorization(options)
+  if not field then return err end
+  out:put(field)
+end
+
+local function put_ours(out, url, given)
+  if not given["host"] then out:put("Host: ", url.authority, "\r\n") end
+  if not given["user-agent"] then out:put("User-Agent: sluice\r\n") end
+  if url.user and not given["authorization"] then out:put("Authorization: ", basic(url), "\r\n") end
 end
 
 local function target_of(url, args)
@@ -118,14 +144,15 @@ function http.head_of(url, options)
   if not head.is_token(method) then return nil, format("invalid method %q", tostring(method)) end
   local target, wrong = target_of(url, options.query)
   if not target then return nil, wrong end
-  if options.proxy then target = "http://" .. url.authority .. target end
+  local asks_proxy = options.proxy and url.scheme == "http"
+  if asks_proxy then target = "http://" .. url.authority .. target end
   local out, given = buffer.new(), {}
   out:put(method, " ", target, " HTTP/1.1\r\n")
   local err = put_headers(out, options.headers or {}, given)
   if err then return nil, err end
-  if not given["host"] then out:put("Host: ", url.authority, "\r\n") end
-  if not given["user-agent"] then out:put("User-Agent: sluice\r\n") end
-  if url.user and not given["authorization"] then put_authorization(out, url) end
+  put_ours(out, url, given)
+  if asks_proxy then err = put_proxy_authorization(out, options, given) end
+  if err then return nil, err end
   if options.keepalive == false and not given["connection"] then out:put("Connection: close\r\n") end
   put_framing(out, method, options.body)
   out:put("\r\n")
@@ -136,20 +163,10 @@ end
 
 local function key_of(url, options)
   local tls, proxy = options.tls, options.proxy
-  if proxy then return "proxy|" .. proxy end
-  if url.scheme == "http" then return format("%s:%d", url.host, url.port) end
+  if url.scheme == "http" then return proxy and "proxy|" .. proxy or format("%s:%d", url.host, url.port) end
   tls = tls or {}
   return table.concat({ "https", url.host, url.port, tls.name or "", tostring(tls.verify ~= false), tls.ca or "",
-    tls.certificate or "", tls.key or "" }, "|")
-end
-
-local function connect(url, options, timeout)
-  local tls
-  if url.scheme == "https" then tls = options.tls or true end
-  local by = options.proxy and head.parse_url(options.proxy) or url
-  return Socket.connect(by.host, by.port, {
-    connect_timeout = options.connect_timeout or timeout, timeout = timeout, tls = tls,
-  })
+    tls.certificate or "", tls.key or "", proxy or "", proxy and options.proxy_authorization or "" }, "|")
 end
 
 local function send_pieces(socket, next_piece)
@@ -207,6 +224,46 @@ local function receive_final_head(socket)
     if response.status >= 200 then return response end
   end
   return nil, "too many interim responses"
+end
+
+-- ---- Connecting ----
+
+-- Has the proxy at the other end of `socket` carry bytes to the server from now on (RFC 9110 9.3.6).
+local function tunnel(socket, url, options)
+  local host = url.host:find(":", 1, true) and "[" .. url.host .. "]" or url.host
+  local server = format("%s:%d", host, url.port)
+  local field, err = proxy_authorization(options)
+  if not field then return nil, err end
+  local ok
+  ok, err = socket:send("CONNECT " .. server .. " HTTP/1.1\r\nHost: " .. server .. "\r\n" .. field .. "\r\n")
+  if not ok then return nil, err end
+  local response
+  response, err = receive_final_head(socket)
+  if not response then return nil, "the proxy: " .. err end
+  if response.status > 299 then return nil, "the proxy answered " .. response.status end
+  return true
+end
+
+local function tunnelled(socket, url, options, deadline)
+  local ok, err = tunnel(socket, url, options)
+  if ok then
+    ok, err = socket:start_tls(url.host, options.tls or true, math.max(deadline - time.monotonic(), 0.001))
+  end
+  if ok then return socket end
+  socket:close()
+  return nil, err
+end
+
+local function connect(url, options, deadline)
+  local timeout = deadline - time.monotonic()
+  local secure, by = url.scheme == "https", options.proxy and head.parse_url(options.proxy)
+  local at = by or url
+  local socket, err = Socket.connect(at.host, at.port, {
+    connect_timeout = math.min(options.connect_timeout or timeout, timeout), timeout = timeout,
+    tls = secure and not by and (options.tls or true) or nil,
+  })
+  if not socket or not (secure and by) then return socket, err end
+  return tunnelled(socket, url, options, deadline)
 end
 
 -- ---- The response ----
@@ -292,9 +349,8 @@ local function exchange(url, options, text, deadline)
     socket:close()
     if not may_repeat(options, unanswered) then return nil, err end
   end
-  local left = deadline - time.monotonic()
-  if left <= 0 then return nil, "timeout" end
-  local fresh, why = connect(url, options, left)
+  if deadline - time.monotonic() <= 0 then return nil, "timeout" end
+  local fresh, why = connect(url, options, deadline)
   if not fresh then return nil, "cannot connect to " .. url.authority .. ": " .. why end
   fresh:set_timeout(math.max(deadline - time.monotonic(), 0.001))
   local response, err = try(fresh, text, options.body)
@@ -324,11 +380,10 @@ local function finish(response, max)
 end
 
 -- What is wrong with asking by a proxy; nil: nothing.
-local function check_proxy(url, proxy)
+local function check_proxy(proxy)
   local by, err = head.parse_url(proxy)
   if not by then return "proxy: " .. err end
   if by.scheme ~= "http" then return "proxy: expected a URL of http" end
-  if url.scheme ~= "http" then return "https:// cannot be asked by a proxy" end
 end
 
 -- Sends a request and waits for the response.
@@ -341,7 +396,7 @@ function http.request(options)
   end
   local url, err = head.parse_url(options.url)
   if not url then return nil, err end
-  err = options.proxy and check_proxy(url, options.proxy)
+  err = options.proxy and check_proxy(options.proxy)
   if err then return nil, err end
   local text
   text, err = http.head_of(url, options)
