@@ -19,9 +19,9 @@ local lists = recent.new(16, 64 * 1024 * 1024, MOST_LIST) -- by issuer and URL
 local function ask(conf, url, options)
   if not url:find("^https?://") then return nil, "it is no URL of http" end
   options.url, options.timeout = url, conf.http_timeout / 1000
-  if conf.http_proxy_host and url:find("^http://") then
-    options.proxy = ("http://%s:%d"):format(conf.http_proxy_host, conf.http_proxy_port)
-  end
+  local host, port = conf.http_proxy_host, conf.http_proxy_port
+  if url:find("^https:") then host, port = conf.https_proxy_host, conf.https_proxy_port end
+  if host then options.proxy = ("http://%s:%d"):format(host, port) end
   local response, err = http.request(options)
   if not response then return nil, err end
   if response.status ~= 200 then return nil, "status " .. response.status end

@@ -4,11 +4,6 @@ local typedefs = require "sluice.typedefs"
 
 local PROTOCOLS = { "grpc", "grpcs", "http", "https" }
 
--- Where certificates name what they are checked by; a proxy for https would need a tunnel, which is not offered.
-local function no_proxy()
-  return nil, "expected nothing: https URLs of OCSP and of lists are asked without a proxy"
-end
-
 local function prepare(config, files)
   for i, id in ipairs(config.ca_certificates) do
     if not files.has("ca_certificates", id) then
@@ -57,12 +52,15 @@ return {
         about = "seconds for which a certificate that was verified counts as such" } },
       { http_proxy_host = typedefs.host { about = "proxy by which http URLs of OCSP and of lists are asked" } },
       { http_proxy_port = typedefs.port { about = "its port" } },
-      { https_proxy_host = { type = "string", custom_validator = no_proxy, about = "not offered" } },
-      { https_proxy_port = { type = "integer", custom_validator = no_proxy, about = "not offered" } },
+      { https_proxy_host = typedefs.host { about = "proxy that opens tunnels (`CONNECT`) to https URLs" } },
+      { https_proxy_port = typedefs.port { about = "its port" } },
       { allow_partial_chain = { type = "boolean", required = true, default = false,
         about = "a `ca_certificate` that does not sign itself ends a chain too" } },
       { send_ca_dn = { type = "boolean", required = true, default = false,
         about = "tell clients the names of the `ca_certificates`, so that they can choose a certificate" } },
-    }, entity_checks = { { mutually_required = { "http_proxy_host", "http_proxy_port" } } } } },
+    }, entity_checks = {
+      { mutually_required = { "http_proxy_host", "http_proxy_port" } },
+      { mutually_required = { "https_proxy_host", "https_proxy_port" } },
+    } } },
   },
 }

@@ -6,6 +6,7 @@ local gateway = require "spec.support.gateway"
 local http2 = require "spec.support.http2"
 local posix = require "spec.support.posix"
 local process = require "spec.support.process"
+local relay = require "spec.support.relay"
 local tls = require "spec.support.tls"
 local upstream = require "spec.support.upstream"
 
@@ -262,7 +263,7 @@ describe("mtls-auth", function()
     assert.equal(401, (ask(made.alice)).status)
   end)
 
-  it("refuses a configuration with authorities that are not there, or a proxy for https", function()
+  it("refuses a configuration with authorities that are not there, or half a proxy", function()
     local function refusal(conf)
       local path = folder .. "/check.json"
       process.write_file(path, cjson.encode(config(conf)))
@@ -271,7 +272,7 @@ describe("mtls-auth", function()
     end
     assert.matches("config.ca_certificates%[0%]: expected the id of a ca certificate in the configuration",
       refusal { ca_certificates = { "00000000-0000-4000-8000-00000000000f" } })
-    assert.matches("https_proxy_host: expected nothing", refusal { https_proxy_host = "x.test", https_proxy_port = 1 })
+    assert.matches("https_proxy_host and https_proxy_port or none", refusal { https_proxy_port = 1 })
     assert.matches("http_proxy_host and http_proxy_port or none", refusal { http_proxy_host = "x.test" })
     assert.matches("revocation_check_mode: expected one of", refusal { revocation_check_mode = "OFTEN" })
   end)
@@ -305,22 +306,26 @@ describe("mtls-auth", function()
         "-crldays", "7", "-out", "list.pem")
     end
 
+    -- Gives the file that a target names, also when it is asked as a proxy.
+    local function give_file(request, connection)
+      local file = io.open(request.target:match("file=(.*)") or "", "rb")
+      if not file then return connection:respond(404, {}, "none") end
+      local text = file:read("*a")
+      file:close()
+      connection:respond(200, { ["X-Target"] = request.target }, text)
+    end
+
     setup(function()
       ocsp_port = process.free_port()
-      -- Gives the file that a target names, also when it is asked as a proxy.
-      lists = upstream.start(function(request, connection)
-        local file = io.open(request.target:match("file=(.*)") or "", "rb")
-        if not file then return connection:respond(404, {}, "none") end
-        local text = file:read("*a")
-        file:close()
-        connection:respond(200, { ["X-Target"] = request.target }, text)
-      end)
+      lists = upstream.start(give_file)
       made.ocsp = special("ocsp", "/CN=alice", "authorityInfoAccess=OCSP;URI:http://127.0.0.1:" .. ocsp_port)
       made.crl = special("crl", "/CN=alice", ("crlDistributionPoints=URI:http://127.0.0.1:%d/x?file=%s/list.pem")
         :format(lists.port, folder))
       made.crl_too = special("crl_too", "/CN=bob", ("crlDistributionPoints=URI:http://127.0.0.1:%d/x?file=%s/list.pem")
         :format(lists.port, folder))
       made.proxied = special("proxied", "/CN=alice", ("crlDistributionPoints=URI:http://crl.nowhere.test/x?file="
+        .. "%s/list.pem"):format(folder))
+      made.tunnelled = special("tunnelled", "/CN=alice", ("crlDistributionPoints=URI:https://crl.nowhere.test/x?file="
         .. "%s/list.pem"):format(folder))
     end)
     teardown(function() lists:stop() end)
@@ -373,6 +378,21 @@ describe("mtls-auth", function()
       make_list()
       start { revocation_check_mode = "IGNORE_CA_ERROR", http_proxy_host = "127.0.0.1", http_proxy_port = lists.port }
       assert.equal(401, status(made.proxied))
+    end)
+
+    it("by a proxy's tunnel", function()
+      index("R", made.tunnelled)
+      make_list()
+      local own = tls.make_certificate(folder, { name = "crl.nowhere.test" })
+      local secure = upstream.start(give_file, { tls = { certificate = own.certificate, key = own.key } })
+      local proxy = relay.start(secure.port, nil, { server = "crl.nowhere.test:443" })
+      start({ revocation_check_mode = "STRICT", https_proxy_host = "127.0.0.1", https_proxy_port = proxy.port }, nil,
+        { env = { SSL_CERT_FILE = own.certificate } })
+      local seen = status(made.tunnelled)
+      local asked = secure:stats().requests
+      proxy:stop()
+      secure:stop()
+      assert.same({ 401, 1 }, { seen, asked })
     end)
 
     it("and passes who cannot be looked up, unless it is STRICT", function()
