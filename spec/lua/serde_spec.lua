@@ -388,6 +388,32 @@ describe("serde", function()
       assert.equal(2, tokens)
     end)
 
+    it("asks for a token by a proxy, unless it is not to", function()
+      registry.bearer = "t"
+      local function got(scheme, client)
+        local by
+        client.http_proxy, client.http_proxy_authorization = "http://proxy.test:3128", "Basic eA=="
+        client.https_proxy, client.https_proxy_authorization = "http://proxy.test:3128", "Basic eQ=="
+        start({ authentication = { mode = "oauth2", oauth2 = { token_endpoint = scheme .. "://idp.test/token" },
+          oauth2_client = client } }, {
+          ["idp.test"] = { json = { access_token = "t" } },
+          ["proxy.test:3128"] = function(request)
+            by = { request.method, request.target, request.headers["proxy-authorization"] }
+            if request.method == "CONNECT" then return { status = 403 } end
+            return { json = { access_token = "t" } }
+          end,
+        })
+        local _, status = ask { target = "s", encode = 1 }
+        return status, by
+      end
+      assert.same({ 200, { "POST", "http://idp.test/token", "Basic eA==" } }, { got("http", {}) })
+      assert.same({ 503, { "CONNECT", "idp.test:443", "Basic eQ==" } }, { got("https", {}) })
+      for _, list in ipairs { "idp.test", "a.test, .test", "*", "test" } do
+        assert.same({ list, 200 }, { list, got("http", { no_proxy = list }) })
+      end
+      assert.same("POST", select(2, got("http", { no_proxy = "p.test" }))[1])
+    end)
+
     it("tells why a schema is not taken", function()
       registry.incompatible.s = true
       start()

@@ -31,9 +31,8 @@ local function oauth2()
   } }
 end
 
-local function proxy_of_https()
-  return { type = "string", about = "not offered: an identity provider at https:// is asked without a proxy",
-    custom_validator = function() return nil, "a proxy for https:// is not offered: leave it out" end }
+local function proxy(about)
+  return { type = "string", match = "^http://", err = "a URL of http", about = about }
 end
 
 local function oauth2_client()
@@ -43,14 +42,15 @@ local function oauth2_client()
       about = "how client_id and client_secret are told" } },
     { client_secret_jwt_alg = { type = "string", default = "HS512", one_of = { "HS256", "HS512" },
       about = "of client_secret_jwt" } },
-    { http_proxy = { type = "string", match = "^http://", about = "proxy for a token endpoint at http://" } },
+    { http_proxy = proxy "proxy for a token endpoint at http://" },
     { http_proxy_authorization = { type = "string", about = "Proxy-Authorization for http_proxy" } },
     { http_version = { type = "number", default = 1.1, one_of = { 1.0, 1.1 },
       about = "accepted, has no effect: HTTP/1.1 is spoken, and 1.0 is understood" } },
-    { https_proxy = proxy_of_https() },
-    { https_proxy_authorization = proxy_of_https() },
+    { https_proxy = proxy "proxy that opens tunnels (CONNECT) to a token endpoint at https://" },
+    { https_proxy_authorization = { type = "string", about = "Proxy-Authorization for https_proxy" } },
     { keep_alive = { type = "boolean", default = true, about = "keep connections to the token endpoint open" } },
-    { no_proxy = { type = "string", about = "accepted, has no effect: http_proxy is for the token endpoint alone" } },
+    { no_proxy = { type = "string",
+      about = "hosts that are asked without a proxy, with commas between them; a domain stands for those below it" } },
     { ssl_verify = { type = "boolean", default = true, about = "verify the token endpoint's certificate" } },
     { timeout = { type = "integer", default = 10000, between = { 0, 2147483646 },
       about = "milliseconds that the token endpoint may take" } },

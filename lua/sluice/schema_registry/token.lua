@@ -55,17 +55,32 @@ local function request_of(oauth, client)
   local ok, err = put_client(oauth, client, args, headers)
   if not ok then return nil, err end
   for name, value in pairs(oauth.token_post_args or {}) do args[name] = value end
-  if client.http_proxy then headers["Proxy-Authorization"] = client.http_proxy_authorization end
   for name, value in pairs(oauth.token_headers or {}) do headers[name] = value end
   return headers, query.encode(args)
+end
+
+local function is_direct(host, list)
+  for name in (list or ""):lower():gmatch("[^%s,]+") do
+    local domain = name:gsub("^%*?%.", "")
+    if name == "*" or host == domain or host:sub(-#domain - 1) == "." .. domain then return true end
+  end
+  return false
+end
+
+-- The proxy for a URL, and what it is told of who asks.
+local function proxy_of(url, client)
+  local scheme, host = url:lower():match("^(https?)://([^/?#:]+)")
+  if not scheme or is_direct(host, client.no_proxy) then return nil end
+  return client[scheme .. "_proxy"], client[scheme .. "_proxy_authorization"]
 end
 
 local function fetch(oauth, client)
   local headers, body = request_of(oauth, client)
   if not headers then return nil, body end
+  local proxy, authorization = proxy_of(oauth.token_endpoint, client)
   local response, err = http.request { url = oauth.token_endpoint, method = "POST", headers = headers, body = body,
     timeout = client.timeout / 1000, max_body = MOST_BYTES, keepalive = client.keep_alive,
-    proxy = client.http_proxy, tls = { verify = client.ssl_verify } }
+    proxy = proxy, proxy_authorization = authorization, tls = { verify = client.ssl_verify } }
   if not response then return nil, err end
   local answer = json.decode(response.body)
   if response.status ~= 200 then
