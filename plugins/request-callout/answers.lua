@@ -1,8 +1,11 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Answers of callouts: what is kept of them for a request, and the cache, which all workers share.
+-- Answers of callouts: what is kept of them for a request, and the cache, which all workers share, and with Redis all
+-- gateways.
 local crypto = require "sluice.crypto"
 local json = require "sluice.json"
+local limits = require "sluice.limits"
 local log = require "sluice.log"
+local redis = require "sluice.redis"
 local store = require "sluice.store"
 
 local answers = {}
@@ -39,21 +42,53 @@ function answers.key(conf, exchange, call, context)
   return "request-callout:" .. crypto.hex(crypto.digest("sha256", text))
 end
 
--- The answer that the cache has.
-function answers.get(context)
+-- Scripts go where a cluster has their key.
+local GET = "return redis.call('GET', KEYS[1])"
+local SET = "return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])"
+
+local servers = setmetatable({}, { __mode = "k" }) -- by configuration: options of sluice.redis
+
+-- What stands between the gateway and Redis takes no more of the time than is left for all callouts.
+local function ask(conf, left, script, key, args)
+  local options = servers[conf]
+  if not options then
+    options = limits.redis_options(conf.cache.redis)
+    servers[conf] = options
+  end
+  if left <= 0 then return nil, "timeout" end
+  if left < options.deadline then
+    local hurried = { deadline = left }
+    for name, value in pairs(options) do hurried[name] = hurried[name] or value end
+    options = hurried
+  end
+  return redis.eval(options, script, { key }, args)
+end
+
+-- The answer that the cache has. `left`: seconds that are left for it.
+function answers.get(conf, context, left)
   local key = context.caching.key
-  local text = key and store.get(key)
-  return text and json.decode(text) or nil
+  if not key then return nil end
+  if conf.cache.strategy == "memory" then
+    local text = store.get(key)
+    return text and json.decode(text) or nil
+  end
+  local text, err = ask(conf, left, GET, key)
+  if err then log.warn("callouts' cache cannot be asked", { error = err }) end
+  return type(text) == "string" and json.decode(text) or nil
 end
 
 -- Keeps what is to be kept of an answer: after code of the configuration has had its turn.
-function answers.put(context)
+function answers.put(conf, context, left)
   local key, response = context.caching.key, context.response
   if not key or not response then return end
-  local text = json.encode(response)
-  local ok, err
-  if text then ok, err = store.set(key, text, context.caching.cache_ttl) end
-  if not ok then log.warn("callout not cached", { error = err or "it is no JSON" }) end
+  local ttl = context.caching.cache_ttl
+  local text, ok, err = json.encode(response), nil, "it is no JSON"
+  if text and conf.cache.strategy == "memory" then
+    ok, err = store.set(key, text, ttl)
+  elseif text then
+    ok, err = ask(conf, left, SET, key, { text, math.max(math.floor(ttl), 1) })
+  end
+  if not ok then log.warn("callout not cached", { error = err }) end
 end
 
 -- `answer`: of the HTTP client, or of the cache.

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- One callout: its context, which code of the configuration may look at and change, and the request that it makes.
+local crypto = require "sluice.crypto"
 local json = require "sluice.json"
 local merge = require "request-callout.merge"
 local template = require "sluice.template"
@@ -68,6 +69,16 @@ function calls.context(exchange, call, values)
   }
 end
 
+-- The proxy for a URL, and what it is told of who asks.
+local function proxy_of(given, url)
+  if not given then return nil end
+  local proxy = given.http_proxy
+  if url:find("^[Hh][Tt][Tt][Pp][Ss]:") then proxy = given.https_proxy end
+  if not proxy then return nil end
+  return proxy, given.auth_username
+    and "Basic " .. crypto.base64_encode(given.auth_username .. ":" .. given.auth_password)
+end
+
 local DEFAULT_MS = 60000
 
 -- What the HTTP client is told. `left`: seconds until all callouts have to be done.
@@ -78,12 +89,14 @@ function calls.options(call, context, left)
     body = assert(json.encode(body))
     if not has_field(headers, "content-type") then headers["Content-Type"] = "application/json" end
   end
+  local proxy, authorization = proxy_of(call.given.request.http_opts.proxy, params.url)
   local connect, write, read = timeouts.connect or DEFAULT_MS, timeouts.write or DEFAULT_MS, timeouts.read or DEFAULT_MS
   return {
     url = params.url, method = params.method, query = next(params.query or {}) and params.query or nil,
     headers = headers, body = body, max_body = call.given.response.body.max_bytes,
     connect_timeout = math.min(connect / 1000, left), timeout = math.min((connect + write + read) / 1000, left),
     tls = { verify = params.ssl_verify == true, name = params.ssl_server_name },
+    proxy = proxy, proxy_authorization = authorization or nil,
   }
 end
 

@@ -104,7 +104,7 @@ local function begin(self, call)
   self.values.callouts[call.name] = context
   if call.before then call.before(self.conf, self.exchange) end
   context.caching.key = answers.key(self.conf, self.exchange, call, context)
-  local known = answers.get(context)
+  local known = answers.get(self.conf, context, self.deadline - sluice.time.monotonic())
   if known then
     answers.store(call, context, known)
     if call.after then call.after(self.conf, self.exchange) end
@@ -124,7 +124,7 @@ local function finish(self, call, response, reason)
   end
   answers.store(call, context, response)
   if call.after then call.after(self.conf, self.exchange) end
-  answers.put(context)
+  answers.put(self.conf, context, self.deadline - sluice.time.monotonic())
 end
 
 local function start_ready(self, waiting)

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Kong's fields with Kong's defaults; `deadline` and `max_bytes` are Sluice's own.
 local code = require "sluice.code"
+local limits = require "sluice.limits"
 local template = require "sluice.template"
 local typedefs = require "sluice.typedefs"
 
@@ -30,8 +31,8 @@ local function timeout(about)
   return { type = "integer", between = { 0, 2147483646 }, about = about }
 end
 
-local function no_proxy()
-  return nil, "expected nothing: calls go straight to their URL"
+local function proxy(about)
+  return { type = "string", match = "^http://", err = "a URL of http", about = about }
 end
 
 local request = record {
@@ -51,7 +52,12 @@ local request = record {
     { timeouts = { type = "record", about = "milliseconds, 60000 each unless told", fields = {
       { connect = timeout "for connecting" }, { write = timeout "for sending" }, { read = timeout "for the answer" },
     } } },
-    { proxy = { type = "any", custom_validator = no_proxy, about = "cannot be used" } },
+    { proxy = { type = "record", about = "by which calls go", fields = {
+      { http_proxy = proxy "that http URLs are asked by" },
+      { https_proxy = proxy "that opens tunnels (`CONNECT`) to https URLs" },
+      { auth_username = { type = "string", referenceable = true, about = "told to the proxy" } },
+      { auth_password = { type = "string", referenceable = true, encrypted = true } },
+    }, entity_checks = { { mutually_required = { "auth_username", "auth_password" } } } } },
   } },
   { error = record {
     { on_error = { type = "string", default = "fail", one_of = { "fail", "retry", "continue" },
@@ -86,10 +92,11 @@ local callout = { type = "record", fields = {
 } }
 
 local cache = record({
-  { strategy = { type = "string", default = "off", one_of = { "off", "memory" },
-    about = "`memory` is the gateway's store, which all its workers share" } },
+  { strategy = { type = "string", default = "off", one_of = { "off", "memory", "redis" },
+    about = "`memory` is the gateway's store, which all its workers share; `redis` is for several gateways" } },
   { cache_ttl = { type = "integer", default = 300, gt = 0, about = "seconds" } },
   { memory = record { { dictionary_name = { type = "string", default = "kong_db_cache", about = "passed over" } } } },
+  { redis = limits.redis_schema_advanced(typedefs) },
 }, "of answers")
 
 local upstream = record({

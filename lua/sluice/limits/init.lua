@@ -17,6 +17,7 @@ local ceil, max = math.ceil, math.max
 ---@class sluice.limits
 local limits = { windows = windows.names, in_order = windows.in_order,
   redis_schema = redis_schema.record, redis_schema_advanced = redis_schema.advanced,
+  redis_options = redis_schema.options,
   redis_shorthands = redis_schema.shorthands, redis_checks = redis_schema.checks }
 
 local policies = { ["local"] = require "sluice.limits.local", redis = require "sluice.limits.redis" }

@@ -1,5 +1,9 @@
 -- SPDX-License-Identifier: Apache-2.0
+local process = require "spec.support.process"
+local process_gateway = require "spec.support.gateway"
+local redis = require "spec.support.redis"
 local spec = require "sluice.spec"
+local upstreams = require "spec.support.upstream"
 
 describe("request-callout", function()
   local gateway
@@ -299,6 +303,40 @@ describe("request-callout", function()
     end)
   end)
 
+  describe("by a proxy", function()
+    local function by(proxy, url)
+      start({ callouts = { call("token", { request = { url = url, http_opts = { proxy = proxy } } }) } },
+        { upstreams = { ["proxy.example:3128"] = function(request)
+          if request.method == "CONNECT" then return { status = 407 } end
+          return { json = { token = request.target } }
+        end } })
+      return gateway:get("/"), gateway:requests("proxy.example:3128")[1]
+    end
+    local PROXY = "http://proxy.example:3128"
+
+    it("asks http URLs, with a name and password", function()
+      local response, seen = by({ http_proxy = PROXY, auth_username = "ada", auth_password = "s:p" },
+        "http://token.example/path")
+      assert.equal(200, response.status)
+      assert.same({ "http://token.example/path", "Basic YWRhOnM6cA==" }, { seen.target,
+        seen.headers["proxy-authorization"] })
+    end)
+
+    it("asks for a tunnel to https URLs, and fails when there is none", function()
+      local response, seen = by({ https_proxy = PROXY, auth_username = "ada", auth_password = "s:p" },
+        "https://token.example/path")
+      assert.same({ 400, "service callout error" }, { response.status, response.json.message })
+      assert.same({ "CONNECT", "token.example:443", "Basic YWRhOnM6cA==" }, { seen.method, seen.target,
+        seen.headers["proxy-authorization"] })
+    end)
+
+    it("goes without where it is for the other kind of URL", function()
+      local response, seen = by({ https_proxy = PROXY }, "http://token.example/path")
+      assert.equal(200, response.status)
+      assert.is_nil(seen)
+    end)
+  end)
+
   describe("that caches", function()
     local function cached(extra, more)
       local config = { callouts = { call("token", extra) }, cache = { strategy = "memory", cache_ttl = 10 },
@@ -343,6 +381,45 @@ describe("request-callout", function()
       assert.equal(2, #gateway:requests("token.example"))
     end)
 
+    describe("in Redis", function()
+      local server, gateways, up
+
+      local function ask(url, redis_port, path)
+        local gw = process_gateway.start { _format_version = "3.0", routes = { { paths = { "/" }, plugins = {
+          { name = "request-callout", config = { callouts = { { name = "a", request = { url = url .. path } } },
+            cache = { strategy = "redis", redis = { port = redis_port, connect_timeout = 500 } } } },
+          { name = "post-function", config = { access = {
+            "exchange.response:exit(200, kong.ctx.shared.callouts.a.response.body)" } } } } } } }
+        gateways[#gateways + 1] = gw
+        return gw:get("/")
+      end
+
+      before_each(function()
+        gateways, server, up = {}, redis.start(), upstreams.start()
+      end)
+      after_each(function()
+        for _, gw in ipairs(gateways) do gw:stop() end
+        server:stop()
+        up:stop()
+      end)
+
+      it("calls once for all gateways", function()
+        local first, second = ask(up:url(), server.port, "/echo"), ask(up:url(), server.port, "/echo")
+        assert.same({ 200, 200 }, { first.status, second.status })
+        assert.equal(first.body, second.body)
+        assert.matches("/echo", first.body, 1, true)
+        assert.equal(1, up:stats().requests)
+        local key = server:command("KEYS", "request-callout:*")
+        assert.is_true(tonumber(server:command("TTL", key[1] or key)) > 200)
+      end)
+
+      it("calls all the same while Redis is away", function()
+        assert.matches("/echo", ask(up:url(), process.free_port(), "/echo").body, 1, true)
+        assert.is_truthy(gateways[1]:wait_log("callouts' cache cannot be asked"))
+        assert.is_truthy(gateways[1]:wait_log("callout not cached"))
+      end)
+    end)
+
     it("keeps no failure", function()
       start({ callouts = { call("flaky", { request = { error = { http_statuses = { 503 } } } }) },
         cache = { strategy = "memory" } })
@@ -380,11 +457,14 @@ describe("request-callout", function()
         call("a-b", {}) } }, 1, true)
     end)
 
-    it("a proxy, and a cache that there is not", function()
-      assert.matches("http_opts.proxy: expected nothing: calls go straight to their URL", problem { callouts = {
-        call("a", { request = { http_opts = { proxy = { http_proxy = "http://p" } } } }) } }, 1, true)
-      assert.matches("config.cache.strategy: expected one of off or memory", problem { callouts = { call("a") },
-        cache = { strategy = "redis" } }, 1, true)
+    it("a proxy that is none, and a cache that there is not", function()
+      local function by(proxy)
+        return problem { callouts = { call("a", { request = { http_opts = { proxy = proxy } } }) } }
+      end
+      assert.matches("http_opts.proxy.https_proxy: expected a URL of http", by { https_proxy = "https://p" }, 1, true)
+      assert.matches("auth_username and auth_password or none", by { auth_username = "a" }, 1, true)
+      assert.matches("config.cache.strategy: expected one of off, memory or redis", problem { callouts = { call("a") },
+        cache = { strategy = "disk" } }, 1, true)
     end)
 
     it("no callouts", function()
