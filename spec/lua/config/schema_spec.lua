@@ -195,8 +195,10 @@ describe("entity checks", function()
 
   it("count an empty list, map or text as none, as Kong's do", function()
     local function good(list, config)
-      local fields = { config = { type = "record", fields = { { a = { type = "array", elements = { type = "string" } } },
-        { b = { type = "map" } }, { c = { type = "string", len_min = 0 } } }, entity_checks = list } }
+      local fields = { config = { type = "record", fields = {
+        { a = { type = "array", elements = { type = "string" } } }, { b = { type = "map" } },
+        { c = { type = "string", len_min = 0 } },
+      }, entity_checks = list } }
       return schema.process(of { name = "x", fields = { fields } }, config) ~= nil
     end
     local empty = { a = {}, b = {}, c = "" }
