@@ -68,6 +68,7 @@ local O_RDONLY, O_WRONLY, O_CREAT, O_APPEND = 0, 1, 64, 1024
 local SOCK_STREAM_NONBLOCK_CLOEXEC = 1 + 2048 + 524288
 local SOL_SOCKET, SO_REUSEADDR, SO_ERROR = 1, 2, 4
 local WNOHANG = 1
+local PARENT_MOST = 60 -- of bytes: sockets lie in these directories, whose path has 107
 
 function posix.error(what)
   return what .. ": " .. ffi.string(C.sys_strerror(ffi.errno()))
@@ -121,6 +122,7 @@ function posix.address(host, port)
   local path = host:match("^unix:(.+)")
   if path then
     local name = ffi.new("struct sys_sockaddr_un", posix.AF_UNIX)
+    assert(#path < ffi.sizeof(name.path), "too long for a socket's address: " .. path)
     ffi.copy(name.path, path)
     return name, ffi.sizeof(name), posix.AF_UNIX
   end
@@ -256,7 +258,9 @@ end
 
 -- A new, empty directory. It goes, with what is in it, when this process ends in order, if nobody removed it before.
 function posix.temporary_directory()
-  local template = (os.getenv("TMPDIR") or "/tmp") .. "/sluice-spec-XXXXXX"
+  local parent = os.getenv("TMPDIR") or "/tmp"
+  if #parent > PARENT_MOST then parent = "/tmp" end
+  local template = parent .. "/sluice-spec-XXXXXX"
   local buffer = ffi.new("char[?]", #template + 1, template)
   assert(C.sys_mkdtemp(buffer) ~= nil, posix.error("mkdtemp"))
   local directory = ffi.string(buffer)
