@@ -43,11 +43,17 @@ function process.wait_until(condition, seconds, what)
 end
 
 local HOUR_S, CLEAR_S = 3600, 30
+local MINUTE_S, CLEAR_OF_MINUTE_S = 60, 5
 
 -- Windows of an hour and more begin with an hour of the real clock: returns when none does so for a while, and what a
 -- spec counts by that clock falls into one.
 function process.clear_of_the_hour()
   while os.time() % HOUR_S >= HOUR_S - CLEAR_S do posix.pause(0.1) end
+end
+
+-- The same for windows of a minute, for what takes a second or so.
+function process.clear_of_the_minute()
+  while os.time() % MINUTE_S >= MINUTE_S - CLEAR_OF_MINUTE_S do posix.pause(0.1) end
 end
 
 -- ---- Ports ----
