@@ -51,8 +51,7 @@ local CODES = { value = errors.CONVERSION_FAILED, refused = errors.INVALID_SCHEM
   not_found = errors.INVALID_SCHEMA, unauthorized = errors.KAFKA, unavailable = errors.RETRIABLE }
 
 local function told(err)
-  local where = err.path and err.path ~= "" and " at " .. err.path or ""
-  return nil, CODES[err.code] or errors.KAFKA, err.message .. where
+  return nil, CODES[err.code] or errors.KAFKA, err.message -- which begins with the path of what does not fit
 end
 
 -- Which version of the subject a schema is; nil where the registry does not say.
@@ -62,14 +61,29 @@ local function version_of(codec, datum, schema)
     return type(version) == "number" and version or nil
   end
   local id, version = codec.registry:lookup(datum.subject, { text = schema.text, type = schema.type,
-    references = schema.references })
+    references = schema.direct })
   return id and version or nil
 end
 
+local function no_registry()
+  return nil, errors.INVALID_SCHEMA, "no schema registry is configured: type must be BINARY, JSON or STRING"
+end
+
+-- What the schema of a datum calls its record; nil, an error code and a message.
+---@param codec sluice.serde.codec|nil
+---@param datum kafka-rest.datum with schema or schema_id
+---@return string|nil name
+---@return integer|nil error_code
+---@return string|nil message
+function formats.record_name(codec, datum)
+  if not codec then return no_registry() end
+  local name, err = codec:record_name(target_of(datum))
+  if not name then return told(err) end
+  return name
+end
+
 local function by_schema(codec, datum)
-  if not codec then
-    return nil, errors.INVALID_SCHEMA, "no schema registry is configured: type must be BINARY, JSON or STRING"
-  end
+  if not codec then return no_registry() end
   if is_nothing(datum.data) then return nil end
   local bytes, schema = codec:encode_json(target_of(datum), datum.raw)
   if not bytes then return told(schema) end

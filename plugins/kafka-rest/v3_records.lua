@@ -42,27 +42,28 @@ local function integer(object, name)
   return value
 end
 
--- Full name of an Avro schema, title of a JSON schema: what other strategies than TOPIC_NAME have subjects of.
-local function schema_name(datum)
-  local schema = datum.schema and json.decode(datum.schema)
-  local name = type(schema) == "table" and (schema.title or schema.name)
-  if type(name) ~= "string" then refuse(400, "this subject_name_strategy needs a schema with a name") end
-  local space = schema.namespace
-  return not name:find(".", 1, true) and type(space) == "string" and space .. "." .. name or name
+-- What other strategies than TOPIC_NAME have subjects of. Only a schema that comes along, or its id, says it.
+local function record_name(call, part, datum)
+  if not datum.schema and not datum.schema_id then
+    refuse(400, part .. ": this subject_name_strategy needs schema or schema_id")
+  end
+  local name, code, message = formats.record_name(call.codec, datum)
+  if not name then refuse(code, part .. ": " .. message) end
+  return name
 end
 
-local function subject_of(topic, part, object, datum)
+local function subject_of(call, topic, part, object, datum)
   local subject = at_most(object, "subject", "string")
   if subject then return subject end
   local strategy = at_most(object, "subject_name_strategy", "string") or "TOPIC_NAME"
   if strategy == "TOPIC_NAME" then return topic .. "-" .. part end
-  if strategy == "RECORD_NAME" then return schema_name(datum) end
-  if strategy == "TOPIC_RECORD_NAME" then return topic .. "-" .. schema_name(datum) end
+  if strategy == "RECORD_NAME" then return record_name(call, part, datum) end
+  if strategy == "TOPIC_RECORD_NAME" then return topic .. "-" .. record_name(call, part, datum) end
   return refuse(400, "subject_name_strategy " .. strategy .. " is none of those that there are")
 end
 
 -- A key or value; nil: it has none.
-local function datum_of(topic, part, object, text)
+local function datum_of(call, topic, part, object, text)
   object = at_most(object, part, "table")
   if not object then return nil end
   local kind = at_most(object, "type", "string")
@@ -73,7 +74,7 @@ local function datum_of(topic, part, object, text)
   }
   if datum.schema and not formats.SCHEMA_TYPES[kind] then refuse(400, part .. ": a schema needs the type it is of") end
   local plain = kind and not formats.SCHEMA_TYPES[kind]
-  if not plain then datum.subject = subject_of(topic, part, object, datum) end
+  if not plain then datum.subject = subject_of(call, topic, part, object, datum) end
   return datum
 end
 
@@ -132,8 +133,8 @@ local function job_of(call, topic, text)
   if err then refuse(400, "the record is no JSON: " .. err) end
   if type(object) ~= "table" or json.is_array(object) then refuse(400, "a record must be a JSON object") end
   local parts = slices.members(text)
-  local job = { codec = call.codec, key = datum_of(topic, "key", object, parts.key),
-    value = datum_of(topic, "value", object, parts.value) }
+  local job = { codec = call.codec, key = datum_of(call, topic, "key", object, parts.key),
+    value = datum_of(call, topic, "value", object, parts.value) }
   job.record = { topic = topic, partition = integer(object, "partition_id"), headers = headers_of(object),
     timestamp = timestamp_of(object) }
   put_bytes(job, "key")

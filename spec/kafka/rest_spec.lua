@@ -5,6 +5,7 @@ local broker = require "spec.support.kafka"
 local gateway = require "spec.support.gateway"
 local net = require "spec.support.net"
 local process = require "spec.support.process"
+local upstream = require "spec.support.upstream"
 
 local CLUSTER = "c2x1aWNlLXNwZWMta2Fmaw"
 
@@ -20,6 +21,8 @@ routes:
 - { name: looking, paths: [/looking], plugins: [{ name: kafka-rest, config: { operations: [read] } }] }
 - { name: schemas, paths: [/schemas], plugins: [{ name: kafka-rest, config: {
     schema_registry: { confluent: { url: "http://127.0.0.1:%d/registry" } } } }] }
+- { name: named, paths: [/named], plugins: [{ name: kafka-rest, config: {
+    schema_registry: { confluent: { url: "%s" } } } }] }
 - { name: registry, paths: [/registry], plugins: [{ name: request-termination, config: {
     status_code: 200, content_type: application/json,
     body: '{"subject":"any","version":3,"id":5,"schema":"\"int\""}' } }] }
@@ -28,15 +31,38 @@ routes:
 
 local JSON, BINARY = "application/vnd.kafka.json.v2+json", "application/vnd.kafka.binary.v2+json"
 
+-- A schema registry, in a process of its own.
+local function serve(request, connection)
+  if not _G.schema_registry then
+    package.path = "lua/?.lua;lua/?/init.lua;" .. package.path
+    dofile "lua/sluice/iterate.lua"
+    local registry = require("spec.support.schema_registry").new()
+    registry:add("street", { text = '{"type":"enum","name":"Street","symbols":["HIGH"]}' })
+    registry:add("address", { text = '{"type":"record","name":"Address","fields":[{"name":"s","type":"Street"}]}',
+      references = { { name = "Street", subject = "street", version = 1 } } })
+    registry:add("person", { text = '{"type":"record","name":"Person","fields":[{"name":"a","type":"Address"}]}',
+      references = { { name = "Address", subject = "address", version = 1 } } })
+    _G.schema_registry = registry
+  end
+  connection:read_body()
+  local answer = _G.schema_registry:handle { method = request.method, path = request.target:match("^[^?]*"),
+    headers = request.headers, body = request.body }
+  connection:respond(answer.status, answer.headers, answer.body)
+end
+
 describe("kafka-rest with a real broker", function()
-  local shared, gw
+  local shared, gw, registry
 
   setup(function()
     shared = broker.shared()
-    gw = gateway.start(function(self) return CONFIG:format(shared.servers, self.port) end)
+    registry = upstream.start(serve)
+    gw = gateway.start(function(self) return CONFIG:format(shared.servers, self.port, registry:url()) end)
   end)
 
-  teardown(function() if gw then gw:stop() end end)
+  teardown(function()
+    if gw then gw:stop() end
+    if registry then registry:stop() end
+  end)
 
   local function ask(method, path, body, headers)
     headers = headers or {}
@@ -325,6 +351,53 @@ describe("kafka-rest with a real broker", function()
       local record = '{"type":"record","name":"Order","namespace":"shop","fields":[]}'
       assert.equal(datum.subject, entry({ type = "AVRO", schema = record, data = 7,
         subject_name_strategy = "TOPIC_RECORD_NAME" }).value.subject)
+    end)
+
+    describe("with the name of a record as its subject", function()
+      local function entry(value)
+        local topic = shared:topic()
+        local _, said = ask("POST", "/named/v3/clusters/" .. CLUSTER .. "/topics/" .. topic .. "/records",
+          { value = value })
+        return said, topic
+      end
+
+      local KINDS = {
+        AVRO = { '{"type":"record","name":"Order","namespace":"shop","fields":[]}', "shop.Order" },
+        JSONSCHEMA = { '{"title":"Order","type":"object"}', "Order" },
+        PROTOBUF = { 'syntax = "proto3"; package shop.v1; message Order {} message Other {}', "shop.v1.Order" },
+      }
+      for kind, schema in pairs(KINDS) do
+        it("produces by " .. kind, function()
+          local said = entry { type = kind, schema = schema[1], subject_name_strategy = "RECORD_NAME", data = {} }
+          assert.equal(200, said.error_code, said.message)
+          assert.same({ schema[2], 1 }, { said.value.subject, said.value.schema_version })
+          local id = said.value.schema_id
+          local again, topic = entry { schema_id = id, subject_name_strategy = "TOPIC_RECORD_NAME", data = {} }
+          assert.equal(200, again.error_code, again.message)
+          assert.same({ topic .. "-" .. schema[2], id }, { again.value.subject, again.value.schema_id })
+        end)
+      end
+
+      it("says what has none", function()
+        local said = entry { type = "JSONSCHEMA", schema = "{}", subject_name_strategy = "RECORD_NAME", data = {} }
+        assert.same({ 42205, "value: the schema has no name" }, { said.error_code, said.message })
+        said = entry { type = "PROTOBUF", schema = "nonsense", subject_name_strategy = "RECORD_NAME", data = {} }
+        assert.equal(42205, said.error_code)
+        assert.equal(400, entry({ subject_name_strategy = "RECORD_NAME", data = {} }).error_code)
+        said = entry { schema_id = 999, subject_name_strategy = "RECORD_NAME", data = {} }
+        assert.same({ 42205, "value: schema 999: Schema 999 not found" }, { said.error_code, said.message })
+      end)
+
+      it("tells the version of a schema whose types come from others in turn", function()
+        local said = entry { schema_id = 3, subject = "person", data = { a = { s = "HIGH" } } }
+        assert.same({ 200, 1 }, { said.error_code, (said.value or {}).schema_version }, said.message)
+      end)
+
+      it("tells once where data do not fit", function()
+        local said = entry { schema_id = 3, subject = "person", data = { a = { s = "LOW" } } }
+        assert.equal(42203, said.error_code)
+        assert.truthy(said.message:find("^value: /a/s: [^/]*$"), said.message)
+      end)
     end)
 
     it("produces batches with ids", function()

@@ -48,6 +48,7 @@ schema_registry.fields = require "sluice.schema_registry.fields"
 ---@field type "AVRO"|"JSON"|"PROTOBUF"
 ---@field text string
 ---@field references sluice.schema_registry.reference[] with their texts, each behind those that it needs itself
+---@field direct sluice.schema_registry.reference[] those that it names itself, without texts
 
 ---@class sluice.schema_registry.registry
 local Registry = {}
@@ -172,7 +173,7 @@ local function whole(self, answer, id)
   if before then return before, it.version end
   local references, err, code = collect(self, it.direct, { seen = {}, list = {} }, 1)
   if not references then return nil, err, code end
-  local schema = { id = id, type = it.type, text = it.text, references = references }
+  local schema = { id = id, type = it.type, text = it.text, references = references, direct = it.direct }
   self.ids:put(tostring(id), schema, FOREVER_S)
   return schema, it.version
 end
@@ -227,8 +228,13 @@ function Registry:by_subject(subject, version)
 end
 
 local function described(given)
+  local references
+  for i, one in ipairs(given.references or {}) do
+    references = references or json.array {}
+    references[i] = { name = one.name, subject = one.subject, version = one.version }
+  end
   return json.encode { schema = given.text, schemaType = given.type ~= "AVRO" and given.type or nil,
-    references = given.references and #given.references > 0 and json.array(given.references) or nil }
+    references = references }
 end
 
 local function fetch_id_of(self, key)

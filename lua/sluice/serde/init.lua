@@ -19,6 +19,7 @@
 local check = require "sluice.api.check"
 local codecs = require "sluice.serde.codecs"
 local framing = require "sluice.serde.framing"
+local names = require "sluice.serde.names"
 local schema_registry = require "sluice.schema_registry"
 
 local setmetatable, type = setmetatable, type
@@ -132,6 +133,25 @@ function Codec:encode_json(target, text)
   target = target_of("codec:encode_json", target)
   local bytes, schema = encode_by(self, "encode_json", target, text)
   return bytes, schema
+end
+
+-- What the record of a schema is called: full name of an Avro type or of the first Protobuf message, title of a JSON
+-- Schema. Nothing is registered. May wait for the registry.
+---@param target { id: integer }|{ register: { text: string, type?: "AVRO"|"JSON"|"PROTOBUF" } }
+---@return string|nil name
+---@return sluice.serde.error|nil
+function Codec:record_name(target)
+  check.table("codec:record_name", "target", target)
+  local schema, err
+  if target.register then
+    schema = { text = target.register.text, type = target.register.type or "AVRO", references = {} }
+  else
+    schema, err = found(self, target)
+    if not schema then return nil, err end
+  end
+  local name, why = names.of(schema)
+  if not name then return nil, described(why or "the schema has no name", "schema") end
+  return name
 end
 
 -- ---- Decoding ----
