@@ -149,10 +149,7 @@ describe("cached responses", function()
         assert.equal("Hit", response.headers["x-cache-status"])
         assert.is_true(response.body == before.body)
       end
-      local workers = gw:workers()
-      gw.process:signal(posix.SIGKILL)
-      for _, pid in ipairs(workers) do posix.kill(pid, posix.SIGKILL) end
-      gw.process:wait(5)
+      gw:kill()
       gw:stop()
       start()
     end

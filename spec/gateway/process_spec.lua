@@ -24,6 +24,7 @@ return answer
 local SCHEMA = 'return { text = { type = "string", default = "default" } }'
 
 local SIGUSR1 = 10
+local is_alive = process.is_alive
 
 local function exists(path)
   local file = io.open(path)
@@ -78,11 +79,6 @@ describe("the processes of a gateway", function()
 
   local function pid_file()
     return tonumber(process.read_file(gw.directory .. "/state/sluice.pid"))
-  end
-
-  local function is_alive(pid)
-    local stat = process.read_file(("/proc/%d/stat"):format(pid))
-    return stat ~= "" and not stat:find("%) Z ")
   end
 
   describe("as they are", function()

@@ -102,12 +102,16 @@ function running:launch()
     { env = self.env, directory = self.directory, owns_directory = true, cwd = self.directory })
 end
 
--- Ends all of it at once, as a crash of the machine would, to be started again on the same ports by launch.
+-- Ends all of it at once, as a crash of the machine would, to be started again on the same ports by launch: those are
+-- free once the last of the workers has gone.
 function running:kill()
   local pids = self:workers()
   self.process:signal(posix.SIGKILL)
   for _, pid in ipairs(pids) do posix.kill(pid, posix.SIGKILL) end
   self.process:wait(5)
+  for _, pid in ipairs(pids) do
+    process.wait_until(function() return not process.is_alive(pid) end, 5, "the end of worker " .. pid)
+  end
 end
 
 -- What the master says that it does: "starting", "running", "draining"; nil when it does not answer.

@@ -106,6 +106,14 @@ function process.free_port()
   return port
 end
 
+-- ---- Other processes than children ----
+
+-- False once it has ended, though nobody may have reaped it yet.
+function process.is_alive(pid)
+  local stat = read("/proc/" .. pid .. "/stat")
+  return stat ~= "" and not stat:find("%) Z ")
+end
+
 -- ---- Standing still ----
 
 -- Whether none of a process's threads runs.
