@@ -97,11 +97,15 @@ describe("Kafka, as it is seen from outside:", function()
   end
 
   it("status tells what all workers have done with each cluster and topic, and who is behind", function()
-    local state = cjson.decode(command("status", "--json"))
-    local clusters = {}
-    for _, cluster in ipairs(state.worker.kafka) do clusters[cluster.name] = cluster.all end
-    assert.is_true(clusters.main.produced >= 20 and clusters.main.consumed >= 20 and clusters.main.up == 1)
-    assert.is_true(clusters.away.failed + clusters.away.refused >= 8)
+    local clusters
+    process.wait_until(function() -- workers tell of themselves each second, and a record fails in its own time
+      clusters = {}
+      for _, cluster in ipairs(cjson.decode(command("status", "--json")).worker.kafka) do
+        clusters[cluster.name] = cluster.all
+      end
+      local main, away = clusters.main, clusters.away
+      return main.produced >= 20 and main.consumed >= 20 and main.up == 1 and away.failed + away.refused >= 8
+    end, 20, function() return "all of it: " .. cjson.encode(clusters) end)
     local topics, lags = {}, {}
     for _, topic in ipairs(clusters.main.topics) do topics[topic.name] = topic end
     for _, lag in ipairs(clusters.main.lags) do lags[lag.group .. " " .. lag.topic] = lag.records end

@@ -85,10 +85,10 @@ describe("kafka.admin", function()
     assert.is_true((run [[return admin:create_partitions("made", 5)]]))
     process.wait_until(function()
       return run("return #(admin:topic 'made' or { partitions = {} }).partitions") == 5
-    end, 5, "five partitions")
+    end, 20, "five partitions")
     assert.equal("INVALID_PARTITIONS", run [[return select(3, admin:create_partitions("made", 3))]])
     assert.is_true((run [[return admin:delete_topic "made"]]))
-    process.wait_until(function() return run("return (admin:topic 'made') == nil") end, 5, "its end")
+    process.wait_until(function() return run("return (admin:topic 'made') == nil") end, 20, "its end")
     assert.equal("UNKNOWN_TOPIC_OR_PART", run [[return select(3, admin:delete_topic "made")]])
   end)
 
@@ -98,7 +98,7 @@ describe("kafka.admin", function()
     assert.is_true((run [[return admin:create_topic { topic = "given", assignment = { { 1 }, { 1 }, { 1 } } }]]))
     process.wait_until(function()
       return run("return #(admin:topic 'given' or { partitions = {} }).partitions") == 3
-    end, 5, "three partitions")
+    end, 20, "three partitions")
     local _, err, code = run [[return false, select(2, admin:create_topic { topic = "odd", assignment = { { 7 } } })]]
     assert.equal("INVALID_REPLICA_ASSIGNMENT", code, err)
     _, err, code = run [[return false, select(2, admin:create_topic { topic = "wrong", partitions = 1,
@@ -208,7 +208,7 @@ describe("kafka.admin", function()
         if entry.name == "log.cleaner.threads" then found = entry end
       end
       return found.value == "2"
-    end, 5, "the change")
+    end, 20, "the change")
     assert.equal("DYNAMIC_BROKER_CONFIG", found.source)
     assert.is_true((run "return admin:alter_configs('broker', 1, { ['log.cleaner.threads'] = false })"))
   end)
@@ -266,10 +266,10 @@ describe("kafka.admin", function()
     process.wait_until(function()
       found = run [[return admin:acls { principal = "User:ann" }]]
       return #found == 1
-    end, 5, "the list")
+    end, 20, "the list")
     assert.same({ acl }, found)
     assert.same({ acl }, run [[return admin:delete_acls { { resource_type = "TOPIC", operation = "READ" } }]])
-    process.wait_until(function() return #run [[return admin:acls()]] == 0 end, 5, "its end")
+    process.wait_until(function() return #run [[return admin:acls()]] == 0 end, 20, "its end")
     assert.equal("invalid", run [[return select(3, admin:acls { operation = "DANCE" })]])
     assert.is_nil(acl.error)
   end)
@@ -300,7 +300,7 @@ describe("kafka.admin", function()
     process.wait_until(function()
       local told = own:request { path = "/", body = "return #GONE" }
       return told.status == 200 and cjson.decode(told.body).said[1] == 5
-    end, 10, "the end of what was asked of a cluster that left")
+    end, 20, "the end of what was asked of a cluster that left")
     local codes = cjson.decode(own:request({ path = "/", body = "return GONE" }).body).said[1]
     assert.same({ "closed", "closed", "closed", "closed", "closed" }, codes)
     own:request { path = "/", body = [[

@@ -80,11 +80,14 @@ end
 
 -- Until nothing is queued any more: what may yet arrive has arrived, or been given up.
 local function settle(self)
+  local since
   process.wait_until(function()
+    posix.pause(0.1)
     local text = (http.get(self.gateway.status_port, "/metrics") or { body = "" }).body
-    return text:match('\nsluice_kafka_queued_records{cluster="main"} (%d+)') == "0"
+    local empty = text:match('\nsluice_kafka_queued_records{cluster="main"} (%d+)') == "0"
+    since = empty and (since or posix.now()) or nil
+    return since and posix.now() - since > 2.5 -- what workers count is told each second
   end, (self.options.message_timeout or self.options.timeout) / 1000 + 30, "an empty queue")
-  posix.pause(1.5) -- what workers count is told each second
 end
 
 -- ---- What became of it ----

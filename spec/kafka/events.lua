@@ -10,7 +10,7 @@ stream.__index = stream
 
 -- Opens `path`; a response that is no stream comes as a second value instead.
 function events.open(port, path, headers)
-  local client = assert(http.connect(port, { timeout = 20 }))
+  local client = assert(http.connect(port, { timeout = 40 })) -- more than the gateway takes to find the topic
   client:send((http.format({ path = path, headers = headers }, "127.0.0.1:" .. port)))
   local head = assert(client:read_head())
   if head.headers["content-type"] ~= "text/event-stream" then

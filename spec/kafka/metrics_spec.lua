@@ -23,7 +23,7 @@ describe("metrics of Kafka", function()
       main = { ["bootstrap.servers"] = shared.servers },
       timed = { ["bootstrap.servers"] = shared.servers },
       away = { ["bootstrap.servers"] = "127.0.0.1:1", ["queue.buffering.max.messages"] = 2,
-        ["message.timeout.ms"] = 1000 },
+        ["message.timeout.ms"] = 3000 },
     } }, plugins = { { name = "runs" }, { name = "prometheus" } }, routes = { { name = "all", paths = { "/" } } } },
       { plugins = { runs = RUNS }, workers = 2 })
   end)
@@ -57,7 +57,7 @@ describe("metrics of Kafka", function()
     process.wait_until(function()
       found = value(line)
       return found == wanted
-    end, 10, function() return line .. " " .. wanted .. ", found " .. tostring(found) end)
+    end, 20, function() return line .. " " .. wanted .. ", found " .. tostring(found) end)
   end
 
   it("count what was produced, by topic, of all workers", function()
@@ -133,7 +133,7 @@ describe("metrics of Kafka", function()
         if cluster.name == "main" then seen = cluster.seen end
       end
       return type(seen) == "table" and seen[1].state == "up"
-    end, 10, "brokers in status")
+    end, 30, "brokers in status")
     assert.same({ { id = 1, address = shared.servers, state = "up" } }, seen)
   end)
 end)

@@ -12,24 +12,27 @@ describe("a batch that the broker refuses", function()
 
   setup(function() shared = broker.shared() end)
 
-  before_each(function()
-    kafka = client.new()
-    -- Time for all of a spec's records to be of one batch.
-    assert(kafka:cluster("main", { ["bootstrap.servers"] = shared.servers, ["linger.ms"] = "50" }) == 0, kafka:why())
-  end)
+  before_each(function() kafka = client.new() end)
+
+  -- So many records are a batch: librdkafka waits for them, and no longer.
+  local function batches_of(count)
+    assert(kafka:cluster("main", { ["bootstrap.servers"] = shared.servers, ["linger.ms"] = "20000",
+      ["batch.num.messages"] = tostring(count) }) == 0, kafka:why())
+  end
 
   after_each(function() kafka:close() end)
 
   -- Produces the records, and gives the offset of each, or the name of its error.
   local function fates(records)
     local waiting, told = {}, {}
+    batches_of(#records)
     for i, record in ipairs(records) do
       local status, delivery = kafka:produce(record)
       assert.equal(C.BRIDGE_OK, status, kafka:why())
       waiting[i] = delivery
     end
     for i, delivery in ipairs(waiting) do
-      kafka:await("report " .. i, function() return delivery.done end, 30)
+      kafka:await("report " .. i, function() return delivery.done end)
       local result = delivery.result
       told[i] = result.status == C.BRIDGE_OK and tonumber(result.offset) or ffi.string(result.name)
     end
@@ -91,10 +94,11 @@ describe("a batch that the broker refuses", function()
     local topic, records = shared:topic(1, { ["max.message.bytes"] = 1000 }), {}
     for i = 1, 10 do records[i] = { topic = topic, value = i == 5 and ("x"):rep(3000) or "v" } end
     local waiting = {}
+    batches_of(#records)
     for i, record in ipairs(records) do waiting[i] = select(2, kafka:produce(record)) end
     assert.equal(0, kafka:cluster("main", { ["bootstrap.servers"] = shared.servers }))
     for i, delivery in ipairs(waiting) do
-      kafka:await("report " .. i, function() return delivery.done end, 30)
+      kafka:await("report " .. i, function() return delivery.done end)
       assert.equal(i == 5 and C.BRIDGE_FAILED or C.BRIDGE_OK, delivery.result.status)
     end
   end)

@@ -140,7 +140,7 @@ describe("kafka-rest with a real broker", function()
       assert.equal(4, larger.partitions_count)
       status = v3("DELETE", "/topics/rest-made")
       assert.equal(204, status)
-      process.wait_until(function() return v3("GET", "/topics/rest-made") == 404 end, 5, "its end")
+      process.wait_until(function() return v3("GET", "/topics/rest-made") == 404 end, 20, "its end")
       local _, gone = v3("GET", "/topics/rest-made")
       assert.equal(40403, gone.error_code)
     end)
@@ -213,7 +213,7 @@ describe("kafka-rest with a real broker", function()
       process.wait_until(function()
         entry = select(2, v3("GET", path .. "/log.cleaner.threads"))
         return entry.value == "2"
-      end, 5, "the change")
+      end, 20, "the change")
       assert.same({ "KafkaBrokerConfig", 1, "DYNAMIC_BROKER_CONFIG" }, { entry.kind, entry.broker_id, entry.source })
       local _, all = v3("GET", "/brokers/-/configs")
       local found = false
@@ -248,7 +248,7 @@ describe("kafka-rest with a real broker", function()
       process.wait_until(function()
         list = select(2, v3("GET", "/acls?principal=User%3Abob"))
         return #list.data == 1
-      end, 5, "the list")
+      end, 20, "the list")
       assert.same({ "KafkaAclList", "KafkaAcl", "User:bob", "DENY" },
         { list.kind, list.data[1].kind, list.data[1].principal, list.data[1].permission })
       local query = "?resource_type=TOPIC&pattern_type=ANY&operation=ANY&permission=ANY&principal=User%3Abob"
@@ -262,7 +262,7 @@ describe("kafka-rest with a real broker", function()
       assert.equal(201, (v3("POST", "/acls:batch", { data = { acl } })))
       process.wait_until(function()
         return #select(2, v3("DELETE", "/acls" .. query)).data == 1
-      end, 5, "the batch")
+      end, 20, "the batch")
     end)
 
     local function produce(topic, body, headers)
@@ -312,7 +312,7 @@ describe("kafka-rest with a real broker", function()
 
     it("tells entries while the body is still being sent", function()
       local topic = shared:topic()
-      local client = assert(net.connect("127.0.0.1", gw.port))
+      local client = assert(net.connect("127.0.0.1", gw.port, { timeout = gw.timeout }))
       client:send("POST /v3/clusters/" .. CLUSTER .. "/topics/" .. topic .. "/records HTTP/1.1\r\nHost: x\r\n"
         .. "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
       local function send(text)
@@ -469,7 +469,9 @@ describe("kafka-rest with a real broker", function()
         { records = { { value = "a" }, { value = ("x"):rep(5000) }, { value = "b", partition = 9 }, { value = "c" } } },
         { ["Content-Type"] = JSON })
       assert.equal(200, status)
-      assert.same({ 0, 1 }, { body.offsets[1].offset, body.offsets[4].offset })
+      local offsets = { body.offsets[1].offset, body.offsets[4].offset }
+      table.sort(offsets) -- of what the broker refused with another the good one may be sent again later
+      assert.same({ 0, 1 }, offsets)
       assert.same({ 50002, 50002, cjson.null }, { body.offsets[2].error_code, body.offsets[3].error_code,
         body.offsets[2].offset })
       assert.is_string(body.offsets[2].error)

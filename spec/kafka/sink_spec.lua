@@ -15,7 +15,7 @@ local CONFIG = [[
 _format_version: "3.0"
 gateway:
   kafka:
-    main: { bootstrap.servers: "%s", fetch.wait.max.ms: 20, reconnect.backoff.max.ms: 200, session.timeout.ms: 2000,
+    main: { bootstrap.servers: "%s", fetch.wait.max.ms: 20, reconnect.backoff.max.ms: 200, session.timeout.ms: %d,
       heartbeat.interval.ms: 200, message.timeout.ms: 60000 }
 services:
 - name: billing
@@ -40,9 +40,11 @@ local KEYS = 12
 
 describe("records on their way to a service", function()
   local kafka, topic, log, up, gateways, servers
+  -- Ms until the broker takes a member for dead: long where none is, so that a stop of the machine kills none.
+  local LIVES, DIES = 30000, 2000
 
   -- Notes what came, takes its time, and takes no "poison". While there is a gate beside the log, it
-  -- takes a hundred and no more, whichever come first.
+  -- takes a hundred and no more, whichever come first: what happens then happens in the middle.
   local function launch_service(port)
     up = upstream.start(function(request, connection)
       local headers = request.headers
@@ -63,8 +65,8 @@ describe("records on their way to a service", function()
     end, { port = port })
   end
 
-  local function start_gateway(workers, more)
-    local config = CONFIG:format(servers, up.port, topic, topic, log, topic) .. (more or "")
+  local function start_gateway(workers, session_ms, more)
+    local config = CONFIG:format(servers, session_ms, up.port, topic, topic, log, topic) .. (more or "")
     local gw = gateway.start(config, { workers = workers or 1 })
     gateways[#gateways + 1] = gw
     return gw
@@ -123,6 +125,13 @@ describe("records on their way to a service", function()
     end)
   end
 
+  -- Until the service takes no more.
+  local function await_gate()
+    process.wait_until(function() return #seen() >= 100 end, 30, function()
+      return "a hundred records; there are " .. #seen() .. ": " .. gateways[#gateways]:log()
+    end)
+  end
+
   -- The numbers of a key never skip one: each comes behind those before it, or again.
   local function assert_in_order(list)
     local last = {}
@@ -143,9 +152,9 @@ describe("records on their way to a service", function()
     after_each(close)
 
     it("arrive once and in order, shared by the workers of two gateways", function()
-      start_gateway(2)
+      start_gateway(2, LIVES)
       produce(1, 150)
-      start_gateway(1) -- the group shares anew while they are on their way
+      start_gateway(1, LIVES) -- the group shares anew while they are on their way
       produce(151, 300)
       await(300)
       local list = seen()
@@ -155,32 +164,34 @@ describe("records on their way to a service", function()
 
     it("arrive once although the gateway is asked to end in the middle", function()
       process.write_file(log .. ".gate", "")
-      local gw = start_gateway(2)
+      local gw = start_gateway(2, LIVES)
       produce(1, 360)
-      await(100)
+      await_gate()
       gw.process:signal(posix.SIGTERM)
-      gw:wait_log("draining", 10)
+      gw:wait_log("draining", 20)
       os.remove(log .. ".gate")
       gw.process:wait(20)
       assert.equal(0, gw:stop())
       gateways = {}
       local before = #seen()
       assert.is_true(before < 360, "it was not in the middle")
-      start_gateway(2)
+      start_gateway(2, LIVES)
       await(360)
       assert.equal(360, #seen())
       assert_in_order(seen())
     end)
 
     it("all arrive although the gateway is killed, twice at most what had not been committed", function()
-      local gw = start_gateway(2)
+      process.write_file(log .. ".gate", "")
+      local gw = start_gateway(2, DIES)
       produce(1, 360)
-      await(60)
+      await_gate()
       gw.process:signal(posix.SIGKILL)
       gw.process:wait(10)
       gw.process:forget()
       gateways = {}
-      start_gateway(2)
+      os.remove(log .. ".gate")
+      start_gateway(2, DIES)
       await(360)
       local list = seen()
       assert_in_order(list)
@@ -188,20 +199,24 @@ describe("records on their way to a service", function()
     end)
 
     it("all arrive although a worker is killed: the other one takes over", function()
-      local gw = start_gateway(2)
+      process.write_file(log .. ".gate", "")
+      local gw = start_gateway(2, DIES)
       produce(1, 360)
-      await(60)
+      await_gate()
       posix.kill(gw:workers()[1], posix.SIGKILL)
+      os.remove(log .. ".gate")
       await(360)
       assert_in_order(seen())
     end)
 
     it("all arrive although the service is killed, none becomes a dead letter", function()
-      local gw, port = start_gateway(2), up.port
+      process.write_file(log .. ".gate", "")
+      local gw, port = start_gateway(2, LIVES), up.port
       produce(1, 300)
-      await(50)
+      await_gate()
       up:kill()
-      gw:wait_log("the service is away", 10)
+      gw:wait_log("the service is away", 20)
+      os.remove(log .. ".gate")
       posix.pause(0.3)
       launch_service(port)
       await(300)
@@ -213,7 +228,7 @@ describe("records on their way to a service", function()
     end)
 
     it("become dead letters one by one, and the rest goes on", function()
-      start_gateway(1)
+      start_gateway(1, LIVES)
       produce(1, 24)
       kafka:send { topic = topic, key = "k1", value = "poison" }
       produce(25, 48)
@@ -224,16 +239,16 @@ describe("records on their way to a service", function()
     end)
 
     it("are counted, and what is left of them is known", function()
-      local gw = start_gateway(1)
+      local gw = start_gateway(1, LIVES)
       produce(1, 30)
       await(30)
       local line = "sluice_kafka_sink_records_total{group=\"" .. topic
         .. "\",service=\"billing\",outcome=\"delivered\"} 30"
-      process.wait_until(function() return http.get(gw.status_port, "/metrics").body:find(line, 1, true) end, 5, line)
+      process.wait_until(function() return http.get(gw.status_port, "/metrics").body:find(line, 1, true) end, 20, line)
       process.wait_until(function()
         local text = http.get(gw.status_port, "/metrics").body
         return select(2, text:gsub('sluice_kafka_sink_lag{group="' .. topic:gsub("%-", "%%-") .. '"[^\n]* 0\n', "")) > 0
-      end, 15, "the lag")
+      end, 20, "the lag")
       local _, out = gw:command("status", "--json")
       assert.equal(1, cjson.decode(out).worker.kafka[1].consumers)
     end)
@@ -267,7 +282,7 @@ describe("records on their way to a service", function()
     local own = broker.start()
     begin(own)
     local requests, replies = own:topic(1), own:topic(1)
-    local gw = start_gateway(2, ASK:format(requests, replies, requests, replies))
+    local gw = start_gateway(2, LIVES, ASK:format(requests, replies, requests, replies))
     local reader = kafka:open { topic = requests, from = client.C.KAFKA_EARLIEST }
     local before = ask(gw, "before")
     local ids = { id_of(reader, "before") }

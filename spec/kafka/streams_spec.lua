@@ -176,7 +176,9 @@ routes:
     gw:stop()
     local answers = {}
     for line in response.body:gmatch("[^\n]+") do answers[#answers + 1] = cjson.decode(line) end
-    assert.same({ 0, "MSG_SIZE_TOO_LARGE", 413, 1 },
-      { answers[1].offset, answers[2].code, answers[2].status, answers[3].offset })
+    assert.same({ "MSG_SIZE_TOO_LARGE", 413 }, { answers[2].code, answers[2].status })
+    local offsets = { answers[1].offset, answers[3].offset }
+    table.sort(offsets) -- of what the broker refused with another the good one may be sent again later
+    assert.same({ 0, 1 }, offsets)
   end)
 end)

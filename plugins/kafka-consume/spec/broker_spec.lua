@@ -130,7 +130,7 @@ describe("kafka-consume, at a broker", function()
     for i = 1, 6 do assert.is_true(seen["v" .. i]) end
     peer:send(cjson.encode { ack = { { partition = 0, offset = last[0] }, { partition = 1, offset = 0 } } })
     peer:close(1000)
-    assert.equal("close", (peer:receive(5)))
+    assert.equal("close", (peer:receive(20))) -- what was told is committed first
     peer:hang_up()
     peer = assert(websocket.connect(gw.port, "/work"))
     seen = {}
@@ -158,7 +158,7 @@ describe("kafka-consume, at a broker", function()
     process.wait_until(function() -- the member has left, and told how far it came
       local _, out = gw:command("status", "--json")
       return cjson.decode(out).worker.kafka[1].consumers == 0
-    end, 10, "the member to leave")
+    end, 20, "the member to leave")
     produce(4, 4)
     stream = open()
     text = ""
@@ -258,10 +258,12 @@ describe("kafka-consume, at a broker", function()
     transactions.write(shared.servers, topic, 0, { "never" }, "abort")
     -- Not at once, for the broker writes the marks behind the producer's back; without waiting for a record at the end,
     -- which each answer would do for ten seconds.
+    local response
     process.wait_until(function()
-      local response = gw:get("/poll?partition=0&offset=0")
-      assert.same({ "one", "two" }, values(response))
-      return response.headers.link:find("offset=5", 1, true)
-    end, 8, "the end")
+      local began = posix.now()
+      response = gw:get("/poll?partition=0&offset=0")
+      return response.headers.link:find("offset=5", 1, true) and posix.now() - began < 9
+    end, 30, function() return "the end: " .. response.headers.link .. " " .. response.body end)
+    assert.same({ "one", "two" }, values(response))
   end)
 end)
