@@ -48,8 +48,11 @@ function stream:next(seconds)
       self.comments = self.comments + 1
     else
       if posix.now() > deadline then return nil, "timeout" end
-      local line, why = self.client.socket:receive_line(math.max(deadline - posix.now(), 0.01))
-      if not line then return nil, why end
+      local line, why, partial = self.client.socket:receive_line(math.max(deadline - posix.now(), 0.01))
+      if not line then
+        self.client.socket:unread(partial)
+        return nil, why
+      end
       local size = tonumber(line:match("^%x+"), 16)
       if size == 0 then return nil, "end" end
       self.text = self.text .. assert(self.client.socket:receive_exact(size + 2)):sub(1, -3)

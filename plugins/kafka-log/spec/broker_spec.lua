@@ -80,12 +80,12 @@ describe("kafka-log and a cluster", function()
     local seen = {}
     for i = 1, 11 do seen[i] = cjson.decode(kafka:read(reader)).request.querystring.n end
     assert.same({ "1", "2", "4", "5", "6", "7", "8", "9", "10", "11", "12" }, seen)
-    assert.matches("lines=1", gw:wait_log("log lines dropped"), 1, true)
+    assert.matches("lines=1", gw:wait_log("log lines dropped", 20), 1, true)
     C.kafka_reader_free(reader)
   end)
 
   it("drops and counts what there is no room for while the cluster is away, and holds nobody up", function()
     for _ = 1, 20 do assert.equal(418, gw:get("/dropped").status) end
-    assert.matches("the queue is full", gw:wait_log("log entries dropped"), 1, true)
+    assert.matches("the queue is full", gw:wait_log("log entries dropped", 20), 1, true)
   end)
 end)
