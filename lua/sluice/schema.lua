@@ -9,14 +9,16 @@ local words = require "sluice.schema.words"
 
 local schema = {}
 
--- Attributes that a field may have; those that only describe are kept for the tools that draw forms.
+-- Attributes that a field may have; those that only describe are kept for the tools that draw forms. Sluice's own is
+-- `names = "kafka"`: the text names a cluster of gateway.kafka.
 local known_attributes = {}
 for name in ([[type required default elements keys values fields entity_checks shorthand_fields reference
   eq ne len_eq len_min len_max between gt one_of not_one_of starts_with match not_match match_none match_all match_any
   is_regex uuid timestamp contains mutually_exclusive_subsets custom_validator err expected
   description about referenceable encrypted deprecation auto unique indexed abstract immutable legacy nilable hostname
   json_schema transformations func translate_backwards translate_backwards_with on_delete cache_key
-  unique_across_ws subschema_key tolerated id transient unevaluated_properties]]):gmatch("%S+") do
+  unique_across_ws subschema_key tolerated id transient unevaluated_properties
+  names]]):gmatch("%S+") do
   known_attributes[name] = true
 end
 
@@ -228,6 +230,14 @@ end
 function schema.plugin_field(normal, name)
   for _, entry in ipairs(normal.fields) do
     if entry[name] then return entry[name] end
+  end
+end
+
+-- The name of the configuration's field that names a cluster of gateway.kafka, or nil.
+function schema.cluster_field(normal)
+  for _, entry in ipairs(config_of(normal).fields) do
+    local name, field = next(entry)
+    if field.names == "kafka" then return name end
   end
 end
 

@@ -33,8 +33,21 @@ local fallback = { type = "record", about = "what a client gets while the circui
   end } },
 } }
 
+-- Names must lead somewhere.
+local function prepare(config, files)
+  local given = config.fallback or {}
+  for kind, collection in pairs { service = "services", upstream = "upstreams" } do
+    local name = given[kind]
+    if name and not files.has(collection, name) then
+      return { field = "fallback." .. kind, found = ("%q"):format(name),
+        expected = ("the name of %s %s in the configuration"):format(kind == "service" and "a" or "an", kind) }
+    end
+  end
+end
+
 return {
   name = "circuit-breaker",
+  prepare = prepare,
   fields = {
     { protocols = { type = "set", default = PROTOCOLS, elements = { type = "string", one_of = PROTOCOLS } } },
     { config = { type = "record", required = true, fields = {

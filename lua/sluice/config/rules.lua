@@ -298,6 +298,23 @@ local function check_anonymous(loader, entry, normal)
       names_of(consumers.by_field.username))) })
 end
 
+-- A plugin of Kafka may name a cluster, which has to be there. Without one, and without brokers of its own, it is
+-- valid, since Kong says so, and of no use.
+local function check_cluster(loader, entry, normal)
+  local field, config = schema.cluster_field(normal), entry.record.config
+  if not field then return end
+  local clusters, name = loader.gateway and loader.gateway.kafka or {}, config[field]
+  if name and not clusters[name] then
+    local known = names_of(clusters)
+    table.sort(known)
+    local there = known[1] and words.alternatives(known) or "there is none"
+    return note(loader, entry, { "config", field }, "a cluster of gateway.kafka (" .. there .. ")", words.value(name))
+  end
+  if name or config.bootstrap_servers or clusters.main then return end
+  errors.warn(loader.errors, { entry = entry, keys = { "config", field },
+    message = "it stands for main, and gateway.kafka has no cluster main; nor are there bootstrap_servers" })
+end
+
 -- A name in a configuration is relative to the folder of the file that it stands in.
 local function prepare(loader, entry, normal)
   local base = entry.source.base or loader.base
@@ -348,6 +365,7 @@ local function check_plugin(loader, entry)
   if config then check_condition(loader, entry, found.plugin) end
   ordering.check(loader, entry)
   if config then check_anonymous(loader, entry, found.schema) end
+  if config then check_cluster(loader, entry, found.schema) end
 end
 
 -- ---- All ------------------------------------------------------------------------------------------------------------

@@ -91,7 +91,8 @@ end
 ---@return table
 function kafka_conf.schema(options)
   local fields = {
-    cluster = { type = "string", about = "a cluster of gateway.kafka; `main` without `bootstrap_servers`" },
+    cluster = { type = "string", names = "kafka",
+      about = "a cluster of gateway.kafka; `main` without `bootstrap_servers`" },
     cluster_name = { type = "string", about = "accepted, has no effect: equal settings share a client" },
     bootstrap_servers = servers(),
     authentication = authentication(options.consumer),

@@ -242,15 +242,6 @@ describe("circuit-breaker", function()
       assert.equal("spare /static/x", gateway:get("/x").body)
     end)
 
-    it("answers with the error where the fallback is not there", function()
-      for _, fallback in ipairs { { upstream = "nowhere" }, { service = "nowhere" } } do
-        start { fallback = fallback }
-        open()
-        assert.equal(503, gateway:get("/").status)
-        assert.equal(1, #gateway:log("no fallback"))
-      end
-    end)
-
     it("stays so when the configuration is loaded anew", function()
       start()
       open()
@@ -414,6 +405,15 @@ describe("circuit-breaker", function()
     for _, to in ipairs { "open", "half-open", "closed" } do
       assert.equal(1, metric(('sluice_circuit_breaker_transitions_total{kind="service",name="orders",to="%s"}')
         :format(to)))
+    end
+  end)
+
+  it("refuses a fallback that leads nowhere", function()
+    for kind, article in pairs { upstream = "an", service = "a" } do
+      local config = { fallback = { [kind] = "nowhere" } }
+      local _, err = spec.check { plugins = { { name = "circuit-breaker", config = config } } }
+      assert.matches(("config.fallback.%s: expected the name of %s %s in the configuration, found \"nowhere\"")
+        :format(kind, article, kind), err, 1, true)
     end
   end)
 

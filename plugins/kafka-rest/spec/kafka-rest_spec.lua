@@ -101,14 +101,11 @@ describe("kafka-rest", function()
     assert.equal(413, response.status)
   end)
 
-  it("says that there is no such cluster", function()
-    start { cluster = "elsewhere" }
-    assert.equal(503, post("/topics/orders", '{"records":[{"value":1}]}').status)
-  end)
-
   it("refuses options that are none", function()
     local _, err = spec.check { plugins = { { name = "kafka-rest", config = { operations = { "dance" } } } } }
     assert.matches("config.operations", err, 1, true)
+    _, err = spec.check { plugins = { { name = "kafka-rest", config = { cluster = "elsewhere" } } } }
+    assert.matches("config.cluster: expected a cluster of gateway.kafka (there is none)", err, 1, true)
     _, err = spec.check { plugins = { { name = "kafka-rest", config = { prefix = "kafka" } } } }
     assert.matches("config.prefix", err, 1, true)
     _, err = spec.check { plugins = { { name = "kafka-rest", config = { advertised_url = "ftp://x" } } } }

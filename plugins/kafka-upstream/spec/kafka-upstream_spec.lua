@@ -30,8 +30,6 @@ routes:
     cluster: away, topic: t, value: body, timeout: 100 } }] }
 - { name: full, paths: [/full], plugins: [{ name: kafka-upstream, config: {
     cluster: full, topic: t, value: body, wait: false } }] }
-- { name: nowhere, paths: [/nowhere], plugins: [{ name: kafka-upstream, config: {
-    cluster: nowhere, topic: t } }] }
 ]]
 
 describe("kafka-upstream", function()
@@ -160,12 +158,6 @@ describe("kafka-upstream", function()
     assert.equal(503, response.status)
     assert.equal("full", answer.code)
     assert.equal("1", response.headers["retry-after"])
-  end)
-
-  it("answers 503 for a cluster that the configuration does not have", function()
-    local response, answer = post("/nowhere", "x")
-    assert.equal(503, response.status)
-    assert.matches("nowhere", answer.error, 1, true)
   end)
 
   it("calls no service and answers HEAD and GET too, with an empty body", function()

@@ -166,6 +166,25 @@ routes: [{name: r, paths: [/]}]
       true)
   end)
 
+  it("name a Kafka cluster that is there, and are warned of when they need one that is not", function()
+    local err = loading.error [[
+gateway: {kafka: {east: {bootstrap.servers: a}, west: {bootstrap.servers: b}}}
+plugins: [{name: events, config: {cluster: north}}]
+]]
+    assert.matches('config.cluster: expected a cluster of gateway.kafka (east or west), found "north"', err, 1, true)
+    local loaded = loading.good [[
+gateway: {kafka: {east: {bootstrap.servers: a}}}
+routes: [{name: a, paths: [/a]}, {name: b, paths: [/b]}]
+plugins:
+- {name: events}
+- {name: events, route: a, config: {cluster: east}}
+- {name: events, route: b, config: {bootstrap_servers: [{host: a, port: 9092}]}}
+]]
+    assert.equal(1, #loaded.warnings)
+    assert.matches("plugins%[0%].*config.cluster: it stands for main, and gateway.kafka has no cluster main",
+      loaded.warnings[1].text)
+  end)
+
   it("let the life of a key begin when it was made, or now", function()
     local before = os.time()
     local loaded = loading.good [[

@@ -7,6 +7,7 @@ local loading = {}
 
 loading.schemas = {
   hello = { greeting = { type = "string", default = "hello", len_max = 64 } },
+  events = require("sluice.kafka.conf").schema {},
   ["key-auth"] = { name = "key-auth", fields = {
     { consumer = { type = "foreign", reference = "consumers", eq = require("cjson").null } },
     { protocols = { type = "set", default = { "http", "https" }, elements = { type = "string", one_of = { "http",
