@@ -623,6 +623,24 @@ int bridge_body_gather(struct worker *worker, double handle) {
   return BRIDGE_OK;
 }
 
+int bridge_forwarded_set(struct worker *worker, double handle, int which, const char *value, uint32_t len) {
+  struct exchange *exchange = exchange_find(worker, handle);
+  if (!exchange) return BRIDGE_STALE;
+  struct slice text = {value, value ? len : 0};
+  if (which < 0 || which >= FORWARDED_COUNT || !headers_value_is_valid(text)) return BRIDGE_INVALID;
+  if (exchange->state > EXCHANGE_ACCESS) return exchange_is_over(exchange) ? BRIDGE_OK : BRIDGE_LATE;
+  if (value) text = arena_copy(&exchange->arena, value, len);
+  if (value && !text.data) return BRIDGE_FULL;
+  if (!exchange->forwarded) {
+    exchange->forwarded = arena_alloc(&exchange->arena, sizeof *exchange->forwarded);
+    if (!exchange->forwarded) return BRIDGE_FULL;
+    *exchange->forwarded = (struct forwarded_choice){0};
+  }
+  exchange->forwarded->set |= 1u << which;
+  exchange->forwarded->values[which] = text;
+  return BRIDGE_OK;
+}
+
 int bridge_request_identity(struct worker *worker, double handle) {
   struct exchange *exchange = exchange_find(worker, handle);
   if (!exchange) return BRIDGE_STALE;

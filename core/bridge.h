@@ -166,6 +166,19 @@ int bridge_header_add(struct worker *worker, double exchange, int message, const
 int bridge_header_clear(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
 // The same, and every field whose name a service may take for that one, such as X_Y for X-Y.
 int bridge_header_clear_alike(struct worker *worker, double exchange, int message, const char *name, uint32_t name_len);
+// What the service is told of the client in the fields that the gateway writes itself: this in place of its own; NULL:
+// nothing. What plugins see of the client stays as it is.
+enum forwarded {
+  FORWARDED_FOR,
+  FORWARDED_REAL_IP,
+  FORWARDED_PROTO,
+  FORWARDED_HOST,
+  FORWARDED_PORT,
+  FORWARDED_PATH,
+  FORWARDED_PREFIX,
+  FORWARDED_COUNT
+};
+int bridge_forwarded_set(struct worker *worker, double exchange, int which, const char *value, uint32_t len);
 // Takes out of the request every field that a service may take for an identity the gateway vouches for (Kong's
 // X-Consumer-*, X-Credential-*, X-Anonymous-Consumer, X-Authenticated-*), in any spelling, and out of its trailers.
 int bridge_identity_clear(struct worker *worker, double exchange);
@@ -996,7 +1009,8 @@ void bridge_regex_free(struct regex *regex);
 struct regex_scratch *bridge_regex_scratch_new(uint32_t groups); // NULL without memory
 void bridge_regex_scratch_free(struct regex_scratch *scratch);
 // How many spans are known (1: the whole match, then its groups); 0: no match; negative: given up at a limit.
-int bridge_regex_match(const struct regex *regex, const char *subject, uint32_t len, struct regex_scratch *scratch);
+int bridge_regex_match(const struct regex *regex, const char *subject, uint32_t len, uint32_t from,
+                       struct regex_scratch *scratch);
 // Where span `index` begins and ends; UINT32_MAX: the group took no part.
 void bridge_regex_span(const struct regex_scratch *scratch, uint32_t index, uint32_t *from, uint32_t *to);
 uint32_t bridge_regex_groups(const struct regex *regex);

@@ -32,8 +32,9 @@ void bridge_regex_scratch_free(struct regex_scratch *scratch) {
   regex_scratch_free(scratch);
 }
 
-int bridge_regex_match(const struct regex *regex, const char *subject, uint32_t len, struct regex_scratch *scratch) {
-  return regex_match(regex, (struct slice){subject, len}, scratch);
+int bridge_regex_match(const struct regex *regex, const char *subject, uint32_t len, uint32_t from,
+                       struct regex_scratch *scratch) {
+  return from <= len ? regex_match_from(regex, (struct slice){subject, len}, from, scratch) : 0;
 }
 
 void bridge_regex_span(const struct regex_scratch *scratch, uint32_t index, uint32_t *from, uint32_t *to) {

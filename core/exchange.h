@@ -85,6 +85,12 @@ struct peer {
 
 struct endpoint;
 
+// What plugins have the fields about the client say.
+struct forwarded_choice {
+  uint32_t set; // bits of enum forwarded
+  struct slice values[FORWARDED_COUNT];
+};
+
 struct exchange {
   struct worker *worker;
   struct exchange *spare; // next of those that ended
@@ -159,9 +165,10 @@ struct exchange {
   struct slice service_method, service_path, service_query, service_host;
   struct slice host_field; // Host, when a plugin has set it
   uint16_t service_port;
-  int8_t service_tls;            // -1: as the service says
-  struct tls_choice *tls_choice; // of plugins; NULL: as the service says
-  struct upstream *upstream;     // chosen by a plugin, else the service's
+  int8_t service_tls;                 // -1: as the service says
+  struct tls_choice *tls_choice;      // of plugins; NULL: as the service says
+  struct forwarded_choice *forwarded; // of plugins, in the arena; NULL: all as the gateway says
+  struct upstream *upstream;          // chosen by a plugin, else the service's
   uint32_t connect_timeout_ms, send_timeout_ms, read_timeout_ms, retries;
   struct try *try;
   struct lease *leases;        // that it holds, the latest first

@@ -183,7 +183,8 @@ double bridge_cache_renew(struct worker *worker, double handle) {
   if (!from || exchange_is_over(from) || !from->caching || !from->caching->found) return (double)NAN;
   struct slice method = from->request.method;
   if (!slice_equal(method, SLICE("GET")) && !slice_equal(method, SLICE("HEAD"))) return (double)NAN;
-  if (from->tls_choice || from->service_method.data || !exchange_flight_is_free(from)) return (double)NAN;
+  if (from->tls_choice || from->forwarded || from->service_method.data || !exchange_flight_is_free(from))
+    return (double)NAN;
   struct exchange *exchange = exchange_of_nobody(from);
   if (!exchange) return (double)NAN;
   exchange_move(exchange, EXCHANGE_REWRITE);

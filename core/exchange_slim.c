@@ -87,6 +87,7 @@ static void drop_unused(struct exchange *exchange) {
   exchange->told_timeout = NULL;
   exchange_drop_copy(exchange);
   exchange->tls_choice = NULL;
+  exchange->forwarded = NULL;
   buffer_clear(&exchange->replay);
   buffer_clear(&exchange->answer);
   if (exchange->request_body.bytes == 0) buffer_clear(&exchange->request_body);

@@ -192,15 +192,37 @@ static void put_list(struct head *head, const struct exchange *exchange, enum fi
   end_field(head, name, value);
 }
 
+static const struct slice forwarded_names[FORWARDED_COUNT] = {
+    [FORWARDED_FOR] = SLICE("X-Forwarded-For"),       [FORWARDED_REAL_IP] = SLICE("X-Real-IP"),
+    [FORWARDED_PROTO] = SLICE("X-Forwarded-Proto"),   [FORWARDED_HOST] = SLICE("X-Forwarded-Host"),
+    [FORWARDED_PORT] = SLICE("X-Forwarded-Port"),     [FORWARDED_PATH] = SLICE("X-Forwarded-Path"),
+    [FORWARDED_PREFIX] = SLICE("X-Forwarded-Prefix"),
+};
+
+static void put_own_forwarded(struct head *head, const struct exchange *exchange, enum forwarded which) {
+  struct slice name = forwarded_names[which], value = {NULL, 0};
+  switch (which) {
+  case FORWARDED_FOR: put_list(head, exchange, FIELD_X_FORWARDED_FOR, name, slice_of(exchange->peer.client_ip)); return;
+  case FORWARDED_PORT: put_number(head, name, forward_port(exchange)); return;
+  case FORWARDED_REAL_IP: value = forward_ip(exchange); break;
+  case FORWARDED_PROTO: value = forward_scheme(exchange); break;
+  case FORWARDED_HOST: value = forward_host(exchange); break;
+  case FORWARDED_PATH: value = forward_path(exchange); break;
+  case FORWARDED_PREFIX: value = forward_prefix(exchange); break;
+  case FORWARDED_COUNT: break;
+  }
+  if (value.len || which == FORWARDED_REAL_IP || which == FORWARDED_PROTO || which == FORWARDED_PATH)
+    put_field(head, name, value);
+}
+
 static void put_forwarded(struct head *head, const struct exchange *exchange) {
-  struct slice host = forward_host(exchange), prefix = forward_prefix(exchange);
-  put_list(head, exchange, FIELD_X_FORWARDED_FOR, SLICE("X-Forwarded-For"), slice_of(exchange->peer.client_ip));
-  put_field(head, SLICE("X-Real-IP"), forward_ip(exchange));
-  put_field(head, SLICE("X-Forwarded-Proto"), forward_scheme(exchange));
-  if (host.len) put_field(head, SLICE("X-Forwarded-Host"), host);
-  put_number(head, SLICE("X-Forwarded-Port"), forward_port(exchange));
-  put_field(head, SLICE("X-Forwarded-Path"), forward_path(exchange));
-  if (prefix.len) put_field(head, SLICE("X-Forwarded-Prefix"), prefix);
+  const struct forwarded_choice *choice = exchange->forwarded;
+  for (enum forwarded which = 0; which < FORWARDED_COUNT; which++) {
+    if (!choice || !((choice->set >> which) & 1))
+      put_own_forwarded(head, exchange, which);
+    else if (choice->values[which].data)
+      put_field(head, forwarded_names[which], choice->values[which]);
+  }
 }
 
 bool forward_passes_upgrade(const struct exchange *exchange) {
@@ -239,6 +261,7 @@ static size_t head_bound(const struct exchange *exchange, struct slice path, str
                  exchange->raw_path.len + exchange->path.len + exchange->host.len;
   for (uint32_t i = 0; i < exchange->request.headers.count; i++)
     bound += exchange->request.headers.fields[i].name.len + exchange->request.headers.fields[i].value.len + 8;
+  for (uint32_t i = 0; exchange->forwarded && i < FORWARDED_COUNT; i++) bound += exchange->forwarded->values[i].len;
   return bound;
 }
 

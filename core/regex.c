@@ -107,8 +107,12 @@ void regex_scratch_free(struct regex_scratch *scratch) {
 }
 
 int regex_match(const struct regex *regex, struct slice subject, struct regex_scratch *scratch) {
+  return regex_match_from(regex, subject, 0, scratch);
+}
+
+int regex_match_from(const struct regex *regex, struct slice subject, uint32_t from, struct regex_scratch *scratch) {
   PCRE2_SPTR text = (PCRE2_SPTR)(subject.data ? subject.data : "");
-  int count = pcre2_match(regex->code, text, subject.len, 0, 0, scratch->data, scratch->limits);
+  int count = pcre2_match(regex->code, text, subject.len, from, 0, scratch->data, scratch->limits);
   if (count > 0) return count;
   // 0: it matched, with more groups than the scratch keeps.
   if (count == 0) return (int)pcre2_get_ovector_count(scratch->data);

@@ -32,6 +32,7 @@ void regex_scratch_free(struct regex_scratch *scratch);
 // The number of spans kept (1: the whole match, then its groups), REGEX_NO_MATCH, or REGEX_OVERRUN when a limit was
 // passed and it is not known whether the subject matches.
 int regex_match(const struct regex *regex, struct slice subject, struct regex_scratch *scratch);
+int regex_match_from(const struct regex *regex, struct slice subject, uint32_t from, struct regex_scratch *scratch);
 // Where span `index` (0: the whole match) of the last match begins and ends; both UINT32_MAX: it took no part.
 void regex_span(const struct regex_scratch *scratch, uint32_t index, uint32_t *from, uint32_t *to);
 

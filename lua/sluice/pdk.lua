@@ -1,11 +1,13 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Kong's globals `kong` and `ngx`, for code that stands in a configuration: what was written for Kong runs as it is.
--- Functions of `kong` are the methods of the exchange at hand, so they say and refuse what those do; of `ngx` there is
--- what is no matter of nginx. What has no counterpart is an error.
+-- Functions of `kong` are the methods of the exchange at hand, so they say and refuse what those do; `ngx` is of
+-- sluice.pdk_ngx. What has no counterpart is an error.
 
 local error, pairs, rawset, select, setmetatable, tostring, type =
   error, pairs, rawset, select, setmetatable, tostring, type
-local concat, floor = table.concat, math.floor
+local concat = table.concat
+
+local pdk_ngx = require "sluice.pdk_ngx"
 
 local pdk = {}
 
@@ -118,33 +120,13 @@ function pdk.kong(require, at_hand)
   return closed(kong, "kong", function(field) return field == "version" and sluice.node.get_version() or nil end)
 end
 
--- Levels of ngx.log, from 0.
-local LEVELS = { [0] = "emerg", "emerg", "alert", "crit", "err", "warn", "notice", "info", "debug" }
-local LEVEL_NAMES = { STDERR = 0, EMERG = 1, ALERT = 2, CRIT = 3, ERR = 4, WARN = 5, NOTICE = 6, INFO = 7, DEBUG = 8 }
-
 ---@param require fun(name: string): any the plugin's own
 ---@param at_hand fun(): sluice.exchange|nil
 ---@return table
 function pdk.ngx(require, at_hand)
-  local sluice = require "sluice"
-  local crypto, log, query, time = sluice.crypto, sluice.log, sluice.query, sluice.time
-  local ngx = {
-    null = require("cjson").null,
-    log = function(level, ...)
-      local name = LEVELS[level] or error("ngx.log: level must be one such as ngx.ERR", 2)
-      log[name](...)
-    end,
-    now = time.now,
-    time = function() return floor(time.now()) end,
-    encode_base64 = crypto.base64_encode, decode_base64 = crypto.base64_decode,
-    escape_uri = query.escape, unescape_uri = query.unescape,
-    encode_args = query.encode, decode_args = query.decode,
-    md5 = function(text) return crypto.hex(crypto.digest("md5", text)) end,
-    sha1_bin = function(text) return crypto.digest("sha1", text) end,
-    hmac_sha1 = function(key, text) return crypto.hmac("sha1", key, text) end,
-  }
-  for name, level in pairs(LEVEL_NAMES) do ngx[name] = level end
-  return closed(ngx, "ngx", function(field) return field == "ctx" and exchange_of(at_hand).ctx or nil end)
+  return pdk_ngx.new(require "sluice", function()
+    return at_hand() or error("ngx: no exchange is at hand", 4)
+  end)
 end
 
 return pdk

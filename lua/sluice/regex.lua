@@ -25,9 +25,15 @@ local names = setmetatable({}, { __mode = "k" })    -- by object: group numbers 
 local from, to = ffi.new("uint32_t[1]"), ffi.new("uint32_t[1]")
 local scratch
 
-local function match(object, subject)
+local function match(object, subject, init)
   scratch = scratch or ffi.gc(C.bridge_regex_scratch_new(GROUPS), C.bridge_regex_scratch_free)
-  return C.bridge_regex_match(compiled[object], subject, #subject, scratch)
+  return C.bridge_regex_match(compiled[object], subject, #subject, init and init - 1 or 0, scratch)
+end
+
+local function check_init(name, init)
+  if init ~= nil and (type(init) ~= "number" or init < 1 or init % 1 ~= 0) then
+    check.fail(name, "init must be an integer of at least 1")
+  end
 end
 
 local function span(index)
@@ -49,27 +55,33 @@ end
 
 -- Where the first match begins and ends.
 ---@param subject string
+---@param init? integer where to look from; what stands before it is seen by lookbehind and anchors
 ---@return integer|nil from
 ---@return integer|nil to
-function Regex:find(subject)
+function Regex:find(subject, init)
   check.string("regex:find", "subject", subject)
-  if match(self, subject) <= 0 then return nil end
+  check_init("regex:find", init)
+  if match(self, subject, init) <= 0 then return nil end
   return span(0)
 end
 
 -- The texts of the first match: the whole as [0], groups by number and name (false: took no part).
 ---@param subject string
+---@param init? integer where to look from
 ---@return table<integer|string, string|false>|nil
-function Regex:match(subject)
+---@return integer|nil from where the match begins
+---@return integer|nil to where it ends
+function Regex:match(subject, init)
   check.string("regex:match", "subject", subject)
-  if match(self, subject) <= 0 then return nil end
+  check_init("regex:match", init)
+  if match(self, subject, init) <= 0 then return nil end
   local found = {}
   for index = 0, math.min(C.bridge_regex_groups(compiled[self]), GROUPS) do
     local first, last = span(index)
     found[index] = first and sub(subject, first, last) or false
   end
   for name, index in pairs(names[self]) do found[name] = found[index] end
-  return found
+  return found, span(0)
 end
 
 local function names_of(pointer)

@@ -5,6 +5,7 @@
 -- handle, a number, so an exchange kept for too long gives an error and never a crash.
 
 local core = require "sluice.api.core"
+local phases = require "sluice.phases"
 local request = require "sluice.api.request"
 local response = require "sluice.api.response"
 local service = require "sluice.api.service"
@@ -38,19 +39,21 @@ function methods:serialize()
   return (serializer.serialize(self))
 end
 
+local MEASURED = phases.mask("heads", "body_filter", "response", "log", "log (stream)")
+
 local function ms(handle, what)
   local us = core.number(handle, what)
   return us and us / 1000
 end
 
--- How long the exchange took, in milliseconds: all in all, in the gateway, until the service's response began, and
--- while it came; the last two are nil when no service answered.
+-- How long the exchange took, or has taken so far, in milliseconds: all in all, in the gateway, until the service's
+-- response began, and while it came; the last two are nil when no service answered.
 ---@return number whole
 ---@return number in_gateway
 ---@return number|nil to_service
 ---@return number|nil receiving
 function methods:get_latencies()
-  core.check_phase(serializer.PHASES, self.handle, "exchange:get_latencies")
+  core.check_phase(MEASURED, self.handle, "exchange:get_latencies")
   local handle = self.handle
   return ms(handle, E.NUMBER_ELAPSED_US), ms(handle, E.NUMBER_GATEWAY_US), ms(handle, E.NUMBER_SERVICE_US),
     ms(handle, E.NUMBER_RECEIVE_US)

@@ -125,6 +125,15 @@ function methods:set_timeouts(connect_timeout, write_timeout, read_timeout)
   core.set_number(self.handle, E.NUMBER_READ_TIMEOUT_MS, read_timeout, name)
 end
 
+---@return integer connect_timeout milliseconds, as is the rest
+---@return integer write_timeout
+---@return integer read_timeout
+function methods:get_timeouts()
+  local handle = self.handle
+  return core.number(handle, E.NUMBER_CONNECT_TIMEOUT_MS) or 0, core.number(handle, E.NUMBER_SEND_TIMEOUT_MS) or 0,
+    core.number(handle, E.NUMBER_READ_TIMEOUT_MS) or 0
+end
+
 -- What has been tried so far, as Kong logs it: those that failed say how ("failed": not reached, or broken; "next": it
 -- answered that it cannot serve), with the status that the client would have been told.
 ---@return { ip: string?, port: integer?, balancer_start: number, state: string?, code: integer? }[]

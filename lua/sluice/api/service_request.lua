@@ -139,6 +139,27 @@ function Request:set_headers(headers)
   must(fields.set_all(self.handle, MESSAGE_REQUEST, headers), "exchange.service.request:set_headers")
 end
 
+local FORWARDED = { ["x-forwarded-for"] = E.FORWARDED_FOR, ["x-real-ip"] = E.FORWARDED_REAL_IP,
+  ["x-forwarded-proto"] = E.FORWARDED_PROTO, ["x-forwarded-host"] = E.FORWARDED_HOST,
+  ["x-forwarded-port"] = E.FORWARDED_PORT, ["x-forwarded-path"] = E.FORWARDED_PATH,
+  ["x-forwarded-prefix"] = E.FORWARDED_PREFIX }
+
+-- What the service is told of the client in a field that the gateway writes itself: X-Real-IP or X-Forwarded-For,
+-- -Proto, -Host, -Port, -Path, -Prefix. What plugins see of the client stays as it is.
+---@param name string
+---@param value string|nil nil: the field is not sent
+function Request:set_forwarded(name, value)
+  check_phase(EARLY, self.handle, "exchange.service.request:set_forwarded")
+  check.string("exchange.service.request:set_forwarded", "name", name)
+  check.string_or_nil("exchange.service.request:set_forwarded", "value", value)
+  local which = FORWARDED[name:lower()]
+  if not which then
+    check.fail("exchange.service.request:set_forwarded", ("%q is no field of the gateway's own"):format(name))
+  end
+  must(C.bridge_forwarded_set(worker, self.handle, which, value, value and #value or 0),
+    "exchange.service.request:set_forwarded")
+end
+
 -- Takes the place of the request's body; Content-Length follows.
 ---@param body string
 function Request:set_raw_body(body)

@@ -98,8 +98,8 @@ describe("pre-function, with Kong's global", function()
   end)
 
   it("says what is not there", function()
-    for _, name in ipairs { "kong.db", "ngx.var" } do
-      local gateway = with { access = { "\nlocal row = " .. name .. ".consumers" } }
+    for _, name in ipairs { "kong.db", "ngx.shared", "ngx.var.nginx_version" } do
+      local gateway = with { access = { "\nlocal row = " .. name .. " .. ''" } }
       assert.equal(500, gateway:get("/").status)
       assert.equal(1, #gateway:log("pre%-function.access%[1%]:2.*there is no " .. name .. " here"))
     end
