@@ -401,6 +401,7 @@ int dns_ask_open(struct dns *dns, const struct dns_options *options, struct erro
                                 .sock_state_cb = on_socket_state,
                                 .sock_state_cb_data = dns};
   ev_init(&dns->timer, on_timer);
+  ev_set_priority(&dns->timer, EV_MINPRI); // behind what has come to the sockets
   dns->timer.data = dns;
   dns->hosts_path = strdup(options->hosts_file ? options->hosts_file : "/etc/hosts");
   if (!dns->hosts_path) return error_set(error, ERROR_MEMORY, "no memory for DNS");

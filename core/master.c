@@ -543,6 +543,7 @@ static void master_watch(struct master *master) {
   ev_io_init(&master->signalled, on_signalled, master->signals, EV_READ);
   ev_timer_init(&master->rotate, on_rotate, TICKET_ROTATE_S, TICKET_ROTATE_S);
   ev_timer_init(&master->status_wait, on_status_wait, 0, 0);
+  ev_set_priority(&master->status_wait, EV_MINPRI); // behind the answer that may lie there
   ev_timer_init(&master->profile_wait, on_profile_wait, 0, 0);
   master->signalled.data = master->rotate.data = master->status_wait.data = master->profile_wait.data = master;
   ev_io_start(ev, &master->signalled);

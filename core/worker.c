@@ -52,6 +52,7 @@ enum {
   STORE_BYTES = 1 << 30,
   COUNTER_SLOTS = 1 << 14,
   RECENT_US = 1000000, // of the longest recent turn of the loop
+  LATE_US = 20000,     // past their time, timers have waited for a worker that stood still
   COUNTER_TEXT = 1 << 20,
   ENDPOINT_SLOTS = 1 << 10,
   TOUCH_PULSES = 60,
@@ -273,12 +274,19 @@ static void on_pulse(struct timer *timer) {
   if (++worker->pulses % TOUCH_PULSES == 0) balance_touch(worker);
 }
 
+// Behind what sockets have in the same turn (its priority is the least): where this worker was busy or stopped for
+// longer than somebody had time to answer, the answer may lie there. A signal wakes it without a look at them, so one that
+// is late takes a turn more.
 static void on_clock(struct ev_loop *ev, ev_timer *watcher, int events) {
   (void)ev;
   (void)events;
   struct worker *worker = watcher->data;
+  int64_t due_us = worker->armed_us;
   worker->armed_us = 0;
   clock_update(&worker->loop.clock);
+  bool late = worker->loop.clock.mono_us - due_us > LATE_US;
+  worker->late = late && !worker->late && !worker->loop.clock.manual;
+  if (worker->late) return; // it is armed anew
   timers_run(&worker->loop.timers, worker->loop.clock.mono_us);
 }
 
@@ -571,6 +579,7 @@ static void worker_init(struct worker *worker, const struct worker_options *opti
   pool_init(&worker->pool, worker->first_limits.pool_size);
   seed_random(worker);
   ev_init(&worker->clock_timer, on_clock);
+  ev_set_priority(&worker->clock_timer, EV_MINPRI);
   ev_idle_init(&worker->hurry, on_hurry);
   ev_prepare_init(&worker->before, on_before);
   ev_check_init(&worker->after, on_after);

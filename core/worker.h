@@ -151,6 +151,7 @@ struct worker {
   ev_prepare before;
   ev_check after;
   int64_t armed_us;
+  bool late; // its timers have been put off by a turn
   struct timer drain_timer, accept_timer, pulse, profile_timer;
   char *self_certificate, *self_key; // for listeners without a certificate; made when first needed
 };

@@ -41,6 +41,34 @@ return call
 
 local CALL_SCHEMA = 'return { url = { type = "string", required = true } }'
 
+describe("a worker that stands still", function()
+  -- Busy for one or two seconds, soon after the request has gone to the service.
+  local HELD_UP = [[
+local sluice = require "sluice"
+local function spin()
+  local stop = os.time() + 2
+  while os.time() < stop do end
+end
+return { version = "1", priority = 10, access = function() sluice.timer.at(0.2, spin) end }
+]]
+
+  it("does not take that for the silence of a service, which has answered meanwhile", function()
+    local up = upstream.start(function(_, connection)
+      connection:sleep(0.3)
+      connection:respond(200, {}, "in time")
+    end)
+    local gw = gateway.start({ _format_version = "3.0", gateway = { plugin_cpu_budget_ms = 20000 * process.slowness },
+      services = { { name = "up", url = up:url(), read_timeout = 600, retries = 0, routes = { { name = "up",
+        paths = { "/" }, plugins = { { name = "held-up" } } } } } } }, { plugins = { ["held-up"] = HELD_UP } })
+    local client = gw:connect({ timeout = 30 })
+    local response, why = client:request({ path = "/" })
+    assert.equal("in time", response and response.body or why .. gw:log())
+    client:close()
+    gw:stop()
+    up:stop()
+  end)
+end)
+
 describe("under pressure", function()
   local MOST_KB = 8192
   local up, rude, gw
