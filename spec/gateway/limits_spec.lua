@@ -63,7 +63,10 @@ local function passed_in_a_minute(targets, count)
 end
 
 describe("1,000 a minute", function()
-  before_each(function() server = redis.start() end)
+  before_each(function()
+    process.clear_of_the_hour()
+    server = redis.start()
+  end)
   after_each(function()
     for i = 1, #gateways do gateways[i]:stop() end
     gateways = {}
@@ -121,7 +124,10 @@ describe("1,000 a minute", function()
 end)
 
 describe("a Redis that", function()
-  before_each(function() server = redis.start() end)
+  before_each(function()
+    process.clear_of_the_hour()
+    server = redis.start()
+  end)
   after_each(function()
     for i = 1, #gateways do gateways[i]:stop() end
     gateways = {}
