@@ -52,20 +52,44 @@ end
 return { version = "1", priority = 10, access = function() sluice.timer.at(0.2, spin) end }
 ]]
 
-  it("does not take that for the silence of a service, which has answered meanwhile", function()
-    local up = upstream.start(function(_, connection)
+  local up, gw
+
+  setup(function()
+    up = upstream.start(function(_, connection)
       connection:sleep(0.3)
       connection:respond(200, {}, "in time")
     end)
-    local gw = gateway.start({ _format_version = "3.0", gateway = { plugin_cpu_budget_ms = 20000 * process.slowness },
-      services = { { name = "up", url = up:url(), read_timeout = 600, retries = 0, routes = { { name = "up",
-        paths = { "/" }, plugins = { { name = "held-up" } } } } } } }, { plugins = { ["held-up"] = HELD_UP } })
-    local client = gw:connect({ timeout = 30 })
-    local response, why = client:request({ path = "/" })
-    assert.equal("in time", response and response.body or why .. gw:log())
-    client:close()
+    local function service(name, read_timeout, plugins)
+      return { name = name, url = up:url(), read_timeout = read_timeout, retries = 0,
+        routes = { { name = name, paths = { "/" .. name }, plugins = plugins } } }
+    end
+    gw = gateway.start({ _format_version = "3.0", gateway = { plugin_cpu_budget_ms = 20000 * process.slowness },
+      services = { service("busy", 600, { { name = "held-up" } }), service("stopped", 1500) } },
+      { plugins = { ["held-up"] = HELD_UP } })
+  end)
+
+  teardown(function()
     gw:stop()
     up:stop()
+  end)
+
+  it("because it is busy does not take that for the silence of a service, which has answered meanwhile", function()
+    local client = gw:connect({ timeout = 30 })
+    local response, why = client:request({ path = "/busy" })
+    assert.equal("in time", response and response.body or why .. gw:log())
+    client:close()
+  end)
+
+  it("because it is stopped does not either", function()
+    local client, worker = gw:connect({ timeout = 30 }), gw:workers()[1]
+    up:forget()
+    client:send("GET /stopped HTTP/1.1\r\nHost: a\r\n\r\n")
+    process.wait_until(function() return up:stats().requests == 1 end, 5, "the request at the service")
+    process.hold(worker)
+    posix.pause(1.7)
+    process.go_on(worker)
+    assert.equal("in time", assert(client:read_response()).body)
+    client:close()
   end)
 end)
 
