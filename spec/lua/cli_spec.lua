@@ -194,9 +194,18 @@ describe("sluice.cli.status", function()
   end)
 end)
 
+local binary = (os.getenv("SLUICE_HOME") or ".") .. "/bin/sluice"
+
+describe("sluice plugin test", function()
+  it("runs the specs of a bundled plugin too, which share helpers", function()
+    local code, out = process.run { binary, "plugin", "test", "mocking" }
+    assert.matches("%d+ successes / 0 failures / 0 errors", out)
+    assert.equal(0, code)
+  end)
+end)
+
 describe("sluice plugin new", function()
   it("says where it cannot write, and why", function()
-    local binary = (os.getenv("SLUICE_HOME") or ".") .. "/bin/sluice"
     local code, out, err = process.run { binary, "plugin", "new", "hello", "--dir", "/dev/null/plugins" }
     assert.same({ 1, "", "sluice: cannot write /dev/null/plugins: Not a directory\n" }, { code, out, err })
   end)

@@ -50,6 +50,8 @@ end
 local function run_once(chosen, dirs, host)
   local command = { ("SLUICE_HOME=%s SLUICE_PLUGIN_DIRS=%s"):format(quote(host.home), quote(table.concat(dirs, ","))),
     quote(host.program), "busted", "--pattern=_spec" }
+  -- In a source tree the bundled plugins' specs share helpers, which an installation does not have.
+  if is_folder(host.home .. "/spec/support") then command[#command + 1] = quote("--lpath=" .. host.home .. "/?.lua") end
   for _, folder in ipairs(chosen) do command[#command + 1] = quote(folder .. "/spec") end
   return exit_code(os.execute(table.concat(command, " ")))
 end
