@@ -10,6 +10,7 @@
 
 enum {
   LOG_EVERY_US = 1000000,
+  SAME_EVERY_US = 60 * 1000000, // what the log has been told already
   SCRAM_SINCE =
       0x02060100 // the first librdkafka that Kafka 4 lets in: those before send a nonce that is not the server's
 };
@@ -42,6 +43,7 @@ void cluster_release(struct cluster *cluster) {
 }
 
 void cluster_up(struct cluster *cluster) {
+  if (cluster->state != CLUSTER_UP) cluster->logged[0] = 0; // the same trouble again is news
   cluster->state = CLUSTER_UP;
 }
 
@@ -334,10 +336,21 @@ int kafka_cluster(struct kafka *kafka, const char *name, const char *const *pair
 
 // ---- What librdkafka tells ----
 
-static bool log_due(struct cluster *cluster) {
+// Without librdkafka's word on how long and how often: "(after 2ms in state CONNECT, 30 identical error(s) suppressed)".
+static size_t said_len(const char *text, size_t most) {
+  const char *more = strstr(text, " (after ");
+  size_t len = more ? (size_t)(more - text) : strlen(text);
+  return len < most ? len : most;
+}
+
+static bool log_due(struct cluster *cluster, const char *text) {
   int64_t now = cluster->kafka->loop->clock.mono_us;
-  if (cluster->logged_us && now - cluster->logged_us < LOG_EVERY_US) return false;
+  size_t len = said_len(text, sizeof cluster->logged - 1);
+  bool same = strlen(cluster->logged) == len && memcmp(cluster->logged, text, len) == 0;
+  if (cluster->logged_us && now - cluster->logged_us < (same ? SAME_EVERY_US : LOG_EVERY_US)) return false;
   cluster->logged_us = now;
+  memcpy(cluster->logged, text, len);
+  cluster->logged[len] = 0;
   return true;
 }
 
@@ -348,7 +361,7 @@ void cluster_error(struct cluster *cluster, const char *text) {
 
 void cluster_trouble(struct cluster *cluster, const char *text) {
   cluster_error(cluster, text);
-  if (log_due(cluster))
+  if (log_due(cluster, text))
     log_warn(cluster->kafka->loop->log, "Kafka reports trouble", "cluster", cluster->name, "error", text);
 }
 
@@ -396,7 +409,7 @@ static void on_log(struct cluster *cluster, rd_kafka_event_t *event) {
     log_debug(cluster->kafka->loop->log, "librdkafka", "cluster", cluster->name, "facility", facility, "text", text);
     return;
   }
-  if (log_due(cluster))
+  if (log_due(cluster, text))
     log_warn(cluster->kafka->loop->log, "librdkafka", "cluster", cluster->name, "facility", facility, "text", text);
 }
 

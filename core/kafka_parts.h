@@ -52,8 +52,9 @@ struct cluster {
   uint32_t readers;
   enum cluster_state state;
   char error[256];
+  char logged[256];  // what the log was told last
   double error_at;   // seconds since 1970
-  int64_t logged_us; // when its last trouble was logged: once a second is enough
+  int64_t logged_us; // when its last trouble was logged: once a second is enough, the same once a minute
   double produced, delivered, failed, refused, consumed, consumed_bytes;
   struct topic_counts *topics;
   uint32_t topic_count;

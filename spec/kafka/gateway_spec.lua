@@ -72,6 +72,28 @@ describe("a topic behind the gateway", function()
     assert.matches("main%s+embedded%s+up", screen)
   end)
 
+  -- A topic that is not there is reported again and again, for as long as somebody would read it.
+  it("writes the same trouble of a cluster to the log once, and not each time that it comes", function()
+    local own = broker.shared()
+    gw = gateway.start(([[
+_format_version: "3.0"
+gateway: { kafka: { main: { bootstrap.servers: "%s" } } }
+routes:
+- { name: ask, paths: [/ask], plugins: [{ name: kafka-request-reply, config: {
+    topic: %s, reply_topic: no-such-replies } }] }
+]]):format(own.servers, own:topic()))
+    local times, count = {}, 0
+    process.wait_until(function()
+      local _, out = gw:command("status", "--json")
+      local at = cjson.decode(out).worker.kafka[1].last_error_at
+      if type(at) == "number" and not times[at] then times[at], count = true, count + 1 end
+      return count >= 4
+    end, 60, "trouble four times")
+    -- Once before the cluster is known to be up, and once since.
+    local _, lines = gw:log():gsub("Kafka reports trouble[^\n]*no%-such%-replies", "")
+    assert.is_true(lines == 1 or lines == 2, lines .. " lines")
+  end)
+
   it("refuses a property that librdkafka does not know, and says where it stands", function()
     local path = posix.temporary_directory() .. "/wrong.yml"
     process.write_file(path, config('{ bootstrap.servers: "127.0.0.1:1", linger.mss: 5 }', "events"))
