@@ -206,12 +206,19 @@ static void put_framing(struct writer *writer, const struct exchange *exchange) 
   }
 }
 
+// Whether the client holds its content back until it is asked for it, and was not: from here on nobody can tell whether
+// what comes is that, or another request (RFC 9110 10.1.1; curl sends one after 417).
+static bool holds_content_back(const struct exchange *exchange) {
+  return headers_has(&exchange->request.headers, FIELD_EXPECT) && !exchange->sent_continue &&
+         !exchange->request_complete && exchange->body_received == 0;
+}
+
 // Whether another request may follow on this connection, as far as the head of the response shows.
 static bool decide_keep_alive(const struct server *server, const struct exchange *exchange) {
   const struct limits *limits = worker_limits(server->stream.worker);
   bool has_end = exchange->response_length >= 0 || exchange->chunked_out || exchange->no_body_out;
   return server->keep_alive && exchange->request.keep_alive && !exchange->close_after && has_end &&
-         !server->stream.worker->draining && !server->h1.problem &&
+         !holds_content_back(exchange) && !server->stream.worker->draining && !server->h1.problem &&
          (limits->keepalive_requests == 0 || server->stream.peer.requests < limits->keepalive_requests);
 }
 

@@ -40,7 +40,7 @@ end
 local function echo(conf, exchange)
   return {
     message = conf.message or MESSAGES[conf.status_code],
-    sluice = { node_id = node.get_id(), worker_id = node.get_worker_id(), hostname = node.get_hostname() },
+    kong = { node_id = node.get_id(), worker_pid = node.get_pid(), hostname = node.get_hostname() },
     request = request_seen(exchange.request),
     matched_route = exchange.router:get_route(),
     matched_service = exchange.router:get_service(),

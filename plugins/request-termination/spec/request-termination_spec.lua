@@ -73,7 +73,8 @@ describe("request-termination", function()
       assert.equal('{"n":5}', request.raw_body)
       assert.equal("route", told.matched_route.name)
       assert.equal("service", told.matched_service.name)
-      assert.is_string(told.sluice.node_id)
+      assert.same({ "string", "number", "string" }, { type(told.kong.node_id), type(told.kong.worker_pid),
+        type(told.kong.hostname) })
       assert.equal(0, #gateway:requests())
     end)
 
