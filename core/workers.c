@@ -506,16 +506,17 @@ static void on_tick(struct ev_loop *ev, ev_timer *timer, int events) {
   (void)ev, (void)events;
   struct workers *workers = timer->data;
   int64_t now = fresh_us(workers);
-  // When the master itself did not get to run, the workers cannot be blamed for the same.
+  // When the master itself did not get to run, the workers cannot be blamed for the same; and what they have said
+  // meanwhile, or that they have ended, it may have yet to hear.
   bool late = now - workers->last_tick_us > 4 * TICK_MS * 1000;
   workers->last_tick_us = now;
   int64_t limit_us = watchdog_us(workers);
   for (struct process *p = workers->first; p; p = p->next) {
     if (late) p->still_since_us = now;
     heart_check(p, now, limit_us);
-    if (p->kill_at_us && now > p->kill_at_us) drain_end(p);
+    if (!late && p->kill_at_us && now > p->kill_at_us) drain_end(p);
   }
-  if (workers->target && now > workers->stage_deadline_us)
+  if (!late && workers->target && now > workers->stage_deadline_us)
     staging_fail(workers, "the workers did not finish loading in time");
 }
 
@@ -527,6 +528,7 @@ struct workers *workers_new(const struct workers_options *options) {
   workers->options = *options;
   workers->last_tick_us = fresh_us(workers);
   ev_timer_init(&workers->tick, on_tick, TICK_MS / 1000.0, TICK_MS / 1000.0);
+  ev_set_priority(&workers->tick, EV_MINPRI); // behind what sockets and signals have in the same turn
   ev_timer_init(&workers->restart, on_restart, 0, 0);
   workers->tick.data = workers->restart.data = workers;
   ev_timer_start(options->loop->ev, &workers->tick);

@@ -294,7 +294,7 @@ describe("the processes of a gateway", function()
         '  if exchange.request:get_header("x-stuck") then os.execute("sleep 30") end\nend\nreturn stuck\n'
       start {
         config = config("one", "  - { name: stuck }\n" ..
-          "gateway: { trusted_plugins: [stuck], limits: { watchdog_timeout: 1000 } }\n"),
+          "gateway: { trusted_plugins: [stuck], limits: { watchdog_timeout: 2000 } }\n"),
         plugins = { answer = answering(), stuck = stuck },
       }
       local client = gw:connect()
@@ -352,6 +352,22 @@ describe("the processes of a gateway", function()
       process.wait_until(function() return status().workers[1].exchanges_open == 1 end, 5, "an open exchange")
       gw.process:signal(posix.SIGTERM)
       assert.equal(0, gw.process:wait(5))
+      client:close()
+    end)
+
+    it("are not said to be late by a master that stood still itself", function()
+      start { config = config("one", "gateway: { limits: { drain_timeout: 300 } }\n") }
+      local client, worker = gw:connect(), gw:workers()[1]
+      client:send("GET / HTTP/1.1\r\nHost: a\r\nX-Wait: 60\r\n\r\n")
+      process.wait_until(function() return status().workers[1].exchanges_open == 1 end, 5, "an open exchange")
+      gw.process:signal(posix.SIGTERM)
+      process.wait_until(function() return not net.connect("127.0.0.1", gw.port) end, 5, "a refused connection")
+      gw.process:hold()
+      process.wait_until(function() return not is_alive(worker) end, 5, "the worker's end")
+      posix.pause(2) -- longer than the worker had, and than the master ever takes
+      gw.process:go_on()
+      assert.equal(0, gw.process:wait(5))
+      assert.is_nil(gw:log():find("has been killed", 1, true))
       client:close()
     end)
 
