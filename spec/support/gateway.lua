@@ -116,7 +116,7 @@ function running:kill()
   for _, pid in ipairs(pids) do posix.kill(pid, posix.SIGKILL) end
   self.process:wait(5)
   for _, pid in ipairs(pids) do
-    process.wait_until(function() return not process.is_alive(pid) end, 5, "the end of worker " .. pid)
+    process.wait_until(function() return not process.is_alive(pid) end, 20, "the end of worker " .. pid)
   end
 end
 
@@ -139,7 +139,7 @@ function running:wait_ready()
     local response = client and client:request({ path = "/status" })
     if client then client:close() end
     return response and state_of(self) == "running"
-  end, 10, function() return "an answer of the gateway: " .. self:log() end)
+  end, 30, function() return "an answer of the gateway: " .. self:log() end)
 end
 
 -- ---- Files ----
@@ -197,7 +197,7 @@ function running:wait_log(pattern, seconds)
     for line in self:log():gmatch("([^\n]+)\n") do
       if line:find(pattern) then return line end
     end
-  end, seconds or 5, function() return "'" .. pattern .. "' in the log: " .. self:log() end)
+  end, seconds or 20, function() return "'" .. pattern .. "' in the log: " .. self:log() end)
 end
 
 -- `sluice NAME -c CONFIG ...`: exit status, standard output, standard error.

@@ -131,7 +131,7 @@ end
 -- the signal, time enough to answer a request.
 function process.hold(pid)
   posix.kill(pid, posix.SIGSTOP)
-  process.wait_until(function() return stands_still(pid) end, 5, "process " .. pid .. " to stand still")
+  process.wait_until(function() return stands_still(pid) end, 20, "process " .. pid .. " to stand still")
 end
 
 function process.go_on(pid)

@@ -31,7 +31,7 @@ function redis.start(options)
   local self = setmetatable({ port = options.port or process.free_port(), password = options.password,
     tls = options.tls, directory = posix.temporary_directory() }, server)
   self.process = process.start(words_of(self, options), { directory = self.directory, owns_directory = true })
-  process.wait_until(function() return self:command("PING") == "PONG" end, 5, "redis on port " .. self.port)
+  process.wait_until(function() return self:command("PING") == "PONG" end, 20, "redis on port " .. self.port)
   return self
 end
 

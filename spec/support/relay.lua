@@ -17,7 +17,7 @@ local function launch(self)
     local client, why = http.connect(self.port)
     if client then client:close() end
     return client, why
-  end, 5, "the relay")
+  end, 20, "the relay")
 end
 
 function relay.start(to_port, port, tunnel)

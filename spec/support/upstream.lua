@@ -45,7 +45,7 @@ function server:launch()
     local client, why = self:connect()
     if client then client:close() end
     return client, why
-  end, 5, "upstream on port " .. self.port)
+  end, 20, "upstream on port " .. self.port)
 end
 
 function server:connect()
