@@ -131,23 +131,24 @@ describe("kafka.admin", function()
   end)
 
   it("reads and changes configurations, and leaves the others as they are", function()
-    local topic = shared:topic(1, { ["retention.ms"] = 1000, ["cleanup.policy"] = "compact" })
+    local topic = shared:topic(1, { ["delete.retention.ms"] = 1000, ["cleanup.policy"] = "compact" })
     local function value(name)
       for _, entry in ipairs(run("return admin:configs('topic', %q)", topic)) do
         if entry.name == name then return entry.value, entry.source, entry.default, entry.synonyms end
       end
     end
-    assert.same({ "1000", "DYNAMIC_TOPIC_CONFIG", false }, { unpack({ value("retention.ms") }, 1, 3) })
-    assert.is_true((run("return admin:alter_configs('topic', %q, { ['retention.ms'] = '2000', ['segment.ms'] = 5000 })",
-      topic)))
-    assert.equal("2000", (value("retention.ms")))
+    assert.same({ "1000", "DYNAMIC_TOPIC_CONFIG", false }, { unpack({ value("delete.retention.ms") }, 1, 3) })
+    assert.is_true((run([[return admin:alter_configs('topic', %q,
+      { ['delete.retention.ms'] = '2000', ['segment.ms'] = 5000 })]], topic)))
+    assert.equal("2000", (value("delete.retention.ms")))
     assert.equal("5000", (value("segment.ms")))
     assert.equal("compact", (value("cleanup.policy")))
-    assert.is_true((run("return admin:alter_configs('topic', %q, { ['retention.ms'] = false })", topic)))
-    assert.same({ "604800000", "DEFAULT_CONFIG", true, {} }, { value("retention.ms") })
+    assert.is_true((run("return admin:alter_configs('topic', %q, { ['delete.retention.ms'] = false })", topic)))
+    assert.same({ "86400000", "DEFAULT_CONFIG", true, { { name = "log.cleaner.delete.retention.ms", value = "86400000",
+      source = "DEFAULT_CONFIG" } } }, { value("delete.retention.ms") })
     assert.equal("INVALID_CONFIG", run("return select(3, admin:alter_configs('topic', %q, { nonsense = '1' }))", topic))
     assert.equal("INVALID_CONFIG",
-      run("return select(3, admin:alter_configs('topic', %q, { ['retention.ms'] = 'x' }))", topic))
+      run("return select(3, admin:alter_configs('topic', %q, { ['delete.retention.ms'] = 'x' }))", topic))
     assert.equal("UNKNOWN_TOPIC_OR_PART", run("return select(3, admin:configs('topic', 'nobody-made-this'))"))
   end)
 

@@ -22,6 +22,8 @@ local DELETE_RECORDS, DELETE_RECORDS_VERSION = 21, 1
 local CREATE_PARTITIONS, CREATE_PARTITIONS_VERSION = 37, 0
 local TOPIC_ALREADY_EXISTS = 36
 
+-- Specs write records of 1970, which stay: by default those older than a week go 30 seconds after its start, and then
+-- each five minutes.
 local properties = [[
 process.roles=broker,controller
 node.id=1
@@ -42,6 +44,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.dedupe.buffer.size=4194304
+log.retention.ms=-1
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 allow.everyone.if.no.acl.found=true
