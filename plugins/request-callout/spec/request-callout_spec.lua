@@ -387,7 +387,8 @@ describe("request-callout", function()
       local function ask(url, redis_port, path)
         local gw = process_gateway.start { _format_version = "3.0", routes = { { paths = { "/" }, plugins = {
           { name = "request-callout", config = { callouts = { { name = "a", request = { url = url .. path } } },
-            cache = { strategy = "redis", redis = { port = redis_port, connect_timeout = 500 } } } },
+            cache = { strategy = "redis", redis = { port = redis_port, connect_timeout = 5000, send_timeout = 5000,
+              read_timeout = 5000 } } } },
           { name = "post-function", config = { access = {
             "exchange.response:exit(200, kong.ctx.shared.callouts.a.response.body)" } } } } } } }
         gateways[#gateways + 1] = gw
