@@ -16,7 +16,7 @@ return {
         about = "names of consumer groups are groups too" } },
       { always_use_authenticated_groups = { type = "boolean", required = true, default = false,
         about = "groups that an authentication plugin found out are used even of a known consumer" } },
-    } } },
+    }, shorthand_fields = typedefs.formerly { whitelist = "allow", blacklist = "deny" } } },
   },
   entity_checks = { { only_one_of = { "config.allow", "config.deny" } } },
 }

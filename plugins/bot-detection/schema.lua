@@ -18,6 +18,6 @@ return {
     { config = { type = "record", required = true, fields = {
       { allow = patterns "regular expressions for the `User-Agent` of who may pass, whatever else says no" },
       { deny = patterns "regular expressions for the `User-Agent` of who may not, beside the known bots" },
-    } } },
+    }, shorthand_fields = typedefs.formerly { whitelist = "allow", blacklist = "deny" } } },
   },
 }

@@ -19,6 +19,7 @@ return {
       { status = { type = "number", between = { 200, 599 }, about = "status of the answer; 403 unless told" } },
       { message = { type = "string",
         about = "message of the answer; `IP address not allowed: ` and the address unless told" } },
-    }, entity_checks = { { at_least_one_of = { "allow", "deny" } } } } },
+    }, shorthand_fields = typedefs.formerly { whitelist = "allow", blacklist = "deny" },
+      entity_checks = { { at_least_one_of = { "allow", "deny" } } } } },
   },
 }

@@ -8,6 +8,7 @@ return {
   fields = {
     { consumer = typedefs.no_consumer },
     { protocols = typedefs.protocols },
-    { config = { type = "record", required = true, fields = functions.fields(require "sluice.code") } },
+    { config = { type = "record", required = true, fields = functions.fields(require "sluice.code"),
+      shorthand_fields = typedefs.formerly { functions = "access" } } },
   },
 }

@@ -186,8 +186,13 @@ local function read_flags(loader, src)
   src.plugin_configs = type(tree._plugin_configs) == "table" and tree._plugin_configs or nil
 end
 
+local function is_empty(list)
+  return list == null or type(list) == "table" and next(list) == nil
+end
+
 local function note_unknown_top(loader, src, key)
   if entities.unsupported[key] then
+    if is_empty(src.tree[key]) then return end -- tools write lists of what there is none of
     return errors.add(loader.errors, { source = src, keys = { key }, found = words.value(key),
       expected = "a collection that this version supports", message = key .. " are not supported by this version" })
   end

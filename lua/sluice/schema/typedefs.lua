@@ -205,6 +205,19 @@ function typedefs.queue_with(defaults)
 end
 
 -- All of them anew, for a plugin's schema, which may do with them as it likes.
+-- Lists of texts under names that Kong had for them before version 3, as shorthand_fields: { old = "new" }.
+---@param names table<string, string>
+---@return table[]
+function typedefs.formerly(names)
+  local list = {}
+  for old, new in pairs(names) do
+    list[#list + 1] = { [old] = { type = "array", elements = { type = "string" },
+      deprecation = { message = ("use %s in place of %s"):format(new, old) },
+      func = function(value) return { [new] = value } end } }
+  end
+  return list
+end
+
 function typedefs.copy()
   local result = deep(typedefs)
   result.copy, result.text = nil, nil

@@ -75,6 +75,13 @@ describe("acl", function()
     assert.same({ 200, 200, 403 }, statuses("alice", "bob", "carol"))
   end)
 
+  it("takes the lists by their names of before Kong 3", function()
+    start { whitelist = { "admins", "foes" }, blacklist = require("cjson").null }
+    assert.same({ 200, 200, 403 }, statuses("alice", "bob", "carol"))
+    start { blacklist = { "admins" } }
+    assert.same({ 403, 200 }, statuses("alice", "bob"))
+  end)
+
   it("takes groups by their exact names", function()
     start { allow = { "Friends", "friend", "friends " } }
     assert.equal(403, send("alice").status)

@@ -74,6 +74,11 @@ describe("bot-detection", function()
     assert.equal(200, gateway:get("/").status)
   end)
 
+  it("takes the lists by their names of before Kong 3", function()
+    start { blacklist = { "^evil" }, whitelist = { "Googlebot" } }
+    assert.same({ 403, 200 }, { status "evil/1", status "Googlebot-Image/1.0" })
+  end)
+
   it("refuses who says it twice", function()
     start()
     local response = gateway:request { path = "/", headers = { { "User-Agent", "curl/8" }, { "User-Agent", "x" } } }

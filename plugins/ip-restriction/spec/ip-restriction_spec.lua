@@ -32,6 +32,11 @@ describe("ip-restriction", function()
     assert.equal(403, status(config, "10.0.0.9"))
   end)
 
+  it("takes the lists by their names of before Kong 3", function()
+    assert.equal(403, status({ blacklist = { "10.0.0.1" }, whitelist = {} }, "10.0.0.1"))
+    assert.equal(403, status({ whitelist = { "10.0.0.1" } }, "10.0.0.2"))
+  end)
+
   it("says whom it refuses, and calls no service", function()
     local gateway = start { deny = { "10.0.0.1" } }
     local response = gateway:request { path = "/", client_ip = "10.0.0.1" }

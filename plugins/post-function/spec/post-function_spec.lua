@@ -32,6 +32,10 @@ describe("post-function", function()
     assert.equal("first post", response.headers["x-trail"])
   end)
 
+  it("takes code for access by its name of before Kong 3", function()
+    assert.equal("here", with({ functions = { "kong.response.exit(200, 'here')" } }):get("/").body)
+  end)
+
   it("runs in every phase that there is code for", function()
     local note = 'require("sluice").log.notice("ran", { phase = "%s" })'
     local config = {}

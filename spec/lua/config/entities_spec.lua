@@ -259,6 +259,10 @@ certificates:
     assert.same({ "grpc", "grpcs", "http", "https" }, only("plugins: [{name: hello}]", "plugins").protocols)
   end)
 
+  it("pass over empty lists of what is not supported", function()
+    loading.good('_format_version: "3.0"\nkeys: []\nkey_sets: {}\nfilter_chains: null\nlicenses: []\n')
+  end)
+
   it("share a plugin's configuration under _plugin_configs", function()
     local plugin = only([[
 _plugin_configs: {polite: {greeting: good morning}}

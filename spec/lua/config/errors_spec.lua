@@ -6,7 +6,7 @@ local CASES = {
   { "a syntax error", "services:\n- name: a\n  host: [x\n", 4, "YAML: while parsing a flow sequence" },
   { "a key that stands twice", "services:\n- name: a\n  host: h\n  name: b", 4, 'duplicate key "name"' },
   { "an unknown collection", "services: []\nruotes: []", 2, 'ruotes: unknown field, did you mean "routes"?' },
-  { "a collection of Kong's that is not supported", "services: []\noauth2_credentials: []", 2,
+  { "a collection of Kong's that is not supported", "services: []\noauth2_credentials: [{ consumer: a }]", 2,
     "oauth2_credentials are not supported by this version" },
   { "an unknown field", "services:\n- name: a\n  host: h\n  prot: 80", 4,
     'service "a" (services[0]): prot: unknown field, did you mean "port"?' },
