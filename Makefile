@@ -3,6 +3,7 @@
 #   make deps    installs what is missing        make test   everything that proves it
 #   make         builds bin/sluice               make lint   luacheck, clang-format, warnings, cppcheck
 #   make run     a demo gateway to curl          make bench  requests per CPU-second, in turns with nginx
+# With LIBRDKAFKA=newer, in the environment too, bin/sluice has a newer librdkafka than Debian's inside.
 
 VERSION := 0.1.0
 PREFIX  ?= /usr/local
@@ -112,8 +113,21 @@ endef
 $(eval $(call variant,release))
 $(eval $(call variant,asan))
 
-bin/sluice: $(BUILD)/release/sluice
-	cp -f $< $@.new && mv -f $@.new $@
+# The same objects, with the librdkafka that is fetched for it: one that logs in by SCRAM at Kafka 4.
+$(BUILD)/release/sluice-newer: $(BUILD)/release/sluice $(CACHE)/librdkafka/librdkafka.a
+	$(call say,LD,$@)$(CC) $(LDFLAGS) -rdynamic -o $@ $(OBJECTS_release) $(PARSER_release) \
+	  $(subst -lrdkafka,$(CACHE)/librdkafka/librdkafka.a,$(LDLIBS))
+
+ifeq ($(LIBRDKAFKA),newer)
+PROGRAM := $(BUILD)/release/sluice-newer
+else ifeq ($(LIBRDKAFKA),)
+PROGRAM := $(BUILD)/release/sluice
+else
+$(error LIBRDKAFKA=$(LIBRDKAFKA): expected newer, or nothing for the library of the system)
+endif
+
+bin/sluice: $(PROGRAM) FORCE
+	@cmp -s $< $@ || { cp -f $< $@.new && mv -f $@.new $@; }
 
 # ---- A Kafka broker for the specs ----
 
@@ -161,7 +175,7 @@ peers: $(CACHE)/peers/websockets/src/websockets/version.py $(CACHE)/peers/ws/ind
        $(CACHE)/peers/json-schema/json/README.md $(CACHE)/peers/json-schema/jsonschema_specifications/__init__.py \
        $(CACHE)/peers/asyncapi/schemas/3.0.0.json \
        $(CACHE)/peers/fastavro/fastavro/__init__.py \
-       $(CACHE)/peers/librdkafka/librdkafka.so.1
+       $(CACHE)/librdkafka/librdkafka.a $(BUILD)/release/sluice-newer
 
 $(CACHE)/websockets-13.1.tar.gz:
 	@mkdir -p $(CACHE)
@@ -181,18 +195,19 @@ $(CACHE)/peers/ws/index.js: $(CACHE)/ws-8.18.0.tgz
 	@mkdir -p $(@D)
 	tar -xzf $< -C $(@D) --strip-components=1 --no-same-owner -m
 
-# A newer librdkafka than Debian 12 has, which logs in by SCRAM at Kafka 4 too. This package brings its source.
+# A newer librdkafka than Debian 12 has, which logs in by SCRAM at Kafka 4 too. This package brings its source. Tokens we
+# fetch ourselves, so it needs no curl; Kerberos it does without.
 $(CACHE)/node-rdkafka-3.6.1.tgz:
 	@mkdir -p $(CACHE)
 	cd $(CACHE) && npm pack --silent node-rdkafka@3.6.1
 	echo "$(RDKAFKA_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
 
-$(CACHE)/peers/librdkafka/librdkafka.so.1: $(CACHE)/node-rdkafka-3.6.1.tgz
+$(CACHE)/librdkafka/librdkafka.a: $(CACHE)/node-rdkafka-3.6.1.tgz
 	@mkdir -p $(@D)
 	tar -xzf $< -C $(@D) --strip-components=3 --no-same-owner -m package/deps/librdkafka
-	cd $(@D) && ./configure --disable-gssapi --disable-curl --disable-zstd --disable-lz4-ext >configured.txt
-	$(MAKE) -s -C $(@D)/src librdkafka.so.1 >$(@D)/make.log 2>&1
-	cp $(@D)/src/librdkafka.so.1 $@
+	cd $(@D) && ./configure --disable-gssapi --disable-curl --enable-zstd --disable-lz4-ext >configured.txt
+	$(MAKE) -s -C $(@D)/src librdkafka.a librdkafka.so.1 >$(@D)/make.log 2>&1
+	cp $(@D)/src/librdkafka.so.1 $(@D)/src/librdkafka.a $(@D)
 
 # The suite of tests that JSON Schema publishes, which this package brings with its source.
 $(CACHE)/jsonschema-4.23.0.tar.gz:

@@ -7,13 +7,7 @@
 #include <strings.h>
 
 #include "kafka_parts.h"
-
-enum {
-  LOG_EVERY_US = 1000000,
-  SAME_EVERY_US = 60 * 1000000, // what the log has been told already
-  SCRAM_SINCE =
-      0x02060100 // the first librdkafka that Kafka 4 lets in: those before send a nonce that is not the server's
-};
+#include "tls.h"
 
 static bool text_is(const char *a, const char *b) {
   return strcmp(a, b) == 0;
@@ -47,7 +41,7 @@ void cluster_up(struct cluster *cluster) {
   cluster->state = CLUSTER_UP;
 }
 
-static const char *property_of(const struct cluster *cluster, const char *key) {
+const char *cluster_property(const struct cluster *cluster, const char *key) {
   for (uint32_t i = 0; i < cluster->property_count; i++)
     if (text_is(cluster->properties[i].key, key)) return cluster->properties[i].value;
   return NULL;
@@ -74,7 +68,7 @@ static bool is_own_property(const char *key) {
 }
 
 static bool property_is(const struct cluster *cluster, const char *key, const char *wanted) {
-  const char *value = property_of(cluster, key);
+  const char *value = cluster_property(cluster, key);
   return value && strcasecmp(value, wanted) == 0;
 }
 
@@ -85,6 +79,18 @@ static bool wants_tokens(const struct cluster *cluster) {
   return by_token && !property_is(cluster, "enable.sasl.oauthbearer.unsecure.jwt", "true");
 }
 
+// librdkafka takes a certificate without its key, and then shows brokers none.
+static int certificate_check(const struct cluster *cluster, struct error *error) {
+  static const char *const certificates[] = {"ssl.certificate.location", "ssl.certificate.pem"};
+  bool has_key = cluster_property(cluster, "ssl.key.location") || cluster_property(cluster, "ssl.key.pem") ||
+                 cluster_property(cluster, "ssl.engine.location");
+  for (size_t i = 0; i < sizeof certificates / sizeof *certificates && !has_key; i++)
+    if (cluster_property(cluster, certificates[i]))
+      return error_set(error, ERROR_INVALID, "%s: expected ssl.key.location or ssl.key.pem beside it, found neither",
+                       certificates[i]);
+  return 0;
+}
+
 static int tokens_check(const struct cluster *cluster, struct error *error) {
   static const char *const needed[] = {"sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret",
                                        "sasl.oauthbearer.token.endpoint.url"};
@@ -92,10 +98,10 @@ static int tokens_check(const struct cluster *cluster, struct error *error) {
   if (!property_is(cluster, "sasl.oauthbearer.method", "oidc"))
     return error_set(error, ERROR_INVALID, "sasl.oauthbearer.method: expected oidc for OAUTHBEARER");
   for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
-    const char *value = property_of(cluster, needed[i]);
+    const char *value = cluster_property(cluster, needed[i]);
     if (!value || !*value) return error_set(error, ERROR_INVALID, "%s: expected a text, found nothing", needed[i]);
   }
-  const char *url = property_of(cluster, "sasl.oauthbearer.token.endpoint.url");
+  const char *url = cluster_property(cluster, "sasl.oauthbearer.token.endpoint.url");
   if (strncmp(url, "https://", 8) == 0 || strncmp(url, "http://", 7) == 0) return 0;
   return error_set(error, ERROR_INVALID, "sasl.oauthbearer.token.endpoint.url: expected http:// or https://");
 }
@@ -123,7 +129,6 @@ static const struct setting defaults_of_both[] = {
     {"socket.keepalive.enable", "true"},
     {"reconnect.backoff.ms", "50"},
     {"reconnect.backoff.max.ms", "1000"},
-    {"log.connection.close", "false"},
     {"statistics.interval.ms", "2000"},
     {NULL, NULL},
 };
@@ -154,14 +159,14 @@ static const struct setting musts_of_consumer[] = {
 
 // Idempotence demands acks=all: who asks for less gets it.
 static bool wants_idempotence(const struct cluster *cluster) {
-  const char *acks = property_of(cluster, "acks");
-  if (!acks) acks = property_of(cluster, "request.required.acks");
+  const char *acks = cluster_property(cluster, "acks");
+  if (!acks) acks = cluster_property(cluster, "request.required.acks");
   return !acks || text_is(acks, "-1") || text_is(acks, "all");
 }
 
 // A slow reader's fetches are to be small; librdkafka raises its own limit by itself for larger messages.
 static int conf_fetch_limit(rd_kafka_conf_t *conf, const struct cluster *cluster, struct error *error) {
-  if (property_of(cluster, "message.max.bytes")) return 0;
+  if (cluster_property(cluster, "message.max.bytes")) return 0;
   return cluster_conf_set(conf, "fetch.max.bytes", "8388608", error);
 }
 
@@ -201,6 +206,22 @@ void cluster_conf_events(const struct cluster *cluster, rd_kafka_conf_t *conf, i
   rd_kafka_conf_set_events(conf, more);
 }
 
+// With whom no fault is found goes on. On a thread of librdkafka's, which logs what is said here.
+static int on_certificate(rd_kafka_t *rk, const char *broker, int32_t id, int *verdict, int depth, const char *der,
+                          size_t der_bytes, char *why, size_t why_bytes, void *opaque) {
+  (void)rk, (void)broker, (void)id, (void)depth, (void)der, (void)der_bytes, (void)opaque;
+  if (*verdict == 0) return 1;
+  snprintf(why, why_bytes, "%s", tls_verdict_text(*verdict));
+  return 0;
+}
+
+// librdkafka by itself says the same of a wrong name, an old certificate and an unknown authority. A build without TLS
+// takes no such function, and needs none.
+static void conf_certificates(rd_kafka_conf_t *conf, const struct cluster *cluster) {
+  if (!property_is(cluster, "enable.ssl.certificate.verification", "false"))
+    rd_kafka_conf_set_ssl_cert_verify_cb(conf, on_certificate);
+}
+
 rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t type, struct error *error) {
   rd_kafka_conf_t *conf = rd_kafka_conf_new();
   if (conf_defaults(conf, cluster, type, error)) goto fail;
@@ -209,6 +230,7 @@ rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t typ
   if (cluster_conf_set(conf, "log.queue", "true", error)) goto fail;
   if (cluster->embedded && cluster_conf_set(conf, "bootstrap.servers", cluster->servers, error)) goto fail;
   cluster_conf_events(cluster, conf, RD_KAFKA_EVENT_DR);
+  conf_certificates(conf, cluster);
   return conf;
 fail:
   rd_kafka_conf_destroy(conf);
@@ -226,7 +248,7 @@ static int cluster_check(const struct cluster *cluster, struct error *error) {
 }
 
 static uint32_t property_number(const struct cluster *cluster, const char *key, uint32_t otherwise) {
-  const char *value = property_of(cluster, key);
+  const char *value = cluster_property(cluster, key);
   unsigned long number = value ? strtoul(value, NULL, 10) : otherwise;
   return number > 0 && number < UINT32_MAX ? (uint32_t)number : otherwise;
 }
@@ -255,19 +277,20 @@ static int cluster_embed(struct cluster *cluster, struct error *error) {
 }
 
 static int cluster_set_up(struct cluster *cluster, struct error *error) {
-  const char *embedded = property_of(cluster, "embedded");
+  const char *embedded = cluster_property(cluster, "embedded");
   cluster->embedded = embedded && text_is(embedded, "true");
   cluster->window_records = property_number(cluster, "window_records", 8192);
   cluster->members_max = property_number(cluster, "consumers_max", 64);
   cluster->queue_bytes = (size_t)property_number(cluster, "queue.buffering.max.kbytes", 65536) * 1024;
   cluster->window_bytes = property_number(cluster, "window_bytes", 8 * 1024 * 1024);
-  cluster->own_timeout = property_of(cluster, "message.timeout.ms") || property_of(cluster, "delivery.timeout.ms");
-  const char *linger_ms = property_of(cluster, "linger.ms");
-  if (!linger_ms) linger_ms = property_of(cluster, "queue.buffering.max.ms");
+  cluster->own_timeout =
+      cluster_property(cluster, "message.timeout.ms") || cluster_property(cluster, "delivery.timeout.ms");
+  const char *linger_ms = cluster_property(cluster, "linger.ms");
+  if (!linger_ms) linger_ms = cluster_property(cluster, "queue.buffering.max.ms");
   cluster->linger_ms = linger_ms ? (int32_t)strtod(linger_ms, NULL) : 0; // librdkafka takes 900000 at most
   if (cluster->embedded) return 0;
-  const char *servers = property_of(cluster, "bootstrap.servers");
-  if (!servers) servers = property_of(cluster, "metadata.broker.list");
+  const char *servers = cluster_property(cluster, "bootstrap.servers");
+  if (!servers) servers = cluster_property(cluster, "metadata.broker.list");
   if (!servers) return error_set(error, ERROR_INVALID, "bootstrap.servers: expected host:port, found nothing");
   snprintf(cluster->servers, sizeof cluster->servers, "%s", servers);
   return 0;
@@ -291,7 +314,8 @@ static struct cluster *cluster_new(const char *name, const char *const *pairs, u
   cluster->refs = 1;
   snprintf(cluster->name, sizeof cluster->name, "%s", name);
   if (cluster_copy(cluster, pairs, count, error)) goto fail;
-  if (cluster_set_up(cluster, error) || tokens_check(cluster, error) || cluster_check(cluster, error)) goto fail;
+  if (cluster_set_up(cluster, error) || certificate_check(cluster, error)) goto fail;
+  if (tokens_check(cluster, error) || cluster_check(cluster, error)) goto fail;
   return cluster;
 fail:
   cluster_release(cluster);
@@ -308,7 +332,7 @@ int kafka_cluster_check(const char *const *pairs, uint32_t pair_count, struct er
 static bool cluster_same(const struct cluster *cluster, const char *const *pairs, uint32_t count) {
   if (cluster->property_count != count) return false;
   for (uint32_t i = 0; i < count; i++) {
-    const char *value = property_of(cluster, pairs[2 * i]);
+    const char *value = cluster_property(cluster, pairs[2 * i]);
     if (!value || !text_is(value, pairs[2 * i + 1])) return false;
   }
   return true;
@@ -332,92 +356,4 @@ int kafka_cluster(struct kafka *kafka, const char *name, const char *const *pair
   cluster->next = kafka->clusters;
   kafka->clusters = cluster;
   return 0;
-}
-
-// ---- What librdkafka tells ----
-
-// Without librdkafka's word on how long and how often: "(after 2ms in state CONNECT, 30 identical error(s) suppressed)".
-static size_t said_len(const char *text, size_t most) {
-  const char *more = strstr(text, " (after ");
-  size_t len = more ? (size_t)(more - text) : strlen(text);
-  return len < most ? len : most;
-}
-
-static bool log_due(struct cluster *cluster, const char *text) {
-  int64_t now = cluster->kafka->loop->clock.mono_us;
-  size_t len = said_len(text, sizeof cluster->logged - 1);
-  bool same = strlen(cluster->logged) == len && memcmp(cluster->logged, text, len) == 0;
-  if (cluster->logged_us && now - cluster->logged_us < (same ? SAME_EVERY_US : LOG_EVERY_US)) return false;
-  cluster->logged_us = now;
-  memcpy(cluster->logged, text, len);
-  cluster->logged[len] = 0;
-  return true;
-}
-
-void cluster_error(struct cluster *cluster, const char *text) {
-  snprintf(cluster->error, sizeof cluster->error, "%s", text);
-  cluster->error_at = (double)cluster->kafka->loop->clock.real_us / 1e6;
-}
-
-void cluster_trouble(struct cluster *cluster, const char *text) {
-  cluster_error(cluster, text);
-  if (log_due(cluster, text))
-    log_warn(cluster->kafka->loop->log, "Kafka reports trouble", "cluster", cluster->name, "error", text);
-}
-
-// Else one would look for a wrong password.
-static void scram_trouble(struct cluster *cluster, const char *text) {
-  char more[sizeof cluster->error];
-  snprintf(more, sizeof more, "librdkafka %s cannot log in by SCRAM at Kafka 4, 2.6.1 can; or: %s",
-           rd_kafka_version_str(), text);
-  cluster_trouble(cluster, more);
-}
-
-static void on_error(struct cluster *cluster, rd_kafka_event_t *event) {
-  rd_kafka_resp_err_t code = rd_kafka_event_error(event);
-  if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
-    cluster->state = CLUSTER_DOWN;
-    if (cluster->error[0]) return; // which says more: who, and why
-  }
-  const char *text = rd_kafka_event_error_string(event);
-  bool scram = code == RD_KAFKA_RESP_ERR__AUTHENTICATION && strstr(text, "SCRAM");
-  if (scram && rd_kafka_version() < SCRAM_SINCE)
-    scram_trouble(cluster, text);
-  else
-    cluster_trouble(cluster, text);
-}
-
-// Each statistics document names every broker with its state; one that is up is enough.
-static void on_stats(struct cluster *cluster, rd_kafka_event_t *event) {
-  const char *json = rd_kafka_event_stats(event);
-  count_brokers(cluster, json);
-  if (strstr(json, "\"state\":\"UP\""))
-    cluster_up(cluster);
-  else if (cluster->state == CLUSTER_UP)
-    cluster->state = CLUSTER_DOWN;
-}
-
-static void on_log(struct cluster *cluster, rd_kafka_event_t *event) {
-  const char *facility, *text;
-  int level; // as syslog's: 4 is a warning
-  if (rd_kafka_event_log(event, &facility, &text, &level) != 0) return;
-  // Properties of the other kind of client, and failed connections, which come as errors too.
-  if (strcmp(facility, "CONFWARN") == 0 || strcmp(facility, "FAIL") == 0) return;
-  // The brokers inside make any topic that is named, and say so by being of an old version.
-  if (cluster->embedded && strcmp(facility, "AUTOCREATE") == 0) return;
-  if (level > 4) {
-    log_debug(cluster->kafka->loop->log, "librdkafka", "cluster", cluster->name, "facility", facility, "text", text);
-    return;
-  }
-  if (log_due(cluster, text))
-    log_warn(cluster->kafka->loop->log, "librdkafka", "cluster", cluster->name, "facility", facility, "text", text);
-}
-
-void cluster_on_event(struct cluster *cluster, rd_kafka_event_t *event) {
-  switch (rd_kafka_event_type(event)) {
-  case RD_KAFKA_EVENT_ERROR: on_error(cluster, event); break;
-  case RD_KAFKA_EVENT_STATS: on_stats(cluster, event); break;
-  case RD_KAFKA_EVENT_LOG: on_log(cluster, event); break;
-  default: break;
-  }
 }

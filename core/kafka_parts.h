@@ -51,7 +51,7 @@ struct cluster {
   uint32_t members, members_max;
   uint32_t readers;
   enum cluster_state state;
-  char error[256];
+  char error[600];   // a line of librdkafka's and what it means here
   char logged[256];  // what the log was told last
   double error_at;   // seconds since 1970
   int64_t logged_us; // when its last trouble was logged: once a second is enough, the same once a minute
@@ -70,6 +70,15 @@ void count_consumed(struct cluster *cluster, const char *topic, const rd_kafka_m
 // The brokers that a statistics document names.
 void count_brokers(struct cluster *cluster, const char *json);
 void counts_free(struct cluster *cluster);
+
+// ---- kafka_trouble.c ----
+
+// Notes the error, and logs it unless one was logged this second.
+void cluster_trouble(struct cluster *cluster, const char *text);
+// The same of a record, without the log. That it was late is no news of a cluster that is known to be down.
+void cluster_record_failed(struct cluster *cluster, rd_kafka_resp_err_t code);
+// Notes what librdkafka reports on a handle's main queue: errors, logs and statistics.
+void cluster_on_event(struct cluster *cluster, rd_kafka_event_t *event);
 
 // The token of a cluster, and the handles that have it. From kafka_token.c.
 struct tokens;
@@ -130,11 +139,8 @@ struct cluster *cluster_find(struct kafka *kafka, const char *name);
 void cluster_hold(struct cluster *cluster);
 void cluster_release(struct cluster *cluster);
 void cluster_up(struct cluster *cluster);
-void cluster_error(struct cluster *cluster, const char *text);
-// Notes the error, and logs it unless one was logged this second.
-void cluster_trouble(struct cluster *cluster, const char *text);
-// Notes what librdkafka reports on a handle's main queue: errors, logs and statistics.
-void cluster_on_event(struct cluster *cluster, rd_kafka_event_t *event);
+// The value of a property that was given, or NULL.
+const char *cluster_property(const struct cluster *cluster, const char *key);
 // A configuration with our defaults, then the cluster's properties. NULL: `error` names the property.
 rd_kafka_conf_t *cluster_conf(const struct cluster *cluster, rd_kafka_type_t type, struct error *error);
 // Which events its queue has beside those that cluster_on_event takes; RD_KAFKA_EVENT_DR unless told.

@@ -55,7 +55,7 @@ static void on_report(struct cluster *cluster, const rd_kafka_message_t *message
   struct kafka_result result = result_of(message);
   count_report(cluster, message);
   if (message->err)
-    cluster_error(cluster, rd_kafka_err2str(message->err));
+    cluster_record_failed(cluster, message->err);
   else
     cluster_up(cluster);
   cluster->queued_bytes -= told.size;

@@ -221,6 +221,10 @@ void *tls_owner(const struct tls *tls) {
 
 // ---- Going on ----
 
+const char *tls_verdict_text(long verdict) {
+  return X509_verify_cert_error_string(verdict);
+}
+
 static int explain_failure(struct tls *tls, struct error *error, int cause) {
   long verdict = SSL_get_verify_result(tls->ssl);
   if (tls->eof) {
@@ -230,7 +234,7 @@ static int explain_failure(struct tls *tls, struct error *error, int cause) {
     error_set(error, ERROR_CLOSED, "read: %s", errno ? strerror(errno) : "closed");
   } else if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED && verdict != X509_V_OK) {
     ERR_clear_error();
-    error_set(error, ERROR_TLS, "certificate verify failed: %s", X509_verify_cert_error_string(verdict));
+    error_set(error, ERROR_TLS, "certificate verify failed: %s", tls_verdict_text(verdict));
   } else {
     tls_explain(error, ERROR_TLS, "TLS");
   }

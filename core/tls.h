@@ -93,6 +93,8 @@ void *tls_owner(const struct tls *tls);
 int tls_handshake(struct tls *tls, struct error *error);
 // Uses these instead of the table: from the hook or before tls_continue.
 int tls_set_certificate(struct tls *tls, const char *certificate_pem, const char *key_pem, struct error *error);
+// Why a certificate was not accepted, by OpenSSL's number for it. Static text; from any thread.
+const char *tls_verdict_text(long verdict);
 // Whether a certificate (its chain behind it) and a key parse and belong together: 0, or ERROR_INVALID and why.
 int tls_check_pair(const char *certificate_pem, const char *key_pem, struct error *error);
 // From the hook too: the client gets no ticket; it is asked for a certificate, and any is taken, or none.

@@ -45,6 +45,15 @@ describe("kafka", function()
         ["enable.sasl.oauthbearer.unsecure.jwt"] = "true", ["sasl.oauthbearer.config"] = "principal=a" }))
     end)
 
+    it("refuses a certificate without its key, which librdkafka would show to nobody", function()
+      local properties = { ["bootstrap.servers"] = "127.0.0.1:1", ["ssl.certificate.location"] = "/some.crt" }
+      assert.equal(C.ERROR_INVALID, kafka:cluster("main", properties))
+      assert.equal("ssl.certificate.location: expected ssl.key.location or ssl.key.pem beside it, found neither",
+        kafka:why())
+      properties["ssl.key.location"] = "/some.key"
+      assert.equal(0, kafka:cluster("main", properties))
+    end)
+
     it("refuses one that says nowhere to connect to", function()
       local status = kafka:cluster("main", { ["client.id"] = "x" })
       assert.equal(C.ERROR_INVALID, status)

@@ -79,10 +79,11 @@ end
 -- `config`: YAML text, a table (written as JSON), or a function that is given the gateway (its ports) and makes one.
 -- options: workers (1), env, plugins (name -> handler text, or
 -- files), files (path -> text), wait (false: do not wait until it answers), prefix (words in front of the command),
--- http2 (both listeners take HTTP/2), timeout (see patience).
+-- http2 (both listeners take HTTP/2), timeout (see patience), program (another binary, by its path in the tree).
 function gateway.start(config, options)
   options = options or {}
   local self = setmetatable({ directory = posix.temporary_directory() }, running)
+  self.program = options.program and home .. "/" .. options.program or gateway.binary
   self.port, self.tls_port, self.status_port = process.free_port(), process.free_port(), process.free_port()
   if type(config) == "function" then config = config(self) end
   self.config_path = self.directory .. (type(config) == "table" and "/sluice.json" or "/sluice.yml")
@@ -103,7 +104,7 @@ end
 
 function running:launch()
   local command = { unpack(self.prefix or {}) }
-  for _, word in ipairs({ gateway.binary, "run", "-c", self.config_path }) do command[#command + 1] = word end
+  for _, word in ipairs({ self.program, "run", "-c", self.config_path }) do command[#command + 1] = word end
   self.process = process.start(command,
     { env = self.env, directory = self.directory, owns_directory = true, cwd = self.directory })
 end
@@ -202,7 +203,7 @@ end
 
 -- `sluice NAME -c CONFIG ...`: exit status, standard output, standard error.
 function running:command(name, ...)
-  return process.run({ gateway.binary, name, "-c", self.config_path, ... }, { env = self.env, cwd = self.directory })
+  return process.run({ self.program, name, "-c", self.config_path, ... }, { env = self.env, cwd = self.directory })
 end
 
 -- Process ids of the workers, in order of their number.

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- A real broker that asks who comes: TLS, TLS with a client certificate, SASL PLAIN, SCRAM and OAUTHBEARER. Tokens are
+-- A real broker that asks who comes: TLS (also with a certificate for another name, and an old one), TLS with a client
+-- certificate, SASL PLAIN, SCRAM and OAUTHBEARER. Tokens are
 -- RS256 by a server of the spec's own; the broker checks their signature, audience and time.
 --
 -- Everybody is alice, and her password is "alice-secret".
@@ -11,7 +12,8 @@ local upstream = require "spec.support.upstream"
 
 local secure = { USER = "alice", PASSWORD = "alice-secret", AUDIENCE = "kafka" }
 
-local LISTENERS = { TLS = "SSL", MUTUAL = "SSL", SASL = "SASL_PLAINTEXT", BOTH = "SASL_SSL", TOKENS = "SASL_PLAINTEXT" }
+local LISTENERS = { TLS = "SSL", MUTUAL = "SSL", ELSEWHERE = "SSL", EXPIRED = "SSL", SASL = "SASL_PLAINTEXT",
+  BOTH = "SASL_SSL", TOKENS = "SASL_PLAINTEXT" }
 
 -- luacheck: push ignore 631
 local PROPERTIES = [[
@@ -20,6 +22,10 @@ ssl.keystore.location=%s
 ssl.truststore.type=PEM
 ssl.truststore.location=%s
 listener.name.mutual.ssl.client.auth=required
+listener.name.elsewhere.ssl.keystore.type=PEM
+listener.name.elsewhere.ssl.keystore.location=%s
+listener.name.expired.ssl.keystore.type=PEM
+listener.name.expired.ssl.keystore.location=%s
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.tokens.sasl.enabled.mechanisms=OAUTHBEARER
 listener.name.tokens.oauthbearer.sasl.server.callback.handler.class=org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler
@@ -88,10 +94,17 @@ function secure.start()
   self.server = tls.make_certificate(directory, { name = "localhost", names = { "127.0.0.1" }, ca = self.ca })
   self.client = tls.make_certificate(directory, { name = "alice", ca = self.ca, client = true })
   self.stranger = tls.make_certificate(directory, { name = "stranger" })
-  process.write_file(directory .. "/server.pem", self.server.key_pem .. self.server.certificate_pem)
+  self.outdated = tls.make_certificate(directory, { name = "outdated", ca = self.ca, client = true, days = -1 })
+  local function key_store(certificate, name)
+    local path = directory .. "/" .. name .. ".pem"
+    process.write_file(path, certificate.key_pem .. certificate.certificate_pem)
+    return path
+  end
   self.token_key = make_key(directory)
-  local properties = PROPERTIES:format(directory .. "/server.pem", self.ca.certificate, directory .. "/jwks.json",
-    secure.AUDIENCE)
+  local elsewhere = tls.make_certificate(directory, { name = "elsewhere.test", ca = self.ca })
+  local expired = tls.make_certificate(directory, { name = "old", names = { "127.0.0.1" }, ca = self.ca, days = -1 })
+  local properties = PROPERTIES:format(key_store(self.server, "server"), self.ca.certificate,
+    key_store(elsewhere, "elsewhere"), key_store(expired, "expired"), directory .. "/jwks.json", secure.AUDIENCE)
   for _, name in ipairs { "sasl", "both" } do
     properties = properties .. JAAS:format(name, secure.USER, secure.PASSWORD, name, name)
   end
@@ -102,7 +115,7 @@ function secure.start()
   return setmetatable(self, { __index = secure })
 end
 
--- host:port of a listener: TLS, MUTUAL, SASL, BOTH or TOKENS.
+-- host:port of a listener: TLS, ELSEWHERE, EXPIRED, MUTUAL, SASL, BOTH or TOKENS.
 function secure:servers(listener)
   return "127.0.0.1:" .. self.broker.ports[listener]
 end

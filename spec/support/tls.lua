@@ -228,6 +228,18 @@ local function openssl(...)
   assert(status == 0, err)
 end
 
+local function alternative_names(options)
+  local names = { (options.name:match("^[%d.]+$") and "IP:" or "DNS:") .. options.name }
+  for _, name in ipairs(options.names or {}) do
+    names[#names + 1] = (name:match("^[%d.]+$") and "IP:" or "DNS:") .. name
+  end
+  return "subjectAltName=" .. table.concat(names, ",")
+end
+
+local function add(list, words)
+  for _, word in ipairs(words) do list[#list + 1] = word end
+end
+
 -- Makes a certificate with its key in `directory`. options: name, names (more subject alternative names), ca (another
 -- such certificate that signs it; without one it signs itself and may sign others), authority (may sign others all the
 -- same), client (for client authentication), days (negative: expired).
@@ -235,23 +247,24 @@ end
 function tls.make_certificate(directory, options)
   local stem = directory .. "/" .. options.name:gsub("[^%w.-]", "_")
   local made = { certificate = stem .. ".crt", key = stem .. ".key" }
-  local names = { (options.name:match("^[%d.]+$") and "IP:" or "DNS:") .. options.name }
-  for _, name in ipairs(options.names or {}) do
-    names[#names + 1] = (name:match("^[%d.]+$") and "IP:" or "DNS:") .. name
-  end
-  local command = { "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-    "-subj", "/CN=" .. options.name, "-addext", "subjectAltName=" .. table.concat(names, ","),
-    "-days", tostring(options.days or 30), "-keyout", made.key, "-out", made.certificate }
+  local expired = options.days and options.days < 0
+  local command = { "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+    "-subj", "/CN=" .. options.name, "-addext", alternative_names(options), "-keyout", made.key }
+  local signer = options.ca and { "-CA", options.ca.certificate, "-CAkey", options.ca.key } or {}
   if options.ca then
-    for _, word in ipairs({ "-CA", options.ca.certificate, "-CAkey", options.ca.key,
-      "-addext", "basicConstraints=critical,CA:" .. (options.authority and "TRUE" or "FALSE") }) do
-      command[#command + 1] = word
-    end
+    add(command, { "-addext", "basicConstraints=critical,CA:" .. (options.authority and "TRUE" or "FALSE") })
   end
-  if options.client then
-    command[#command + 1] = "-addext"
-    command[#command + 1] = "extendedKeyUsage=clientAuth"
+  if options.client then add(command, { "-addext", "extendedKeyUsage=clientAuth" }) end
+  if expired then -- `req` makes none that has expired: it makes a request, which is signed by itself
+    add(command, { "-new", "-out", stem .. ".csr" })
+    openssl(unpack(command))
+    command = { "x509", "-req", "-in", stem .. ".csr", "-copy_extensions", "copyall" }
+    if not options.ca then signer = { "-key", made.key } end
+  else
+    add(command, { "-x509" })
   end
+  add(command, { "-days", tostring(options.days or 30), "-out", made.certificate })
+  add(command, signer)
   openssl(unpack(command))
   made.certificate_pem, made.key_pem = process.read_file(made.certificate), process.read_file(made.key)
   return made
