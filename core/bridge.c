@@ -898,6 +898,10 @@ double bridge_mono_fresh(struct worker *worker) {
   return (double)clock.mono_us / 1e6;
 }
 
+double bridge_mono_exact(struct worker *worker) {
+  return worker->loop.clock.manual ? bridge_mono(worker) : bridge_mono_fresh(worker);
+}
+
 int bridge_random(struct worker *worker, char *out, uint32_t len) {
   if (worker->seeded) {
     for (uint32_t i = 0; i < len; i++) out[i] = (char)worker_random(worker);

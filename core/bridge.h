@@ -405,9 +405,10 @@ int bridge_timer(struct worker *worker, double id, double seconds);
 int bridge_timer_cancel(struct worker *worker, double id);
 // While anybody holds the worker it does not end before the limit of its drain: `delta` 1 takes hold, -1 lets go.
 void bridge_hold(struct worker *worker, int delta);
-double bridge_now(struct worker *worker);                          // seconds since 1970, as of this turn
-double bridge_mono(struct worker *worker);                         // seconds, monotonic, as of this turn
-double bridge_mono_fresh(struct worker *worker);                   // the same, read anew: for measuring slices
+double bridge_now(struct worker *worker);        // seconds since 1970, as of this turn
+double bridge_mono(struct worker *worker);       // seconds, monotonic, as of this turn
+double bridge_mono_fresh(struct worker *worker); // the same, read anew: for measuring slices
+double bridge_mono_exact(struct worker *worker); // the same for durations: a clock that a spec moves is let stand
 int bridge_random(struct worker *worker, char *out, uint32_t len); // cryptographic, or seeded by a spec
 int bridge_worker_id(struct worker *worker);                       // from 1
 int bridge_worker_count(struct worker *worker);

@@ -2,8 +2,11 @@
 -- How often functions (of the plugin of that name) were called, how many of the calls failed, how long they took: of
 -- all workers, for `sluice status` and the metrics.
 
+local core = require "sluice.api.core"
 local counters = require "sluice.counters"
 local metrics = require "sluice.metrics"
+
+local C, worker = core.C, core.worker
 
 local function_stats = {}
 
@@ -25,6 +28,12 @@ local function cells_of(name)
     cells[name] = known
   end
   return known
+end
+
+-- Seconds, for how long a call took: a function that computes takes its time within one turn of the loop.
+---@return number
+function function_stats.now()
+  return C.bridge_mono_exact(worker)
 end
 
 -- One call has ended.

@@ -3,7 +3,6 @@
 local code = require "sluice.code"
 local function_stats = require "sluice.function_stats"
 local log = require "sluice.log"
-local sluice = require "sluice"
 local together = require "sluice.together"
 
 local plugin = { version = "1.0.0", priority = 3 }
@@ -107,7 +106,7 @@ local function note_end(call, _, err)
   local entry = call.entry
   entry.running = entry.running - 1
   if call.timed_out then return end
-  function_stats.note(entry.name, is_failure(err) and "error" or "ok", sluice.time.monotonic() - call.began)
+  function_stats.note(entry.name, is_failure(err) and "error" or "ok", function_stats.now() - call.began)
 end
 
 local function late(exchange, call, seconds)
@@ -129,7 +128,7 @@ function plugin.access(conf, exchange)
     return exchange.response:exit(503, { message = "too many calls of this function" }, { ["Retry-After"] = 1 })
   end
   exchange:set_serialize_value("function", entry.name)
-  local call = { entry = entry, began = sluice.time.monotonic() }
+  local call = { entry = entry, began = function_stats.now() }
   local group = together.new { memory = conf.memory_limit * 1048576, on_end = note_end }
   local ok, why = group:start(call, run, fn, exchange)
   if not ok then error(why) end

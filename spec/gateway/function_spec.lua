@@ -44,6 +44,15 @@ describe("a folder of functions", function()
     assert.is_truthy(comes("/fn/a", "a3"))
   end)
 
+  -- It ends within the turn of the worker's loop in which it began.
+  it("has functions that compute take the time that it took", function()
+    process.write_file(gw.directory .. "/functions/busy.lua", "return function() while true do end end")
+    process.wait_until(function() return gw:get("/fn/busy").status == 500 end, 10, "the function")
+    local _, out = gw:command("status")
+    local average = out:match("functions/busy.lua +%d+ +%d+ +0 +(%d+%.%d) ms")
+    assert.is_true(tonumber(average) >= 90, "stopped after 100 ms of CPU time, listed with " .. tostring(average))
+  end)
+
   it("is listed by sluice status", function()
     local _, out = gw:command("status")
     assert.matches("FUNCTION +CALLS +ERRORS +TIMEOUTS", out)
