@@ -156,7 +156,8 @@ end
 function Request:get_headers(max_headers)
   check_phase(HEAD, self.handle, "exchange.request:get_headers")
   local all, err = fields.all(self.handle, MESSAGE_REQUEST, max_headers, "exchange.request:get_headers")
-  return all, err
+  if err then return all, err end
+  return all -- and no more: codecs take one argument
 end
 
 -- Waits for the whole body, which is buffered from here on.
@@ -166,7 +167,8 @@ end
 function Request:get_raw_body()
   check_phase(BODY, self.handle, "exchange.request:get_raw_body")
   local body, err, status = core.body(self.handle, MESSAGE_REQUEST)
-  return body, err, status
+  if body then return body end
+  return nil, err, status
 end
 
 -- The next piece of the body as it comes, for a plugin that answers by itself: what it has taken is not kept, and no
@@ -227,7 +229,8 @@ end
 function Request:get_trailers(max_trailers)
   check_phase(HEAD, self.handle, "exchange.request:get_trailers")
   local all, err = fields.all(self.handle, TRAILERS, max_trailers, "exchange.request:get_trailers")
-  return all, err
+  if err then return all, err end
+  return all -- and no more: codecs take one argument
 end
 
 -- The body as a table: a form, JSON or multipart/form-data by its Content-Type. Waits for the whole body.

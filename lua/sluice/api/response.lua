@@ -66,7 +66,8 @@ end
 function Response:get_headers(max_headers)
   check_phase(READ, self.handle, "exchange.response:get_headers")
   local all, err = fields.all(self.handle, MESSAGE_RESPONSE, max_headers, "exchange.response:get_headers")
-  return all, err
+  if err then return all, err end
+  return all -- and no more: codecs take one argument
 end
 
 ---@return "service"|"exit"|"error" who made the response: the service, a plugin, or the gateway after a failure
@@ -152,7 +153,8 @@ end
 function Response:get_trailers(max_trailers)
   check_phase(READ, self.handle, "exchange.response:get_trailers")
   local all, err = fields.all(self.handle, MESSAGE_TRAILERS, max_trailers, "exchange.response:get_trailers")
-  return all, err
+  if err then return all, err end
+  return all -- and no more: codecs take one argument
 end
 
 -- Replaces the trailers of that name. Before the service's have come: kept, and put over them. A client of HTTP/1.1

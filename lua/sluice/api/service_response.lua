@@ -47,7 +47,8 @@ end
 function Response:get_headers(max_headers)
   check_phase(HEAD, self.handle, "exchange.service.response:get_headers")
   local all, err = fields.all(self.handle, MESSAGE, max_headers, "exchange.service.response:get_headers")
-  return all, err
+  if err then return all, err end
+  return all -- and no more: codecs take one argument
 end
 
 -- Whether it broke off in the middle.
@@ -79,7 +80,8 @@ end
 function Response:get_trailers(max_trailers)
   check_phase(HEAD, self.handle, "exchange.service.response:get_trailers")
   local all, err = fields.all(self.handle, TRAILERS, max_trailers, "exchange.service.response:get_trailers")
-  return all, err
+  if err then return all, err end
+  return all -- and no more: codecs take one argument
 end
 
 -- In response, and in header_filter behind `exchange.service.request:enable_buffering()`.

@@ -120,6 +120,23 @@ describe("pre-function, with Kong's global", function()
     end
   end)
 
+  it("gives one value where Kong does, as codecs want it", function()
+    local gateway = with { access = { [[
+      local cjson = require "cjson.safe"
+      local body = cjson.decode(kong.request.get_raw_body())
+      local headers = cjson.decode(cjson.encode(kong.request.get_headers()))
+      local count = select("#", kong.request.get_query())
+      kong.response.exit(200, { uuid = body.uuid, from = headers["x-from"], query = count })
+    ]] } }
+    assert.same({ uuid = 7, from = "a", query = 1 }, gateway:request { method = "POST", path = "/", body = { uuid = 7 },
+      headers = { ["X-From"] = "a" } }.json)
+    gateway = with { header_filter = { [[
+      kong.response.set_header("X-Counts", select("#", kong.response.get_headers()) .. " "
+        .. select("#", kong.service.response.get_headers()))
+    ]] } }
+    assert.equal("1 1", gateway:get("/").headers["x-counts"])
+  end)
+
   it("has a version, the gateway's", function()
     local gateway = with { access = { 'kong.response.exit(200, kong.version .. " " .. kong.node.get_version())' } }
     local one, other = gateway:get("/").body:match("^(%d+%.%d+%.%d+) (.*)$")
