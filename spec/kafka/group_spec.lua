@@ -31,6 +31,8 @@ describe("a member of a consumer group", function()
     fields.group, fields.topics = fields.group or group, fields.topics or { topic }
     fields.properties = fields.properties or {}
     fields.properties["heartbeat.interval.ms"] = "200" -- rebalances are heard of by these
+    -- Less than one waits for partitions: that a member leaves is told once, and a busy broker may not hear it.
+    fields.properties["session.timeout.ms"] = fields.properties["session.timeout.ms"] or "10000"
     return assert(members.join(kafka, fields))
   end
 

@@ -24,7 +24,7 @@ describe("sluice.kafka with a real broker", function()
     process.write_file(directory .. "/run.lua", RUN)
     gw = gateway.start(([[
 _format_version: "3.0"
-gateway: { kafka: { main: { bootstrap.servers: "%s" } } }
+gateway: { kafka: { main: { bootstrap.servers: "%s", session.timeout.ms: 10000 } } }
 routes:
 - { name: run, paths: [/run], plugins: [{ name: function, config: { file: "%s/run.lua", timeout: 30000 } }] }
 ]]):format(shared.servers, directory), { workers = 1 })

@@ -121,7 +121,7 @@ describe("records on their way to a service", function()
   end
 
   local function await(count, seconds)
-    process.wait_until(function() return distinct(seen()) >= count end, seconds or 30, function()
+    process.wait_until(function() return distinct(seen()) >= count end, seconds or 60, function()
       return count .. " records; there are " .. distinct(seen()) .. ": " .. gateways[#gateways]:log()
     end)
   end
@@ -300,7 +300,7 @@ describe("records on their way to a service", function()
     assert.equal("for before", answer_of(before).body)
     assert.equal("for during", answer_of(during).body)
     produce(401, 500)
-    await(500, 60)
+    await(500)
     assert_in_order(seen())
     client.C.kafka_reader_free(reader)
     close()
