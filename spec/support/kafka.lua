@@ -13,7 +13,7 @@ broker.__index = broker
 
 local JARS = ".cache/kafka/jars"
 local CLUSTER_ID = "c2x1aWNlLXNwZWMta2Fmaw" -- any 16 bytes in base64
-local START_SECONDS = 60
+local START_SECONDS = 180
 local ANSWER_SECONDS = 30 -- more than a busy broker takes, or is told to take
 local METADATA, METADATA_VERSION = 3, 4
 local CREATE_TOPICS, CREATE_TOPICS_VERSION = 19, 4
