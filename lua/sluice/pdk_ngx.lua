@@ -196,6 +196,28 @@ local function header_of(exchange_of)
   })
 end
 
+-- ngx.arg of body_filter: the chunk, which what is set takes the place of, and whether it is the last.
+local function argument_of(exchange_of)
+  local function filtered()
+    local exchange = exchange_of()
+    if phases.names[exchange.phase] ~= "body_filter" then error("there is no ngx.arg in this phase", 3) end
+    return exchange
+  end
+  return setmetatable({}, {
+    __metatable = false,
+    __index = function(_, index)
+      local exchange = filtered()
+      if index == 2 then return exchange.last end
+      return index == 1 and (exchange.taken or exchange.chunk) or nil
+    end,
+    __newindex = function(_, index, value)
+      local exchange = filtered()
+      if index ~= 1 then error(format("ngx.arg[%s] cannot be set here", tostring(index)), 2) end
+      exchange.taken = value == nil and "" or tostring(value)
+    end,
+  })
+end
+
 -- What ngx.say and ngx.print have said, and the status that was set before: an answer once ngx.exit is called.
 local function answer_of(exchange, own)
   local answer = exchange[own]
@@ -324,7 +346,7 @@ function pdk_ngx.new(sluice, exchange_of)
   for name, value in pairs(CONSTANTS) do ngx[name] = value end
   ngx.null = require("cjson").null
   ngx.req, ngx.header, ngx.re = request_of(exchange_of), header_of(exchange_of), expressions(sluice)
-  ngx.var, ngx.ctx = pdk_vars.new(sluice, exchange_of), context_of(exchange_of)
+  ngx.var, ngx.ctx, ngx.arg = pdk_vars.new(sluice, exchange_of), context_of(exchange_of), argument_of(exchange_of)
   return setmetatable(ngx, {
     __metatable = false,
     __index = function(_, name)

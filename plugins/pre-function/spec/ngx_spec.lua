@@ -173,6 +173,19 @@ describe("ngx", function()
       or response.headers["x-two"])
   end)
 
+  it("changes the body by arg", function()
+    local gateway = with({ body_filter = { [[
+      local chunk, last = ngx.arg[1], ngx.arg[2]
+      ngx.ctx.held = (ngx.ctx.held or "") .. (chunk or "")
+      ngx.arg[1] = last and ngx.ctx.held:upper() .. "!" or nil
+    ]], 'if ngx.arg[2] then ngx.arg[1] = "<" .. ngx.arg[1] .. ">" end' } },
+      { upstreams = { ["service.example"] = { chunks = { "one ", "two ", "three" } } } })
+    assert.equal("<ONE TWO THREE!>", gateway:get("/").body)
+    gateway = with { access = { "\nlocal chunk = ngx.arg[1]" } }
+    assert.equal(500, gateway:get("/").status)
+    assert.equal(1, #gateway:log("pre%-function.access%[1%]:2.*there is no ngx.arg in this phase"))
+  end)
+
   it("has regular expressions", function()
     local expected = {
       [ [[ngx.re.match("ab12", "([a-z]+)(?<n>\\d+)", "jo").n]] ] = "12",
