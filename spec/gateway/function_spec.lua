@@ -44,13 +44,15 @@ describe("a folder of functions", function()
     assert.is_truthy(comes("/fn/a", "a3"))
   end)
 
-  -- It ends within the turn of the worker's loop in which it began.
+  -- It ends within the turn of the worker's loop in which it began. No machine adds five million numbers, one to the
+  -- other, in a millisecond.
   it("has functions that compute take the time that it took", function()
-    process.write_file(gw.directory .. "/functions/busy.lua", "return function() while true do end end")
-    process.wait_until(function() return gw:get("/fn/busy").status == 500 end, 10, "the function")
+    process.write_file(gw.directory .. "/functions/busy.lua",
+      "return function() local sum = 0 for i = 1, 5e6 do sum = sum + i end return tostring(sum) end")
+    assert.is_truthy(comes("/fn/busy", "12500002500000"))
     local _, out = gw:command("status")
-    local average = out:match("functions/busy.lua +%d+ +%d+ +0 +(%d+%.%d) ms")
-    assert.is_true(tonumber(average) >= 90, "stopped after 100 ms of CPU time, listed with " .. tostring(average))
+    local average = out:match("functions/busy.lua +%d+ +0 +0 +(%d+%.%d) ms")
+    assert.is_true(tonumber(average) >= 1, "listed with " .. tostring(average) .. " ms")
   end)
 
   it("is listed by sluice status", function()
