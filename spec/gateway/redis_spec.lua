@@ -206,8 +206,8 @@ describe("sluice.redis", function()
       run("local client = redis.connect(%s); client = nil; return 1", options)
       process.wait_until(function()
         return run("for i = 1, 3e5 do local t = { {} } end return (redis.use(%s, function(c) return c:ping() end))",
-          options:gsub("deadline = 5", "deadline = 0.05")) == "PONG"
-      end, 10, "a connection")
+          options:gsub("deadline = 5", "deadline = 0.5")) == "PONG"
+      end, 20, "a connection")
     end)
   end)
 

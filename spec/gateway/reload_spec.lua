@@ -193,7 +193,8 @@ return slow
 
   it("a configuration that is saved takes effect, too", function()
     local function config(path)
-      return { _format_version = "3.0", gateway = { plugin_cpu_budget_ms = 5000 }, routes = { { name = "only",
+      return { _format_version = "3.0", gateway = { plugin_cpu_budget_ms = 5000,
+        limits = { watchdog_timeout = 60000 } }, routes = { { name = "only",
         paths = { path }, plugins = { { name = "slow" }, { name = "request-termination" } } } } }
     end
     local gw = gateway.start(config("/before"), { plugins = { slow = SLOW }, wait = false })
