@@ -154,7 +154,10 @@ end
 -- Clients may name the format of their records in every request, also where the answer has none.
 local V2_ANSWERS = { V2_TYPE, "application/vnd.kafka+json", JSON_TYPE, "application/vnd.kafka.json.v2+json",
   "application/vnd.kafka.binary.v2+json", "application/vnd.kafka.avro.v2+json",
-  "application/vnd.kafka.jsonschema.v2+json", "application/vnd.kafka.protobuf.v2+json" }
+  "application/vnd.kafka.jsonschema.v2+json", "application/vnd.kafka.protobuf.v2+json",
+  -- Of v1, whose answers to these questions are the same.
+  "application/vnd.kafka.v1+json", "application/vnd.kafka.json.v1+json", "application/vnd.kafka.binary.v1+json",
+  "application/vnd.kafka.avro.v1+json" }
 
 -- For all of v2 but reading records.
 function Call:begin_v2()

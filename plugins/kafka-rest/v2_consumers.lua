@@ -76,6 +76,8 @@ end
 local KNOWN = { id = true, name = true, format = true, ["auto.offset.reset"] = true, ["auto.commit.enable"] = true,
   ["enable.auto.commit"] = true, ["fetch.min.bytes"] = true, ["consumer.request.timeout.ms"] = true,
   ["isolation.level"] = true }
+-- The last two are v1's words.
+local PLACES = { earliest = "earliest", latest = "latest", smallest = "earliest", largest = "latest" }
 local ISOLATION = { read_committed = true, read_uncommitted = true }
 
 local function options_of(call, body)
@@ -91,7 +93,7 @@ local function options_of(call, body)
     timeout = conf.timeout / 1000, bytes_most = conf.consumer_bytes_max, request_most_s = most_s,
     request_s = wanted >= 0 and math.min(wanted / 1000, most_s) or math.min(1, most_s),
     format = format_of(call, body),
-    from = one_of(call, body, "auto.offset.reset", { earliest = true, latest = true }, "latest"),
+    from = PLACES[one_of(call, body, "auto.offset.reset", PLACES, "latest")],
     auto_commit = truth(call, body, "auto.commit.enable", truth(call, body, "enable.auto.commit", true)),
     min_bytes = integer(call, body, "fetch.min.bytes", -1),
     properties = isolation and { ["isolation.level"] = isolation } or nil,
@@ -133,6 +135,10 @@ local function unprocessable(call, text)
   call:refuse(422, 422, text)
 end
 
+local function is_topic(name)
+  return type(name) == "string" and name:find("^[%w._-]+$") ~= nil
+end
+
 add("POST", "/subscription", function(call, group, name)
   local body = call:body()
   local topics, pattern = body.topics, body.topic_pattern
@@ -148,7 +154,7 @@ add("POST", "/subscription", function(call, group, name)
     unprocessable(call, "topics must be a list of names")
   end
   for _, topic in ipairs(topics or {}) do
-    if type(topic) ~= "string" or not topic:find("^[%w._-]+$") then unprocessable(call, "topics must be names") end
+    if not is_topic(topic) then unprocessable(call, "topics must be names") end
   end
   ask(call, "subscribe", group, name, { topics = topics, pattern = pattern })
   call:answer(204)
@@ -257,18 +263,16 @@ local function number_of(call, name)
   return number >= 0 and number or nil
 end
 
-local GENERAL = { "application/vnd.kafka.v2+json", "application/vnd.kafka+json", "application/json" }
-
--- The instance's format is what the answer has: a client that wants another asks the wrong instance.
-local function check_accept(call, format)
-  local own = "application/vnd.kafka." .. format .. ".v2+json"
+-- The instance's format is what the answer has: a client that wants another asks the wrong instance. `version`: v1, v2.
+local function check_accept(call, format, version)
+  local own = "application/vnd.kafka." .. format .. "." .. version .. "+json"
   local accept = call.exchange.request:get_header("accept") or ""
-  local other = accept:match("application/vnd%.kafka%.(%a+)%.v2%+json")
+  local other = accept:match("application/vnd%.kafka%.(%a+)%." .. version .. "%+json")
   if other and other ~= format and FORMATS[other] and not accept:find(own, 1, true) then
-    call.type = GENERAL[1]
     call:refuse(406, errors.FORMAT_MISMATCH, "the instance has records in format " .. format)
   end
-  call:negotiate { own, unpack(GENERAL) }
+  call:negotiate { own, "application/vnd.kafka." .. version .. "+json", "application/vnd.kafka+json",
+    "application/json" }
   if call.type ~= "application/json" then call.type = own end
 end
 
@@ -312,10 +316,9 @@ local function give_back(call, group, name, list, from)
   remote.run("seek", remote.key(call.cluster, group, name), { places = places }, call.conf.timeout / 1000 + GRACE_S)
 end
 
-routes.add("GET", "consumers/*/instances/*/records", "consume", function(call, group, name)
-  call.v2, call.type = true, GENERAL[1]
+local function answer_records(call, group, name, version)
   local format = ask(call, "format", group, name).format
-  check_accept(call, format)
+  check_accept(call, format, version)
   local milliseconds = number_of(call, "timeout")
   local bytes = number_of(call, "max_bytes")
   local args = { seconds = milliseconds and milliseconds / 1000, bytes = bytes ~= 0 and bytes or nil }
@@ -328,4 +331,22 @@ routes.add("GET", "consumers/*/instances/*/records", "consume", function(call, g
   if failed then give_back(call, group, name, list, texts[1] and failed or failed + 1) end
   if failed and not texts[1] then call:refuse(500, code, err) end
   call:answer(200, "[" .. table.concat(texts, ",") .. "]")
+end
+
+routes.add("GET", "consumers/*/instances/*/records", "consume", function(call, group, name)
+  call.v2, call.type = true, "application/vnd.kafka.v2+json"
+  answer_records(call, group, name, "v2")
+end)
+
+-- v1 has no subscriptions: an instance is subscribed to the topic that it is first read for.
+routes.add("GET", "consumers/*/instances/*/topics/*", "consume", function(call, group, name, topic)
+  call.v2, call.type = true, "application/vnd.kafka.v1+json"
+  if not is_topic(topic) then call:refuse(404, errors.TOPIC_NOT_FOUND, "there is no such topic") end
+  local topics = ask(call, "subscription", group, name).topics
+  if not topics[1] then
+    ask(call, "subscribe", group, name, { topics = { topic } })
+  elseif topics[2] or topics[1] ~= topic then
+    call:refuse(409, errors.ALREADY_SUBSCRIBED, "the instance is subscribed to " .. table.concat(topics, ", "))
+  end
+  answer_records(call, group, name, "v1")
 end)

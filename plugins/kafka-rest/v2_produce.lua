@@ -17,13 +17,13 @@ local WAITING_MAX = 1000 -- records of a batch have places, and are asked for in
 -- How v3 calls the embedded formats.
 local TYPES = { binary = "BINARY", json = "JSON", avro = "AVRO", jsonschema = "JSONSCHEMA", protobuf = "PROTOBUF" }
 -- Media types that name no format.
-local BINARY = { ["application/vnd.kafka.v2+json"] = true, ["application/vnd.kafka+json"] = true,
-  ["application/json"] = true, ["application/octet-stream"] = true }
+local BINARY = { ["application/vnd.kafka.v2+json"] = true, ["application/vnd.kafka.v1+json"] = true,
+  ["application/vnd.kafka+json"] = true, ["application/json"] = true, ["application/octet-stream"] = true }
 
 local function type_of(call)
   local media = call:content_type()
   if not media or BINARY[media] then return "BINARY" end
-  local kind = TYPES[media:match("^application/vnd%.kafka%.(%a+)%.v2%+json$")]
+  local kind = TYPES[media:match("^application/vnd%.kafka%.(%a+)%.v[12]%+json$")]
   if not kind then call:refuse(415, 415, "there are no records of type " .. media) end
   return kind
 end

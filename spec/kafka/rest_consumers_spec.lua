@@ -100,6 +100,30 @@ describe("consumer instances of kafka-rest", function()
     assert.same({ 404, 40403 }, code("GET", path .. "/records"))
   end)
 
+  it("of v1 read the topic that they are first asked for", function()
+    local topic, other = shared:topic(), shared:topic()
+    produce(topic, "a", "b")
+    local path = create { ["auto.offset.reset"] = "smallest" }
+    local all, type_of_answer = {}, nil
+    process.wait_until(function()
+      local status, list, response = ask("GET", path .. "/topics/" .. topic, nil,
+        { Accept = "application/vnd.kafka.json.v1+json" })
+      assert.equal(200, status, response.body)
+      type_of_answer = response.headers["content-type"]
+      for _, record in ipairs(list) do all[#all + 1] = record.value end
+      return #all >= 2
+    end, 20, "two records")
+    assert.same({ "a", "b" }, all)
+    assert.equal("application/vnd.kafka.json.v1+json", type_of_answer)
+    assert.same({ 409, 40901 }, code("GET", path .. "/topics/" .. other))
+    assert.same({ 406, 40601 }, code("GET", path .. "/topics/" .. topic, nil,
+      { Accept = "application/vnd.kafka.binary.v1+json" }))
+    assert.same({ 404, 40401 }, code("GET", path .. "/topics/no%20name"))
+    assert.equal(200, (ask("POST", path .. "/offsets", nil, { Accept = "application/vnd.kafka.v1+json" })))
+    assert.equal(204, (ask("DELETE", path, nil, { Accept = "application/vnd.kafka.v1+json" })))
+    assert.same({ 404, 40403 }, code("GET", path .. "/topics/" .. topic))
+  end)
+
   it("give bytes, keys, and the format that was asked for", function()
     local topic = shared:topic()
     ask("POST", "/topics/" .. topic, { records = { { key = "AAE=", value = "/w==" } } }, { ["Content-Type"] = BINARY })

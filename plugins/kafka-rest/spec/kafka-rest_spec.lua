@@ -45,12 +45,22 @@ describe("kafka-rest", function()
 
   it("produces bytes, which is also meant where no format is told", function()
     start()
-    for _, kind in ipairs { BINARY, "application/vnd.kafka.v2+json", "application/json" } do
+    for _, kind in ipairs { BINARY, "application/vnd.kafka.v2+json", "application/json",
+      "application/vnd.kafka.v1+json", "application/vnd.kafka.binary.v1+json" } do
       assert.equal(200, post("/topics/orders", '{"records":[{"key":"AAE=","value":"AP8="}]}', kind).status)
     end
     for _, record in ipairs(gateway:records "orders") do
       assert.same({ "\0\1", "\0\255" }, { record.key, record.value })
     end
+  end)
+
+  it("takes v1's types, and answers in them", function()
+    start()
+    local response = gateway:post("/topics/orders", '{"records":[{"value":{"n":1}}]}',
+      { ["Content-Type"] = "application/vnd.kafka.json.v1+json", Accept = "application/vnd.kafka.v1+json" })
+    assert.same({ 200, "application/vnd.kafka.v1+json" }, { response.status, response.headers["content-type"] })
+    assert.equal('{"n":1}', gateway:records("orders")[1].value)
+    assert.equal(415, post("/topics/orders", "{}", "application/vnd.kafka.json.v9+json").status)
   end)
 
   it("answers in the type that the client wants", function()
