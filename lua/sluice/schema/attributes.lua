@@ -81,8 +81,16 @@ function attributes.len_max(count, field)
   return function(value) return size(value) > count and expected or nil end
 end
 
+-- Patterns that many schemas have, for those who read no Lua.
+local SAID = {
+  ["^[%w._-]+$"] = "letters, digits, '.', '_' and '-'",
+  ["^[%w_-]+$"] = "letters, digits, '_' and '-'",
+  ["^[%w!#$%%&'*+.^_`|~-]+$"] = "the name of a header field",
+}
+
 function attributes.match(pattern, field)
-  local expected = field.err or ("%s matching %s"):format(words.kinds[field.type] or "a string", pattern)
+  local expected = field.err or SAID[pattern]
+    or ("%s matching %s"):format(words.kinds[field.type] or "a string", pattern)
   return function(value) return not value:find(pattern) and expected or nil end
 end
 

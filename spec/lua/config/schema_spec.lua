@@ -81,6 +81,13 @@ describe("a schema", function()
     assert.matches("config.m.X: expected a string matching", faults(fields, { m = { X = 1 } }))
   end)
 
+  it("says in words what a pattern means that many schemas have", function()
+    assert.equal([[config.x: expected letters, digits, '.', '_' and '-', found "a b"]],
+      faults({ x = { type = "string", match = "^[%w._-]+$" } }, { x = "a b" }))
+    assert.equal('config.x: expected a string matching ^a+$, found "b"',
+      faults({ x = { type = "string", match = "^a+$" } }, { x = "b" }))
+  end)
+
   it("refuses an empty text unless its length may be zero", function()
     assert.equal("config.x: expected a string, found an empty one", faults({ x = { type = "string" } }, { x = "" }))
     assert.is_true(passes({ type = "string", len_min = 0 }, ""))
