@@ -53,7 +53,7 @@ end
 -- The context of a callout, under Kong's names.
 function calls.context(exchange, call, values)
   local request = call.given.request
-  local timeouts = request.http_opts.timeouts or {}
+  local timeouts, proxy = request.http_opts.timeouts or {}, request.http_opts.proxy
   return {
     request = {
       params = {
@@ -62,6 +62,8 @@ function calls.context(exchange, call, values)
         decode = request.body.decode, ssl_verify = request.http_opts.ssl_verify,
         ssl_server_name = request.http_opts.ssl_server_name,
         timeouts = { connect = timeouts.connect, write = timeouts.write, read = timeouts.read },
+        proxy = proxy and { http_proxy = proxy.http_proxy, https_proxy = proxy.https_proxy,
+          auth_username = proxy.auth_username, auth_password = proxy.auth_password },
       },
       retries = {}, n_retries = 0,
     },
@@ -89,7 +91,7 @@ function calls.options(call, context, left)
     body = assert(json.encode(body))
     if not has_field(headers, "content-type") then headers["Content-Type"] = "application/json" end
   end
-  local proxy, authorization = proxy_of(call.given.request.http_opts.proxy, params.url)
+  local proxy, authorization = proxy_of(params.proxy, params.url)
   local connect, write, read = timeouts.connect or DEFAULT_MS, timeouts.write or DEFAULT_MS, timeouts.read or DEFAULT_MS
   return {
     url = params.url, method = params.method, query = next(params.query or {}) and params.query or nil,

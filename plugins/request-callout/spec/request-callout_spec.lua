@@ -330,6 +330,15 @@ describe("request-callout", function()
         seen.headers["proxy-authorization"] })
     end)
 
+    it("that code of the configuration names", function()
+      start({ callouts = { call("token", { request = {
+        by_lua = "kong.ctx.shared.callouts.token.request.params.proxy = { http_proxy = 'http://proxy.example:3128' }",
+      } }) } },
+        { upstreams = { ["proxy.example:3128"] = { json = { token = "by it" } } } })
+      assert.equal(200, gateway:get("/").status)
+      assert.equal(1, #gateway:requests("proxy.example:3128"))
+    end)
+
     it("goes without where it is for the other kind of URL", function()
       local response, seen = by({ https_proxy = PROXY }, "http://token.example/path")
       assert.equal(200, response.status)
