@@ -83,6 +83,7 @@ end
 
 function receiver:close()
   C.sys_close_fd(self.fd)
+  self.fd = -1
 end
 
 return datagrams

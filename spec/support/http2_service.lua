@@ -25,6 +25,7 @@ end
 
 function service:close()
   posix.C.sys_close_fd(self.fd)
+  self.fd = -1
 end
 
 -- The next connection as a bare socket; nil when none comes.
