@@ -19,7 +19,7 @@ routes:
 - { name: live, paths: [/live], plugins: [{ name: kafka-consume, config: {
     topics: [{ name: events }], mode: server-sent-events, heartbeat: 100 } }] }
 - { name: all, paths: [/all], plugins: [{ name: kafka-consume, config: {
-    topics: [{ name: events }], mode: server-sent-events, auto_offset_reset: earliest } }] }
+    topics: [{ name: first }], mode: server-sent-events, auto_offset_reset: earliest } }] }
 - { name: whole, paths: [/whole], plugins: [{ name: kafka-consume, config: {
     topics: [{ name: whole }], event: record, message_deserializer: json, auto_offset_reset: earliest } }] }
 - { name: changed, paths: [/changed], plugins: [{ name: kafka-consume, config: {
@@ -36,7 +36,7 @@ describe("kafka-consume", function()
   setup(function()
     kafka = client.new()
     mock = C.kafka_mock_new(1, kafka.error)
-    for topic, partitions in pairs { events = 3, whole = 1, changed = 1 } do
+    for topic, partitions in pairs { events = 3, first = 3, whole = 1, changed = 1 } do
       C.kafka_mock_topic(mock, topic, partitions)
     end
     local servers = ffi.string(C.kafka_mock_servers(mock))
@@ -60,7 +60,12 @@ describe("kafka-consume", function()
     local one, two = open("/live"), open("/live")
     for i = 1, 20 do kafka:send { topic = "events", value = "v" .. i, partition = 1 } end
     for _, stream in ipairs { one, two } do
-      for i = 1, 20 do assert.equal("v" .. i, assert(stream:next()).data) end
+      local event
+      repeat event = assert(stream:next()) until event.data:find("^v%d") -- a worker may hear late of those before
+      for i = 1, 20 do
+        assert.equal("v" .. i, event.data)
+        if i < 20 then event = assert(stream:next()) end
+      end
       stream:close()
     end
   end)
@@ -113,7 +118,7 @@ describe("kafka-consume", function()
   end)
 
   it("begins with the earliest record when it is told to", function()
-    for i = 0, 2 do kafka:send { topic = "events", value = "early", partition = i } end
+    for i = 0, 2 do kafka:send { topic = "first", value = "early", partition = i } end
     local stream, seen = open("/all"), 0
     local first = {}
     while seen < 3 do
@@ -161,13 +166,15 @@ describe("kafka-consume", function()
   it("sends comments while there are no records", function()
     local stream = open("/live")
     process.wait_until(function()
-      assert.same({ nil, "timeout" }, { stream:next(0.1) })
+      local event, why = stream:next(0.1) -- one that was sent before may come late to this worker
+      assert(event or why == "timeout", why)
       return stream.comments >= 3
     end, 20, "three comments")
     stream:close()
   end)
 
   it("stops reading the topic when its clients have left", function()
+    kafka:send { topic = "first", value = "read", partition = 0 }
     local stream = open("/all")
     assert(stream:next())
     stream:close()
