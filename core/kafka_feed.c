@@ -267,17 +267,21 @@ static void on_feed_readable(struct ev_loop *ev, struct ev_io *io, int events) {
   feed_wake(feed);
 }
 
-static void on_feed_event(struct ev_loop *ev, struct ev_io *io, int events) {
-  struct feed *feed = io->data;
+static void feed_take_events(struct feed *feed) {
   rd_kafka_event_t *event;
-  uint64_t count;
-  (void)ev;
-  (void)events;
-  eventfd_read(feed->events.fd, &count);
   while ((event = rd_kafka_queue_poll(feed->events.queue, 0))) {
     cluster_on_event(feed->cluster, event);
     rd_kafka_event_destroy(event);
   }
+}
+
+static void on_feed_event(struct ev_loop *ev, struct ev_io *io, int events) {
+  struct feed *feed = io->data;
+  uint64_t count;
+  (void)ev;
+  (void)events;
+  eventfd_read(feed->events.fd, &count);
+  feed_take_events(feed);
 }
 
 // ---- Start: on a helper thread ----
@@ -289,6 +293,7 @@ static int64_t now_ms(void) {
 }
 
 static int start_failed(struct feed *feed, rd_kafka_resp_err_t code) {
+  feed->failed = code;
   return error_set(&feed->error, ERROR_SYSTEM, "topic %s: %s", feed->topic, rd_kafka_err2str(code));
 }
 
@@ -499,7 +504,8 @@ static void feed_on_started(struct errand *errand) {
     return;
   }
   if (feed->error.code) {
-    cluster_trouble(feed->cluster, feed->error.text);
+    if (feed->events.queue) feed_take_events(feed); // why, perhaps
+    cluster_failed(feed->cluster, feed->failed, feed->error.text);
     feed_unlink(feed);
     feed_fail(feed, feed->error.text);
     feed_end(feed);

@@ -252,7 +252,7 @@ static void act_take_effect(struct act *act) {
   struct kafka_member *member = act->member;
   const char *text = act->text[0] ? act->text : rd_kafka_err2str(act->code);
   // Of what was asked for the one who asked hears.
-  if (act->code && act->kind < ACT_COMMITTED) cluster_trouble(member->cluster, text);
+  if (act->code && act->kind < ACT_COMMITTED) cluster_failed(member->cluster, act->code, text);
   if (act->kind == ACT_START)
     member_started(member, act->code, text);
   else if (!act->code || act->kind == ACT_ASSIGN || act->kind == ACT_REVOKE || act->kind == ACT_SEEK)

@@ -75,6 +75,8 @@ void counts_free(struct cluster *cluster);
 
 // Notes the error, and logs it unless one was logged this second.
 void cluster_trouble(struct cluster *cluster, const char *text);
+// The same of what was asked of a cluster: no news where the cause stands already.
+void cluster_failed(struct cluster *cluster, rd_kafka_resp_err_t code, const char *text);
 // The same of a record, without the log. That it was late is no news of a cluster that is known to be down.
 void cluster_record_failed(struct cluster *cluster, rd_kafka_resp_err_t code);
 // Notes what librdkafka reports on a handle's main queue: errors, logs and statistics.

@@ -50,6 +50,7 @@ struct feed {
   struct kafka_reader *readers; // of a shared feed: all that use it, also while they catch up
   struct kafka_reader *waiting; // those to wake when something comes
   struct error error;
+  rd_kafka_resp_err_t failed; // with `error`: librdkafka's code, 0 where it gave none
   char topic[TOPIC_NAME_BYTES];
 };
 

@@ -49,10 +49,19 @@ void cluster_trouble(struct cluster *cluster, const char *text) {
     log_warn(cluster->kafka->loop->log, "Kafka reports trouble", "cluster", cluster->name, "error", text);
 }
 
+// Whether an error may only follow from one that stands there.
+static bool is_symptom(const struct cluster *cluster, rd_kafka_resp_err_t code) {
+  bool late = code == RD_KAFKA_RESP_ERR__MSG_TIMED_OUT || code == RD_KAFKA_RESP_ERR__PURGE_QUEUE ||
+              code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__TIMED_OUT;
+  return late && cluster->error[0] && cluster->state != CLUSTER_UP;
+}
+
 void cluster_record_failed(struct cluster *cluster, rd_kafka_resp_err_t code) {
-  bool symptom = code == RD_KAFKA_RESP_ERR__MSG_TIMED_OUT || code == RD_KAFKA_RESP_ERR__PURGE_QUEUE;
-  if (symptom && cluster->error[0] && cluster->state != CLUSTER_UP) return;
-  note(cluster, rd_kafka_err2str(code));
+  if (!is_symptom(cluster, code)) note(cluster, rd_kafka_err2str(code));
+}
+
+void cluster_failed(struct cluster *cluster, rd_kafka_resp_err_t code, const char *text) {
+  if (!is_symptom(cluster, code)) cluster_trouble(cluster, text);
 }
 
 // Whether a broker says by TLS that it does not like our certificate, or that there is none.

@@ -91,6 +91,7 @@ describe("a cluster", function()
       both = sasl("SCRAM-SHA-512", { ["bootstrap.servers"] = own:servers "BOTH", ["security.protocol"] = "sasl_ssl",
         ["ssl.ca.location"] = own.ca.certificate }),
       wrong = sasl("SCRAM-SHA-256", { ["sasl.password"] = "guess" }),
+      unread = sasl("PLAIN", { ["sasl.password"] = "guess" }),
       tokens = token "/token/600", brief = token "/token/2/6", late = token "/late/2/600",
       refused = token "/refuse", broken = token "/broken",
       foreign = token("/token/600", { ["https.ca.location"] = own.stranger.certificate }),
@@ -263,6 +264,21 @@ describe("a cluster", function()
     fails("mismatched", "supported mechanisms: OAUTHBEARER")
   end)
   it("says that the password is wrong", function() fails("wrong", "[Aa]uthentication failed") end)
+
+  -- Its only client is a consumer that never starts.
+  it("says why it cannot be read", function()
+    local said = run(([[
+      local reader, err = (...).reader { cluster = "unread", topic = %q, from = "earliest" }
+      if not reader then return err end
+      local record, why = reader:next(15)
+      reader:close()
+      return record and record.value or why
+    ]]):format(topic), 30)
+    assert.truthy(said:find(topic, 1, true), said)
+    local it = status "unread"
+    assert.equal("down", it.state)
+    assert.matches("Authentication failed: Invalid username or password", it.last_error, 1, true)
+  end)
 
   it("says when it is librdkafka that cannot log in by SCRAM", function()
     if client.C.rd_kafka_version() >= SCRAM_SINCE then return reaches "scram256" end
