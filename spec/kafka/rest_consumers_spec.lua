@@ -76,7 +76,7 @@ describe("consumer instances of kafka-rest", function()
     local all = {}
     process.wait_until(function()
       local status, list, response = read(path, query)
-      assert.equal(200, status, response.body)
+      assert.equal(200, status, response.body .. gw:log())
       for _, record in ipairs(list) do all[#all + 1] = record end
       return #all >= most
     end, seconds or 20, most .. " records")

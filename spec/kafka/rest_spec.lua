@@ -12,11 +12,13 @@ local CLUSTER = "c2x1aWNlLXNwZWMta2Fmaw"
 local CONFIG = [[
 _format_version: "3.0"
 gateway:
+  trusted_plugins: [late]
   kafka:
     main: { bootstrap.servers: "%s" }
     away: { bootstrap.servers: "127.0.0.1:1" }
 routes:
-- { name: rest, paths: [/], plugins: [{ name: kafka-rest, config: { advertised_url: "http://rest.example" } }] }
+- { name: rest, paths: [/], plugins: [{ name: late },
+    { name: kafka-rest, config: { advertised_url: "http://rest.example" } }] }
 - { name: below, paths: [/kafka], plugins: [{ name: kafka-rest }] }
 - { name: looking, paths: [/looking], plugins: [{ name: kafka-rest, config: { operations: [read] } }] }
 - { name: schemas, paths: [/schemas], plugins: [{ name: kafka-rest, config: {
@@ -50,13 +52,32 @@ local function serve(request, connection)
   connection:respond(answer.status, answer.headers, answer.body)
 end
 
+-- A broker that is late to tell of topics whose names begin with "late-": many looks at one see nothing of it, and when
+-- it is there many see no more than its first two partitions.
+local LATE = [[
+local function make_late()
+  local Admin = getmetatable(package.loaded["sluice.kafka"].admin("main")).__index
+  local topic, looks = Admin.topic, {}
+  function Admin:topic(name)
+    local found, err, code = topic(self, name)
+    if name:sub(1, 5) ~= "late-" then return found, err, code end
+    looks[name] = (looks[name] or 0) + 1
+    if looks[name] <= 40 then return nil, "not yet", "UNKNOWN_TOPIC_OR_PART" end
+    if found and looks[name] <= 80 then found.partitions[3], found.partitions[4] = nil, nil end
+    return found, err, code
+  end
+end
+return { version = "1", priority = 2000, init_worker = make_late }
+]]
+
 describe("kafka-rest with a real broker", function()
   local shared, gw, registry
 
   setup(function()
     shared = broker.shared()
     registry = upstream.start(serve)
-    gw = gateway.start(function(self) return CONFIG:format(shared.servers, self.port, registry:url()) end)
+    gw = gateway.start(function(self) return CONFIG:format(shared.servers, self.port, registry:url()) end,
+      { plugins = { late = LATE } })
   end)
 
   teardown(function()
@@ -143,6 +164,14 @@ describe("kafka-rest with a real broker", function()
       process.wait_until(function() return v3("GET", "/topics/rest-made") == 404 end, 20, "its end")
       local _, gone = v3("GET", "/topics/rest-made")
       assert.equal(40403, gone.error_code)
+    end)
+
+    it("shows what was made or enlarged as it is, however late the broker tells of it", function()
+      local name = "late-" .. shared:topic()
+      local _, made = v3("POST", "/topics", { topic_name = name, partitions_count = 2, replication_factor = 1 })
+      assert.equal(2, made.partitions_count)
+      local _, larger = v3("PATCH", "/topics/" .. name, { partitions_count = 4 })
+      assert.equal(4, larger.partitions_count)
     end)
 
     it("says why a topic cannot be made", function()
