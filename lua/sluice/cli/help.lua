@@ -76,12 +76,14 @@ local pages = {
       "  --from ADDRESS      of a stream's client, 127.0.0.1 by default\n",
   },
   {
-    name = "plugin", usage = "new NAME | list | test [NAME] [--watch] | docs NAME",
+    name = "plugin", usage = "new NAME | list | test [NAME] [--watch] | docs NAME | compare FILE...",
     brief = "write, list and test plugins",
     text = "  new NAME [--dir DIR]      a plugin in ./plugins/NAME: handler, schema, README and a spec that passes\n" ..
       "  list [-c FILE]...         plugins that are loaded, or, when no gateway runs, those found in the folders\n" ..
       "  test [NAME] [--watch]     runs the specs of one plugin or of all; --watch runs them again at every save\n" ..
-      "  docs NAME [--write]       the table of its options, from its schema; --write puts it into its README\n\n" ..
+      "  docs NAME [--write]       the table of its options, from its schema; --write puts it into its README\n" ..
+      "  compare FILE...           where plugins refuse what is valid by the JSON Schemas that Kong publishes\n" ..
+      "                            (files such as RateLimiting.json), or have other defaults; fails if any does\n\n" ..
       "  --dir DIR                 folder of plugins, ./plugins by default\n",
   },
   {

@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: Apache-2.0
--- `sluice plugin new|list|test|docs`: one file each in cli/plugin/.
+-- `sluice plugin new|list|test|docs|compare`: one file each in cli/plugin/.
 
 local options = require "sluice.cli.options"
 local suggest = require "sluice.config.suggest"
 
 local plugin = {}
 
-local names = { "new", "list", "test", "docs" }
+local names = { "new", "list", "test", "docs", "compare" }
 
 function plugin.run(args, host)
   local name = args[1]

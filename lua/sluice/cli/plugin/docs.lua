@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- `sluice plugin docs NAME`: the table of options, written from the schema, which is the one place that describes them.
 
+local described = require "sluice.cli.plugin.described"
 local folders = require "sluice.cli.plugin.folders"
 local json = require "sluice.json"
 local options = require "sluice.cli.options"
 local plugins = require "sluice.plugins"
-local schema = require "sluice.schema"
 
 local docs = {}
 
@@ -142,12 +142,10 @@ function docs.run(args, host)
   local dirs = folders.list(parsed, host)
   local code = plugins.discover(dirs)[name]
   if not code then return complain(("there is no plugin %s in %s"):format(name, table.concat(dirs, ", "))) end
-  local plugin, why = plugins.load(code, { trusted = true })
-  if not plugin then return complain(("%s:%d: %s"):format(why.file, why.line, why.message)) end
-  local normal, problem = schema.normalise(plugin.schema or {})
-  if not normal then return complain(("%s/schema.lua: %s"):format(code.dir, problem)) end
+  local normal, dir = described.schema(code)
+  if not normal then return complain(dir) end
   local markdown = docs.table(normal)
-  if parsed.write then return write(code.dir .. "/README.md", markdown) end
+  if parsed.write then return write(dir .. "/README.md", markdown) end
   io.write(markdown)
   return 0
 end
