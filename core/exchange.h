@@ -109,6 +109,7 @@ struct exchange {
   bool body_buffering;   // a plugin waits for the whole request body
   bool body_replaced;    // by a plugin
   bool body_taken;       // a plugin takes the request's content piece by piece: see exchange_take_body
+  bool body_passed;      // content was let go while an answer was streamed and nobody took it
   bool body_limited;     // body_most is a plugin's
   bool vouched;          // whose the request is stands in its fields: its trailers must not say so
   bool wants_identity;   // a plugin reads the response: the service is to use no content coding

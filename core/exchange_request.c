@@ -357,15 +357,26 @@ void exchange_on_head(struct exchange *exchange) {
 
 // ---- Request content -------------------------------------------------------------------------------------------------
 
-static void throttle_request(struct exchange *exchange) {
-  if (exchange->stream && !exchange->body_buffering && exchange->request_body.bytes > BODY_HIGH_WATER)
-    exchange->ops->want_body(exchange, false);
+// A plugin that streams its answer may begin to take the content a moment later.
+static bool body_is_wanted(const struct exchange *exchange) {
+  if (exchange->body_replaced || exchange->body_passed) return false;
+  if (exchange->state < EXCHANGE_RESPONSE || exchange->try) return true;
+  return exchange->state == EXCHANGE_STREAM; // see throttle_request
 }
 
-static bool body_is_wanted(const struct exchange *exchange) {
-  if (exchange->body_replaced) return false;
-  return exchange->state < EXCHANGE_RESPONSE || exchange->try ||
-         (exchange->body_taken && exchange->state == EXCHANGE_STREAM);
+// From here on there is a hole in it.
+static void pass_body(struct exchange *exchange) {
+  exchange->body_passed = true;
+  buffer_clear(&exchange->request_body);
+}
+
+// Whoever streams an answer without a look at the content keeps nobody from sending it.
+static void throttle_request(struct exchange *exchange) {
+  if (!exchange->stream || exchange->body_buffering || exchange->request_body.bytes <= BODY_HIGH_WATER) return;
+  if (exchange->state == EXCHANGE_STREAM && !exchange->body_taken)
+    pass_body(exchange);
+  else
+    exchange->ops->want_body(exchange, false);
 }
 
 static const char *refusal_message(const struct exchange *exchange) {
@@ -501,6 +512,10 @@ int exchange_take_body(struct exchange *exchange, struct slice *piece) {
   if (exchange_is_over(exchange)) return BRIDGE_CLOSED;
   if (exchange->refusal) return BRIDGE_FULL;
   if (!body_can_be_taken(exchange)) return BRIDGE_LATE;
+  if (exchange->body_passed) {
+    error_set(&exchange->worker->error, ERROR_INVALID, "the body has passed by the answer that is streamed");
+    return BRIDGE_FAILED;
+  }
   exchange->body_taken = true;
   buffer_consume(&exchange->request_body, exchange->piece_bytes);
   exchange->piece_bytes = 0;

@@ -90,6 +90,8 @@ end
 -- ---- Those who ring ------------------------------------------------------------------------------------------------
 
 local function read(run)
+  run.reading = true
+  run.bell:ring()
   while not run.over do
     local piece, err = run.exchange.request:read_body()
     if not piece then
@@ -267,14 +269,17 @@ local function new_run(plan, exchange, line_most)
     minimal = prefer ~= nil and find(prefer, "return=minimal", 1, true) ~= nil,
     bell = bell.new(), room = bell.new(), work = bell.new(), inbox = false, told = {}, entries = {},
     lines = {}, count = 0, answered = 0, sent = 0, failed = 0, over = false, body_ended = false, failure = false,
+    reading = false,
   }, Run)
   local err
   run.sender, err = sender.new(plan, exchange, run)
   return run.sender and run, err
 end
 
--- A client that waits for an invitation must not take the answer for a refusal.
+-- Content that comes behind the beginning of the answer finds its reader; and a client that waits for an invitation
+-- must not take the answer for a refusal.
 local function wait_for_content(run)
+  while not run.reading and not run.failure do run.bell:wait(LOOK_S) end
   if not run.exchange.request:get_header("expect") then return end
   while not run.inbox and not run.body_ended and not run.failure do run.bell:wait(LOOK_S) end
 end

@@ -22,6 +22,27 @@ function act.echo(exchange)
   stream:finish()
 end
 
+local bell = require "sluice.bell"
+local go -- of the request that has begun its answer and reads when another one says so
+
+function act.later(exchange)
+  go = bell.new()
+  local stream = exchange.response:stream(200)
+  go:wait(30)
+  local piece, err = exchange.request:read_body()
+  stream:send(piece and #piece .. " bytes" or err)
+  stream:finish()
+end
+
+function act.turn(exchange)
+  exchange.response:exit(200, "")
+end
+
+function act.go(exchange)
+  go:ring()
+  exchange.response:exit(200, "")
+end
+
 function act.count(exchange)
   local bytes, most = 0, 0
   while true do
@@ -99,13 +120,37 @@ describe("exchange.request:read_body", function()
     local client = gw:connect()
     client:send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
     client:read_head()
-    client.socket:receive_until("ABC")
+    assert(client.socket:receive_until("ABC"))
     client:send("3\r\ndef\r\n")
-    client.socket:receive_until("DEF")
+    assert(client.socket:receive_until("DEF"))
     client:send("0\r\n\r\n")
-    client.socket:receive_until("0\r\n\r\n")
+    assert(client.socket:receive_until("0\r\n\r\n"))
     client:send("POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab") -- and the connection goes on
     assert.matches("^2 in pieces", client:read_response().body)
+    client:close()
+  end)
+
+  -- A client whose content came behind the beginning of the answer, before anybody has asked for it.
+  local function sent_early(content)
+    local client = gw:connect({ timeout = 30 })
+    client:send(("POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"):format(#content))
+    client:read_head()
+    client:send(content)
+    for _ = 1, 2 do assert.equal(200, gw:get("/turn").status) end -- what is there has been read
+    assert.equal(200, gw:get("/go").status)
+    return client
+  end
+
+  it("has the content that came behind the beginning of the answer", function()
+    local client = sent_early("abc")
+    assert(client.socket:receive_until("3 bytes"))
+    assert(client.socket:receive_until("0\r\n\r\n"))
+    client:close()
+  end)
+
+  it("keeps nobody from sending who streams without a look, and gives no content with a hole", function()
+    local client = sent_early(("x"):rep(4 * 1024 * 1024))
+    assert(client.socket:receive_until("the body has passed by the answer"))
     client:close()
   end)
 

@@ -172,7 +172,8 @@ function Request:get_raw_body()
 end
 
 -- The next piece of the body as it comes, for a plugin that answers by itself: what it has taken is not kept, and no
--- service is called afterwards. Also while the answer is streamed: see exchange.response:stream.
+-- service is called afterwards. Also while the answer is streamed (see exchange.response:stream): of what comes then,
+-- before the first piece is taken, 256 KB are kept, and more is an error.
 ---@return string|nil piece nil without an error: that was all
 ---@return string|nil err when it is refused (too large, late, broken), or the client went away
 ---@return integer|nil status to answer with then: 413, 408 or 400
