@@ -34,4 +34,19 @@ function tables.copy(value, seen)
   return fresh
 end
 
+-- Whether both are the same, tables to any depth.
+---@param a any
+---@param b any
+---@return boolean
+function tables.equal(a, b)
+  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
+  for key, value in pairs(a) do
+    if not tables.equal(value, b[key]) then return false end
+  end
+  for key in pairs(b) do
+    if a[key] == nil then return false end
+  end
+  return true
+end
+
 return tables

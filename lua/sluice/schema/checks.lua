@@ -4,6 +4,7 @@
 -- `field` is a dotted name within the record, or nil for the record as a whole.
 local cjson = require "cjson"
 local attributes = require "sluice.schema.attributes"
+local tables = require "sluice.tables"
 local words = require "sluice.schema.words"
 
 local null = cjson.null
@@ -85,24 +86,13 @@ function kinds.mutually_exclusive_sets(argument)
   end
 end
 
-local function same(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
-  for key, value in pairs(a) do
-    if not same(value, b[key]) then return false end
-  end
-  for key in pairs(b) do
-    if a[key] == nil then return false end
-  end
-  return true
-end
-
 function kinds.distinct(argument)
   local names = names_of(argument)
   return function(record)
     local seen = {}
     for _, name in ipairs(given(record, names)) do
       for _, other in ipairs(seen) do
-        if same(get(record, name), get(record, other)) then
+        if tables.equal(get(record, name), get(record, other)) then
           return { field = name, expected = "a value different from " .. other, found = "the same" }
         end
       end

@@ -8,6 +8,7 @@ local folders = require "sluice.cli.plugin.folders"
 local json = require "sluice.json"
 local options = require "sluice.cli.options"
 local plugins = require "sluice.plugins"
+local tables = require "sluice.tables"
 local words = require "sluice.schema.words"
 
 local compare = {}
@@ -31,17 +32,6 @@ local function is_set(value)
   return value ~= nil and value ~= json.null
 end
 
-local function equal(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
-  for key, value in pairs(a) do
-    if not equal(value, b[key]) then return false end
-  end
-  for key in pairs(b) do
-    if a[key] == nil then return false end
-  end
-  return true
-end
-
 local function counts(list)
   local result = {}
   for _, value in ipairs(list) do result[value] = (result[value] or 0) + 1 end
@@ -52,7 +42,7 @@ end
 local function same_default(here, there)
   if not is_set(here) or not is_set(there) then return is_set(here) == is_set(there) end
   if type(here) ~= "table" or type(there) ~= "table" then return here == there end
-  return equal(here, there) or type(here[1]) == "string" and equal(counts(here), counts(there))
+  return tables.equal(here, there) or type(here[1]) == "string" and tables.equal(counts(here), counts(there))
 end
 
 -- What a record says in place of its fields' own defaults is not published.
